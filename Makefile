@@ -1,0 +1,58 @@
+# make reproduce   execute every notebook on the packaged photos: outputs/quick/index.html
+# make test        run the tests
+# make lab         open the notebooks in JupyterLab
+# make figures     reproduce, then publish the figures to figures/
+# make lock        bring requirements.lock up to pyproject.toml (UPGRADE=--upgrade: to the newest)
+# make clean       remove .venv, caches and the outputs of the profiles quick and smoke
+#
+# Each of them first builds .venv, when it is missing or older than requirements.lock: with uv
+# where there is one (`make UV=` does without), else with Python's own venv and pip.
+
+BIN    := .venv/bin
+UV     := $(shell command -v uv 2>/dev/null)
+PIP     = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install)
+# The first Python that is new enough; `make PYTHON=...` names another.
+FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON  = $(shell for p in python3 python3.13 python3.12 python3.11; do \
+            $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help .venv reproduce test lab figures lock clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+reproduce: .venv
+	$(BIN)/colorlib reproduce
+
+test: .venv
+	$(BIN)/python -m pytest
+
+lab: .venv
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+
+figures: .venv
+	$(BIN)/colorlib reproduce --profile quick --figures figures
+
+.venv: .venv/ready
+
+# Two steps, for pip checks hashes of everything or of nothing, and a folder has none. The second
+# builds with the setuptools of the first, so that nothing unlocked is downloaded.
+.venv/ready: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(BIN)/python:
+	$(if $(UV),$(UV) venv --seed .venv,$(if $(PYTHON),$(PYTHON) -m venv .venv,\
+	  $(error colorlib needs Python 3.11, 3.12 or 3.13: install one, or uv, and run make again)))
+
+# One version of a package for all platforms and Pythons. Versions stay as they are where they fit.
+lock:
+	uv pip compile pyproject.toml --extra jax --extra dev --quiet --universal \
+	  --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --custom-compile-command "make lock" $(UPGRADE) --output-file requirements.lock
+
+# runs/ (training runs) and outputs/full stay: they may have taken days.
+clean:
+	rm -rf .venv outputs/quick outputs/smoke build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,166 @@
+"""The command line: `colorlib reproduce`, `colorlib colorize`, `colorlib train`.
+
+Nothing heavy is imported before the arguments are understood: `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from colorlib import ColorlibError, __version__
+
+# Options of `train` by field of TrainingConfig: type and help. Defaults are the config's own.
+_TRAINING = {
+    "epochs": (int, "passes over the photos (or rounds of --steps-per-epoch)"),
+    "steps_per_epoch": (int, "steps between two validations (default: one pass)"),
+    "size": (int, "side of the crops, px"),
+    "short_side": (int, "photos are resized to this short side, px"),
+    "batch": (int, "crops in a step"),
+    "learning_rate": (float, "Adam's, at its highest"),
+    "weight_decay": (float, "decoupled weight decay"),
+    "dropout": (float, "share of the embedding dropped in training"),
+    "ema": (float, "momentum of the average of the weights, 0 for none"),
+    "backbone": (str, "EfficientNetLite2 (packaged) or a keras.applications model"),
+    "backbone_weights": (str, "path of the backbone's weights file"),
+    "precision": (str, "float32 or mixed_bfloat16"),
+    "validation_fraction": (float, "share kept for validation when there is no --validation"),
+    "checkpoint_seconds": (float, "how often the state is saved"),
+    "seed": (int, "of order, crops, flips and initial weights"),
+}
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="colorlib", description="Colorize photographs; reproduce Deep Koalarization."
+    )
+    parser.add_argument("--version", action="version", version=f"colorlib {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("reproduce", help="execute the notebooks and make their pages")
+    command.add_argument("--profile", default="quick", help="quick (default), smoke or full")
+    command.add_argument("--photos", type=Path, help="folder of photos to train on (full)")
+    command.add_argument("--evaluate", type=Path, help="folder of photos to score on (full)")
+    command.add_argument(
+        "--only", action="append", default=[], metavar="NOTEBOOK", help="such as 03_results"
+    )
+    command.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+        help="set a notebook parameter",
+    )  # fmt: skip
+    command.add_argument("--output", type=Path, help="folder (default: outputs/PROFILE)")
+    command.add_argument("--figures", type=Path, help="then publish the figures to this folder")
+
+    command = commands.add_parser("colorize", help="color photos or folders of photos")
+    command.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    command.add_argument("--output", type=Path, required=True, help="folder for the results")
+    command.add_argument("--preset", help="a preset's name or a training run's folder")
+    command.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
+
+    command = commands.add_parser("train", help="train on a folder of photos; run again to resume")
+    command.add_argument("--photos", type=Path, required=True, help="folder of photos")
+    command.add_argument("--validation", type=Path, help="folder of photos to validate on")
+    command.add_argument("--output", type=Path, required=True, help="the run folder")
+    command.add_argument("--paper", action="store_true", help="start from the paper's settings")
+    command.add_argument("--resident", action="store_true", help="keep all pixels on the GPU")
+    for name, (kind, text) in _TRAINING.items():
+        command.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
+
+    command = commands.add_parser("package", help="make a preset of a run: float16, scored")
+    command.add_argument("run", type=Path)
+    command.add_argument("--output", type=Path, required=True, help="the preset's folder")
+    command.add_argument(
+        "--evaluate", action="append", default=[], type=Path, metavar="DIR",
+        help="a folder of photos to score on; may be given several times",
+    )  # fmt: skip
+    command.add_argument("--working-size", type=int, help="short side at use, px")
+    return parser
+
+
+def _reproduce(args):
+    from colorlib import figures, reproduce
+
+    code = reproduce.reproduce(
+        args.profile,
+        args.only,
+        reproduce.parse_parameters(args.parameters),
+        args.photos,
+        args.evaluate,
+        args.output,
+    )
+    if args.figures and not code:
+        figures.publish(args.output or figures.ROOT / "outputs" / args.profile, args.figures)
+    return code
+
+
+def _colorize(args):
+    from colorlib import photos
+    from colorlib.colorizer import Colorizer
+
+    # Folders keep their shape below the output, so that equal names don't overwrite each other.
+    jobs = []
+    for source in args.photos:
+        if source.is_dir():
+            jobs += [(path, path.relative_to(source)) for path in photos.find(source)]
+        else:
+            jobs.append((source, Path(source.name)))
+    args.output.mkdir(parents=True, exist_ok=True)
+    colorizer, failed, taken = Colorizer.from_preset(args.preset, args.precision), 0, set()
+    for path, name in jobs:
+        target = args.output / name
+        if target.suffix.lower() not in photos.WRITABLE:
+            target = target.with_suffix(".png")
+        try:
+            if target in taken or (target.exists() and target.samefile(path)):
+                raise ColorlibError(
+                    f"{path}: would overwrite {target}; give another --output or rename it"
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photos.write(target, colorizer.colorize(path))
+            taken.add(target)
+            print(target, flush=True)
+        except (ColorlibError, OSError) as error:  # One bad file doesn't stop the rest.
+            failed += 1
+            print(f"colorlib: {error}", file=sys.stderr)
+    return int(failed > 0)
+
+
+def _train(args):
+    from colorlib.training import TrainingConfig, train
+
+    options = {name: getattr(args, name) for name in _TRAINING}
+    options = {name: value for name, value in options.items() if value is not None}
+    make = TrainingConfig.paper if args.paper else TrainingConfig
+    config = make(args.photos, validation=args.validation, resident=args.resident, **options)
+    run = train(config, args.output)
+    print(f"{run}: trained; colorlib colorize PHOTO --preset {run} --output DIR uses it")
+    return 0
+
+
+def _package(args):
+    from colorlib.colorizer import package
+
+    package(args.run, args.output, args.evaluate, args.working_size)
+    return 0
+
+
+_COMMANDS = {"reproduce": _reproduce, "colorize": _colorize, "train": _train, "package": _package}
+
+
+def main(argv=None):
+    """Runs a command; returns its exit code: 0, 1 for a failure, 2 for bad arguments."""
+    args = _parser().parse_args(argv)
+    # TensorFlow's start-up notes are not about the user's photos.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return _COMMANDS[args.command](args)
+    except ColorlibError as error:
+        print(f"colorlib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("colorlib: stopped; what is done is kept, the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

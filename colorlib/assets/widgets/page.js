@@ -1,0 +1,82 @@
+// The page inside a widget's frame. The slider element itself is img-comparison-slider.
+"use strict";
+
+// What the element leaves out: its position for screen readers, and a step for a short key press
+// (it moves only while an arrow key is held).
+for (const slider of document.querySelectorAll("img-comparison-slider")) {
+  const report = () => {
+    const percent = Math.round(slider.value);
+    slider.setAttribute("aria-valuenow", percent);
+    slider.setAttribute("aria-valuetext", `${percent} % ${slider.dataset.first}`);
+  };
+  slider.addEventListener("slide", report);
+  slider.addEventListener("keydown", (event) => {
+    const now = slider.value;
+    const target = {
+      ArrowLeft: now - 2, ArrowRight: now + 2, PageDown: now - 10, PageUp: now + 10, Home: 0, End: 100,
+    }[event.key];
+    if (target === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.repeat && event.key.startsWith("Arrow")) return;
+    slider.value = target;
+    report();
+  });
+  report();
+}
+
+for (const gallery of document.querySelectorAll(".gallery")) {
+  const area = gallery.querySelector(".slides");
+  const slides = [...gallery.querySelectorAll(".slide")];
+  const strip = gallery.querySelector(".thumbs");
+  const thumbs = [...strip.children];
+  let index = 0;
+  const show = (wanted) => {
+    index = (wanted + slides.length) % slides.length;
+    slides.forEach((slide, i) => slide.classList.toggle("shown", i === index));
+    thumbs.forEach((thumb, i) => {
+      if (i === index) thumb.setAttribute("aria-current", "true");
+      else thumb.removeAttribute("aria-current");
+    });
+    // scrollIntoView would also scroll the page around the frame.
+    const thumb = thumbs[index];
+    strip.scrollTo({ left: thumb.offsetLeft - (strip.clientWidth - thumb.offsetWidth) / 2 });
+  };
+  thumbs.forEach((thumb, i) => thumb.addEventListener("click", () => show(i)));
+  gallery.querySelector(".previous").addEventListener("click", () => show(index - 1));
+  gallery.querySelector(".next").addEventListener("click", () => show(index + 1));
+  gallery.addEventListener("keydown", (event) => {
+    const target = {
+      ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: slides.length - 1,
+    }[event.key];
+    if (target === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    show(target);
+  });
+  // A swipe turns the page, except on a slider, whose divider follows the finger.
+  let start = null;
+  area.addEventListener("touchstart", (event) => {
+    const single = event.touches.length === 1 && !event.target.closest("img-comparison-slider");
+    start = single ? event.touches[0].clientX : null;
+  }, { passive: true });
+  area.addEventListener("touchend", (event) => {
+    const moved = start === null ? 0 : event.changedTouches[0].clientX - start;
+    if (Math.abs(moved) > 40) show(index - Math.sign(moved));
+    start = null;
+  });
+  show(0);
+}
+
+// The frame takes the height of its content and the text color of the page around it.
+// Where the outer page is of another origin, the height written in the markup stays.
+const frame = window.frameElement;
+if (frame) {
+  const follow = () => { document.body.style.color = getComputedStyle(frame.parentElement).color; };
+  const fit = () => { frame.style.height = `${Math.ceil(document.body.getBoundingClientRect().height)}px`; };
+  if (document.querySelector(".gallery")) {
+    document.documentElement.style.overflow = "hidden";
+    new ResizeObserver(fit).observe(document.body);
+  }
+  new MutationObserver(follow).observe(parent.document.body, { attributes: true });
+  follow();
+}

@@ -1,0 +1,248 @@
+"""A photo in, a photo out, at its own size."""
+
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+from keras import ops
+from PIL import Image
+
+from colorlib import ColorlibError, cards, lab, metrics, photos
+from colorlib.embedding import shared_embedder
+from colorlib.model import get_network
+
+_STRIP = 1 << 20  # Pixels whose Lab is in memory at a time.
+
+
+def _strips(height, width):
+    rows = max(1, _STRIP // width)
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def lightness_of(rgb):
+    """L of a photo: (H, W, 3) uint8 or uint16 sRGB -> float32 (H, W) in 0..100."""
+    scale = np.float32(1 / np.iinfo(rgb.dtype).max)
+    return np.concatenate(
+        [
+            ops.convert_to_numpy(lab.rgb_to_lab(rgb[rows] * scale))[..., 0]
+            for rows in _strips(*rgb.shape[:2])
+        ]
+    )
+
+
+def recombine(lightness, ab, dtype=np.uint8):
+    """Puts color under a lightness that stays as it is.
+
+    Colors outside sRGB lose chroma until they fit, at constant L and hue; clipping RGB instead
+    would move L by up to 20 units.
+
+    Args:
+        lightness: float array (H, W). L in 0..100.
+        ab: float array (H, W, 2), in Lab units.
+        dtype: np.uint8 or np.uint16. Defaults to uint8.
+
+    Returns:
+        sRGB array (H, W, 3) of that type.
+    """
+    top = np.iinfo(dtype).max
+    output = np.empty((*lightness.shape, 3), dtype)
+    for rows in _strips(*lightness.shape):
+        color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")
+        outside = ~ops.convert_to_numpy(lab.in_gamut(color))
+        if outside.any():
+            color[outside] = ops.convert_to_numpy(lab.fit_gamut(color[outside]))
+        rgb = ops.convert_to_numpy(lab.lab_to_rgb(color))
+        output[rows] = np.rint(rgb * top).astype(dtype)
+    return output
+
+
+def _resize(plane, height, width, method):
+    return np.asarray(Image.fromarray(plane).resize((width, height), method))
+
+
+class Colorizer:
+    """Colors photos with a trained network.
+
+    The photo's own L is kept at full size; the network sees it at its working size and gives a and
+    b, which are resized to the photo and put beside that L.
+
+    Args:
+        network: keras.Model from `colorlib.model`, with its weights.
+        card: dict. The preset's card: network, embedding, working size.
+
+    Example:
+
+        colorizer = Colorizer.from_preset()
+        rgb = colorizer.colorize("old.jpg")   # uint8 (H, W, 3)
+    """
+
+    def __init__(self, network, card):
+        self.network, self.card = network, card
+        self.spec = get_network(card["network"])
+        self.working_size = card["working_size"]
+        self.embedder = None
+        if self.spec.uses_embedding:
+            wanted = card["embedding"]
+            self.embedder = shared_embedder(
+                wanted["backbone"], card["config"].get("backbone_weights")
+            )
+            if self.embedder.digest != wanted["weights_sha256"]:
+                raise ColorlibError(
+                    f"{card['name']} was trained with other weights of {wanted['backbone']} than "
+                    "those found: give the same file through COLORLIB_WEIGHTS"
+                )
+
+    @classmethod
+    def from_preset(cls, name=None, precision="float32"):
+        """Loads a packaged preset, or the result of a training run.
+
+        Args:
+            name: str, path of a run folder, or None (the default preset, `presets()[0]`).
+            precision: str. `"float32"` or `"mixed_bfloat16"`, of the network; the backbone and
+                Lab stay in float32. Defaults to `"float32"`.
+
+        Raises:
+            ColorlibError: unknown preset, damaged weights, or a backbone without weights.
+        """
+        if precision not in ("float32", "mixed_bfloat16"):
+            raise ColorlibError(
+                f"precision must be 'float32' or 'mixed_bfloat16'. Received: {precision!r}"
+            )
+        folder = cards.preset_folder(name)
+        try:
+            card = cards.load_card(folder)
+            size = card["embedding"]["size"] if card["embedding"] else None
+            network = get_network(card["network"]).build(size, dtype=precision)
+            network.load_weights(folder / cards.WEIGHTS)
+        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ColorlibError(
+                f"{folder}: damaged card or weights ({reason}); restore the folder"
+            ) from None
+        return cls(network, card)
+
+    def colorize(self, image):
+        """Colors one photo.
+
+        Args:
+            image: path, PIL image, or array (H, W), (H, W, 1) or (H, W, 3): uint8, uint16, or
+                float in 0..1. Only its lightness is used.
+
+        Returns:
+            sRGB array (H, W, 3) of the same height and width: uint16 for 16-bit input, else uint8.
+
+        Raises:
+            ColorlibError: a file that can't be read.
+        """
+        return self.colorize_batch([image])[0]
+
+    def colorize_batch(self, images):
+        """Colors several photos; those of one shape go through the network together.
+
+        Args:
+            images: list of images as for `colorize`.
+
+        Returns:
+            list of sRGB arrays, in the order of `images`.
+        """
+        sources = [photos.as_rgb(image) for image in images]
+        lightness = [lightness_of(rgb) for rgb in sources]
+        return [
+            recombine(l, ab, rgb.dtype)
+            for rgb, l, ab in zip(sources, lightness, self.predict_ab(lightness), strict=True)
+        ]
+
+    def predict_ab(self, lightness):
+        """The predicted color of lightness arrays.
+
+        Args:
+            lightness: list of float arrays (H, W), L in 0..100.
+
+        Returns:
+            list of float32 arrays (H, W, 2): ab in Lab units, resized to each photo.
+        """
+        small = [self._working(plane) for plane in lightness]
+        embeddings = None
+        if self.embedder:
+            wanted = self.card["embedding"]
+            embeddings = (self.embedder(lightness) - wanted["mean"]) / wanted["deviation"]
+        groups = {}
+        for index, plane in enumerate(small):
+            groups.setdefault(plane.shape, []).append(index)
+        result = [None] * len(lightness)
+        for indices in groups.values():
+            inputs = {"l": lab.scale_l(np.stack([small[i] for i in indices])[..., None])}
+            if embeddings is not None:
+                inputs["embedding"] = embeddings[indices].astype("float32")
+            output = self.network.predict_on_batch(inputs)
+            maps = ops.convert_to_numpy(self.spec.decode(output))
+            for index, ab in zip(indices, maps, strict=True):
+                height, width = lightness[index].shape
+                planes = [
+                    _resize(np.ascontiguousarray(ab[..., c]), height, width, Image.BICUBIC)
+                    for c in range(2)
+                ]
+                result[index] = np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
+        return result
+
+    def _working(self, plane):
+        """L with its short side at the working size, both a multiple of the network's stride."""
+        height, width = plane.shape
+        scale = self.working_size / min(height, width)
+        # A strip of 10,000 x 10 px must not become a million columns: the long side is bounded.
+        longest = 4 * self.working_size
+        size = [int(np.clip(8 * round(n * scale / 8), 8, longest)) for n in (height, width)]
+        return np.clip(_resize(plane, *size, Image.BICUBIC), 0.0, 100.0)
+
+
+def score(colorizer, paths, *, batch=16, progress=None):
+    """Scores a colorizer, and the floors, on photos whose colors are known.
+
+    Args:
+        colorizer: Colorizer.
+        paths: list of paths.
+        batch: int. Photos read at a time. Defaults to 16.
+        progress: callable(done, total) or None.
+
+    Returns:
+        dict of DataFrames by method: `"model"`, `"grey"`, `"mean ab"`; each has a row per photo
+        (`metrics.score_photo`) and its name in `file`.
+    """
+    colors = colorizer.card["colors"]
+    frequency = np.array(colors["ab_counts"], "float64")
+    rows = {"model": [], "grey": [], "mean ab": []}
+    for start in range(0, len(paths), batch):
+        chunk = paths[start : start + batch]
+        truths = [photos.read(path) for path in chunk]
+        truths = [t if t.dtype == np.uint8 else np.uint8(np.rint(t / 257)) for t in truths]
+        for path, truth, output in zip(
+            chunk, truths, colorizer.colorize_batch(truths), strict=True
+        ):
+            outputs = {"model": output} | metrics.floors(
+                truth, colors["mean_ab"], lambda rgb, ab: recombine(lightness_of(rgb), ab)
+            )
+            for method, rgb in outputs.items():
+                row = metrics.score_photo(rgb, truth, frequency)
+                rows[method].append({"file": getattr(path, "name", str(path)), **row})
+        if progress:
+            progress(min(start + batch, len(paths)), len(paths))
+    return {method: pd.DataFrame(table) for method, table in rows.items()}
+
+
+def shrink_weights(source, target):
+    """Stores a `.weights.h5` as float16, in half the bytes; Keras loads it into any precision."""
+    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                group = new.require_group(name)
+            else:
+                half = item.dtype.kind == "f"
+                group = new.create_dataset(name, data=item[()].astype("f2") if half else item[()])
+            for key, value in item.attrs.items():
+                group.attrs[key] = value
+
+        for key, value in old.attrs.items():
+            new.attrs[key] = value
+        old.visititems(copy)

@@ -1,0 +1,427 @@
+"""Photos to batches: decoded once, cropped at random, fed to any Keras backend by Grain.
+
+A photo is decoded and resized once; its pixels (uint8) and its embedding stay in one SQLite file,
+keyed by the photo's content, so that a second run, another split or a renamed file reads no photo
+again, and an interrupted preparation goes on where it stopped. A batch is a function of the seed and
+of its number alone: `batches(..., start=n)` gives what an uninterrupted run would see from step n.
+"""
+
+import hashlib
+import os
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grain
+import numpy as np
+import platformdirs
+from keras import ops
+from PIL import Image
+
+from colorlib import ColorlibError, lab, metrics, photos
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, hash BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS photos (
+    id INTEGER PRIMARY KEY, hash BLOB, short_side INTEGER, height INTEGER, width INTEGER,
+    chroma REAL, pixels BLOB, UNIQUE (hash, short_side));
+CREATE TABLE IF NOT EXISTS embeddings (
+    hash BLOB, key TEXT, vector BLOB, PRIMARY KEY (hash, key)) WITHOUT ROWID;
+"""
+
+
+def cache_folder():
+    """Where decoded photos and embeddings are kept: COLORLIB_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib"))
+
+
+class PhotoCache:
+    """The SQLite file of decoded photos and embeddings; safe for several threads and processes."""
+
+    def __init__(self, folder=None):
+        self.path = Path(folder or cache_folder()) / "photos.sqlite"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._local = threading.local()
+        with self.connection as connection:
+            connection.executescript(_SCHEMA)
+
+    @property
+    def connection(self):
+        if not hasattr(self._local, "connection"):
+            connection = sqlite3.connect(self.path, timeout=60)
+            connection.execute("PRAGMA page_size = 32768")  # Pixels are blobs of some 100 KB.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            self._local.connection = connection
+        return self._local.connection
+
+    def pixels(self, row, height, width):
+        """The uint8 pixels (height, width, 3) of the photo with this row id."""
+        query = "SELECT pixels FROM photos WHERE id = ?"
+        (blob,) = self.connection.execute(query, (int(row),)).fetchone()
+        return np.frombuffer(blob, np.uint8).reshape(height, width, 3)
+
+
+@dataclass
+class PhotoSet:
+    """Photos that are ready for training.
+
+    Attributes:
+        paths, hashes: list of Path, list of str. The files and the SHA-256 of their content.
+        rows, heights, widths: int arrays (N,). Row id in the cache and size there, px.
+        skipped: list of (path, reason). Files that could not be read.
+        near_grey: int. Photos left out because their mean chroma is under 4.
+        embeddings: float32 array (N, E), standardized, or None.
+    """
+
+    cache: PhotoCache
+    paths: list
+    hashes: list
+    rows: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    skipped: list = field(default_factory=list)
+    near_grey: int = 0
+    embeddings: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.paths)
+
+    def pixels(self, index):
+        """The uint8 pixels (height, width, 3) of photo `index`."""
+        return self.cache.pixels(self.rows[index], self.heights[index], self.widths[index])
+
+    def select(self, indices):
+        """The photos at `indices`, as a PhotoSet."""
+        indices = np.asarray(indices, int)
+        return replace(
+            self,
+            paths=[self.paths[i] for i in indices],
+            hashes=[self.hashes[i] for i in indices],
+            rows=self.rows[indices],
+            heights=self.heights[indices],
+            widths=self.widths[indices],
+            embeddings=None if self.embeddings is None else self.embeddings[indices],
+        )
+
+    @property
+    def digest(self):
+        """str. One hash over the contents of all photos, whatever their order and names."""
+        return hashlib.sha256("".join(sorted(self.hashes)).encode()).hexdigest()
+
+
+def _content_hashes(paths, connection):
+    known = {
+        row[0]: row[1:]
+        for row in connection.execute("SELECT path, size, modified, hash FROM files")
+    }
+    hashes, fresh = [], []
+    for path in paths:
+        try:
+            status = path.stat()
+            key = str(path.resolve())
+            size, modified, digest = known.get(key, (None, None, None))
+            if (size, modified) != (status.st_size, status.st_mtime_ns):
+                digest = hashlib.sha256(path.read_bytes()).digest()
+                fresh.append((key, status.st_size, status.st_mtime_ns, digest))
+        except OSError:
+            digest = None  # Reading it below says what is wrong.
+        hashes.append(digest)
+    with connection:
+        connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", fresh)
+    return hashes
+
+
+def resize_short_side(rgb, short_side):
+    """A uint8 photo (H, W, 3) resized (bicubic, antialiased) so that its short side is given, px."""
+    height, width = rgb.shape[:2]
+    scale = short_side / min(height, width)
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    if size == (width, height):
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+
+
+def _read_uint8(path):
+    rgb = photos.read(path)
+    if rgb.dtype == np.uint16:
+        rgb = ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return rgb
+
+
+def _lightness(path, largest):
+    """L (H, W) of a file, reduced to a short side of at most `largest` px."""
+    rgb = _read_uint8(path)
+    if min(rgb.shape[:2]) > largest:
+        rgb = resize_short_side(rgb, largest)
+    return ops.convert_to_numpy(lab.rgb_to_lab(rgb / np.float32(255)))[..., 0]
+
+
+def _decode(path, short_side):
+    rgb = _read_uint8(path)
+    height, width = rgb.shape[:2]
+    if max(height, width) > 8 * min(height, width):
+        raise ColorlibError(f"{path}: {width} x {height} is too narrow to crop from")
+    rgb = np.ascontiguousarray(resize_short_side(rgb, short_side))
+    return rgb, metrics.mean_chroma(rgb)
+
+
+def load_photos(source, *, short_side, cache=None, drop_near_grey=True, progress=None):
+    """Decodes every photo of `source` once into the cache.
+
+    Args:
+        source: path of a folder (searched recursively), or a list of paths.
+        short_side: int. The short side in the cache, px; larger and smaller photos are resized.
+        cache: PhotoCache or None (the user's cache folder).
+        drop_near_grey: bool. Leave out photos with a mean chroma below 4. Defaults to True.
+        progress: callable(done, total) or None.
+
+    Returns:
+        PhotoSet. Unreadable files are in its `skipped`, near-grey ones are counted.
+
+    Raises:
+        ColorlibError: no such folder, no photo in it, or none that can be used.
+    """
+    cache = cache or PhotoCache()
+    paths = photos.find(source)
+    connection = cache.connection
+    hashes = _content_hashes(paths, connection)
+    query = "SELECT hash FROM photos WHERE short_side = ?"
+    known = {row[0] for row in connection.execute(query, (short_side,))}
+    skipped, missing = [], {}
+    for path, digest in zip(paths, hashes, strict=True):
+        if digest is None or digest not in known:
+            missing.setdefault(digest or path, path)
+
+    def decode(item):
+        try:
+            return (*item, *_decode(item[1], short_side))
+        except ColorlibError as error:
+            return (*item, None, str(error))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        todo = list(missing.items())
+        for start in range(0, len(todo), 256):  # A transaction each: little is lost when killed.
+            with connection:
+                for digest, path, rgb, result in pool.map(decode, todo[start : start + 256]):
+                    if rgb is None:
+                        skipped.append((path, result))
+                        continue
+                    connection.execute(
+                        "INSERT OR IGNORE INTO photos VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                        (digest, short_side, *rgb.shape[:2], float(result), rgb.tobytes()),
+                    )
+            if progress:
+                progress(min(start + 256, len(todo)), len(todo))
+
+    query = "SELECT hash, id, height, width, chroma FROM photos WHERE short_side = ?"
+    table = {row[0]: row[1:] for row in connection.execute(query, (short_side,))}
+    unreadable = {path for path, _ in skipped}
+    usable, near_grey, seen = [], 0, set()
+    for path, digest in zip(paths, hashes, strict=True):
+        if path in unreadable or digest not in table or digest in seen:
+            continue  # A copy of a photo under another name counts once.
+        seen.add(digest)
+        if drop_near_grey and table[digest][3] < metrics.NEAR_GREY:
+            near_grey += 1
+        else:
+            usable.append((path, digest, *table[digest][:3]))
+    if not usable:
+        raise ColorlibError(
+            f"{source if isinstance(source, str | Path) else 'the list of photos'}: no usable color "
+            f"photo among {len(paths)} files ({len(skipped)} unreadable, {near_grey} near grey)"
+            + (f"; first: {skipped[0][1]}" if skipped else "")
+        )
+    columns = list(zip(*usable, strict=True))
+    return PhotoSet(
+        cache,
+        list(columns[0]),
+        [digest.hex() for digest in columns[1]],
+        *(np.array(column) for column in columns[2:]),
+        skipped=skipped,
+        near_grey=near_grey,
+    )
+
+
+def split(photo_set, fraction=0.1):
+    """Divides a PhotoSet by content: a photo stays on its side whatever joins or leaves the folder.
+
+    Args:
+        photo_set: PhotoSet.
+        fraction: float in 0..1. Expected share of validation photos. Defaults to 0.1 (the paper).
+
+    Returns:
+        (training, validation): two PhotoSets, neither empty.
+
+    Raises:
+        ColorlibError: fewer than two photos.
+    """
+    if len(photo_set) < 2:
+        raise ColorlibError("One photo can't be split: give more photos or a validation folder")
+    position = np.array([int(digest[:8], 16) / 2**32 for digest in photo_set.hashes])
+    # With few photos a side can come out empty: the extreme one then stands for it.
+    chosen = position < np.clip(fraction, np.nextafter(position.min(), 1), position.max())
+    return photo_set.select(np.flatnonzero(~chosen)), photo_set.select(np.flatnonzero(chosen))
+
+
+def embed_photos(photo_set, embedder, *, batch=16, progress=None):
+    """Computes what the cache lacks and returns the raw embeddings.
+
+    Args:
+        photo_set: PhotoSet.
+        embedder: Embedder.
+        batch: int. Photos per call of the backbone and per transaction. Defaults to 16.
+        progress: callable(done, total) or None.
+
+    Returns:
+        float32 array (N, E), not standardized.
+    """
+    connection, key = photo_set.cache.connection, embedder.key
+    query = "SELECT hash FROM embeddings WHERE key = ?"
+    known = {row[0].hex() for row in connection.execute(query, (key,))}
+    missing = [i for i, digest in enumerate(photo_set.hashes) if digest not in known]
+    for start in range(0, len(missing), batch):
+        rows = missing[start : start + batch]
+        # From the file, not from the cached pixels: those may be smaller than the backbone's input.
+        vectors = embedder([_lightness(photo_set.paths[i], 2 * embedder.image_size) for i in rows])
+        with connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
+                [
+                    (bytes.fromhex(photo_set.hashes[i]), key, vector.tobytes())
+                    for i, vector in zip(rows, vectors, strict=True)
+                ],
+            )
+        if progress:
+            progress(start + len(rows), len(missing))
+    query = "SELECT hash, vector FROM embeddings WHERE key = ?"
+    table = {row[0].hex(): row[1] for row in connection.execute(query, (key,))}
+    return np.stack([np.frombuffer(table[digest], np.float32) for digest in photo_set.hashes])
+
+
+def batches(photo_set, *, size, batch, seed, start=0, resident=False):
+    """Random crops as an endless Grain dataset.
+
+    Args:
+        photo_set: PhotoSet. Its `embeddings`, if any, go into the batches.
+        size: int. Side of the square crops, px; at most the cached short side.
+        batch: int. Crops in a batch.
+        seed: int. Order, places and flips depend on it and on the step alone.
+        start: int. The first step. Defaults to 0.
+        resident: bool. The pixels already lie on the device: give where to crop instead of crops.
+
+    Returns:
+        grain.IterDataset of dicts with `flip` bool (B,) and either `rgb` uint8
+        (B, size, size, 3), or `index`, `top`, `left` int32 (B,); `embedding` float32 (B, E).
+    """
+    short = min(photo_set.heights.min(), photo_set.widths.min())
+    if size > short:
+        raise ColorlibError(f"Crops of {size} px don't fit photos of {short} px: raise short_side")
+
+    def draw(index, rng):
+        index = int(index)
+        return {
+            "index": np.int32(index),
+            "top": np.int32(rng.integers(photo_set.heights[index] - size + 1)),
+            "left": np.int32(rng.integers(photo_set.widths[index] - size + 1)),
+            "flip": np.bool_(rng.integers(2)),
+        }
+
+    dataset = (
+        grain.MapDataset.source(np.arange(len(photo_set)))
+        .seed(seed)
+        .shuffle()
+        .repeat(None)
+        .random_map(draw)
+        .map(lambda where: _example(photo_set, where, size, resident))
+        .batch(batch, drop_remainder=True)
+    )
+    # Slicing is exact: a batch depends on its number, not on what was drawn before it.
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    return dataset[start:].to_iter_dataset(options)
+
+
+def center_batches(photo_set, *, size, batch):
+    """The central crop of every photo in order, over and over: a Grain dataset for validation.
+
+    A pass takes `ceil(len(photo_set) / batch)` batches, of which the last may be smaller.
+    """
+
+    def place(index):
+        index = int(index)
+        where = {
+            "index": np.int32(index),
+            "top": np.int32((photo_set.heights[index] - size) // 2),
+            "left": np.int32((photo_set.widths[index] - size) // 2),
+            "flip": np.bool_(False),
+        }
+        return _example(photo_set, where, size, False)
+
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    dataset = grain.MapDataset.source(np.arange(len(photo_set))).map(place)
+    return dataset.batch(batch, drop_remainder=False).repeat(None).to_iter_dataset(options)
+
+
+def _example(photo_set, where, size, resident):
+    index, top, left = where["index"], where["top"], where["left"]
+    example = dict(where)
+    if not resident:
+        crop = photo_set.pixels(index)[top : top + size, left : left + size]
+        example = {"rgb": crop, "flip": where["flip"]}
+    if photo_set.embeddings is not None:
+        example["embedding"] = photo_set.embeddings[index]
+    return example
+
+
+def resident_pixels(photo_set):
+    """All pixels as one array, for a device that holds them.
+
+    Returns:
+        (pixels, offsets, widths): uint8 (P, 3) with the photos' pixels one after the other, and
+        int32 (N,) the first pixel and the width of each.
+
+    Raises:
+        ColorlibError: more pixels than an int32 index reaches.
+    """
+    counts = photo_set.heights.astype(np.int64) * photo_set.widths
+    if counts.sum() >= 2**31:
+        raise ColorlibError(
+            f"{len(photo_set)} photos have {counts.sum():,} pixels, more than the device path "
+            "indexes: lower short_side, or train without resident"
+        )
+    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    pixels = np.empty((counts.sum(), 3), np.uint8)
+    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+        pixels[offset : offset + count] = photo_set.pixels(index).reshape(-1, 3)
+    return pixels, offsets.astype(np.int32), photo_set.widths.astype(np.int32)
+
+
+def color_statistics(photo_set, sample=30_000, seed=1):
+    """The colors of training photos: the mean-ab floor and the frequencies of ab bins.
+
+    Args:
+        photo_set: PhotoSet.
+        sample: int. At most so many photos are looked at. Defaults to 30,000.
+        seed: int. Chooses them.
+
+    Returns:
+        dict with `mean_ab` [a, b], `ab_counts` (list of lists of int, `metrics.ab_bin_counts`),
+        `photos` int.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(photo_set))[:sample]
+    total, pixels, counts = np.zeros(2), 0, 0
+    for index in chosen:
+        rgb = photo_set.pixels(index)[::2, ::2] / np.float32(255)
+        ab = ops.convert_to_numpy(lab.rgb_to_lab(rgb))[..., 1:]
+        total += ab.sum((0, 1), dtype=np.float64)
+        pixels += ab[..., 0].size
+        counts = counts + metrics.ab_bin_counts(ab)
+    return {
+        "mean_ab": [round(float(x), 4) for x in total / pixels],
+        "ab_counts": np.asarray(counts).tolist(),
+        "photos": len(chosen),
+    }

@@ -1,0 +1,281 @@
+"""A frozen ImageNet backbone: grey photo -> embedding.
+
+The paper feeds the grey photo, in three equal channels, to Inception-ResNet-v2 and takes the
+logits before the softmax (section 2.1). Here the backbone is a name:
+
+- `EfficientNetLite2`: packaged with this library, the default. 1000 logits, 260 px.
+- `InceptionResNetV2`: the paper's. 1000 logits, 299 px; Keras downloads its 215 MB once.
+- any other model of `keras.applications`, by its name.
+
+A machine without network takes the files from the folder that `COLORLIB_WEIGHTS` names.
+"""
+
+import csv
+import hashlib
+import os
+import re
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+from PIL import Image
+
+from colorlib import ASSETS, ColorlibError, lab
+
+DEFAULT_BACKBONE = "EfficientNetLite2"
+PAPER_BACKBONE = "InceptionResNetV2"
+PACKAGED = ASSETS / "backbones"
+
+# EfficientNet-Lite2 (width 1.1, depth 1.2): repeats, first stride, kernel, expansion, channels.
+_LITE2_STAGES = (
+    (1, 1, 3, 1, 16),
+    (3, 2, 3, 6, 24),
+    (3, 2, 5, 6, 48),
+    (4, 2, 3, 6, 88),
+    (4, 1, 5, 6, 120),
+    (5, 2, 5, 6, 208),
+    (1, 1, 3, 6, 352),
+)
+
+
+def efficientnet_lite2(input_shape=(260, 260, 3), dtype=None):
+    """EfficientNet-Lite2 with its 1000-class head, for photos scaled as `(x - 127) / 128`.
+
+    The network of Tan and Le 2019 (arXiv 1905.11946) as Google simplified it for mobile devices:
+    no squeeze-and-excitation, ReLU6 activations. Layers carry the names of the PyTorch port whose
+    weights are packaged, so that the two can be matched by name.
+
+    Args:
+        input_shape: tuple (height, width, 3). Defaults to (260, 260, 3).
+        dtype: Keras dtype or policy. Defaults to the global one.
+
+    Returns:
+        keras.Model: (B, height, width, 3) -> (B, 1000) logits.
+    """
+
+    def conv_bn(x, conv, norm, activation=True):
+        x = conv(x)
+        x = layers.BatchNormalization(epsilon=1e-3, name=norm, dtype=dtype)(x)
+        return layers.ReLU(6.0, dtype=dtype)(x) if activation else x
+
+    def conv(filters, kernel, name, strides=1):
+        return layers.Conv2D(
+            filters, kernel, strides, padding="same", use_bias=False, name=name, dtype=dtype
+        )
+
+    inputs = keras.Input(input_shape)
+    x = conv_bn(inputs, conv(32, 3, "conv_stem", 2), "bn0")
+    index = 0
+    for repeats, first_stride, kernel, expansion, filters in _LITE2_STAGES:
+        for repeat in range(repeats):
+            strides = first_stride if repeat == 0 else 1
+            block, residual = f"blocks_{index}_", x
+            if expansion > 1:
+                expand = conv(x.shape[-1] * expansion, 1, block + "expand_conv")
+                x = conv_bn(x, expand, block + "bn0")
+            depthwise = layers.DepthwiseConv2D(
+                kernel,
+                strides,
+                padding="same",
+                use_bias=False,
+                name=block + "depthwise_conv",
+                dtype=dtype,
+            )
+            x = conv_bn(x, depthwise, block + "bn1")
+            x = conv_bn(x, conv(filters, 1, block + "project_conv"), block + "bn2", False)
+            if strides == 1 and residual.shape[-1] == filters:
+                x = layers.Add(dtype=dtype, name=block + "add")([x, residual])
+            index += 1
+    x = conv_bn(x, conv(1280, 1, "conv_head"), "bn1")
+    x = layers.GlobalAveragePooling2D(dtype=dtype, name="pool")(x)
+    logits = layers.Dense(1000, dtype=dtype, name="fc")(x)
+    return keras.Model(inputs, logits, name="efficientnet_lite2")
+
+
+def _load_torch_weights(model, path):
+    """Fills `model` from arrays under PyTorch's names and layouts (OIHW kernels)."""
+    arrays = np.load(path)
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        name = re.sub(r"^_blocks_(\d+)_", r"_blocks.\1._", "_" + layer.name) + "."
+        if isinstance(layer, layers.BatchNormalization):
+            values = [
+                arrays[name + part] for part in ("weight", "bias", "running_mean", "running_var")
+            ]
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            values = [arrays[name + "weight"].transpose(2, 3, 0, 1)]
+        elif isinstance(layer, layers.Conv2D):
+            values = [arrays[name + "weight"].transpose(2, 3, 1, 0)]
+        else:
+            values = [arrays[name + "weight"].T, arrays[name + "bias"]]
+        layer.set_weights([value.astype("float32") for value in values])
+
+
+def _applications():
+    """Names and constructors of the models in `keras.applications`."""
+    found = {}
+    for name in dir(keras.applications):
+        member = getattr(keras.applications, name)
+        if callable(member) and name[0].isupper():
+            found[name] = member
+    return found
+
+
+def _plain(text):
+    return re.sub(r"[^a-z0-9]", "", text.lower().removeprefix("weights_"))
+
+
+def _find_weights(name, names):
+    """The file of backbone `name` in the folder COLORLIB_WEIGHTS, by Keras' own file names."""
+    folder = os.environ.get("COLORLIB_WEIGHTS")
+    if not folder:
+        return None
+    if not Path(folder).is_dir():
+        raise ColorlibError(f"COLORLIB_WEIGHTS={folder}: no such folder; it must hold weight files")
+    matches = []
+    for path in sorted(Path(folder).glob("*.h5")):
+        # resnet50v2_weights….h5 begins with "resnet50" too: the longest model name owns a file.
+        owners = [other for other in names if _plain(path.name).startswith(_plain(other))]
+        if owners and max(owners, key=lambda other: len(_plain(other))) == name:
+            matches.append(path)
+    # With the classifier before without: the embedding is the logits where they can be had.
+    return min(matches, key=lambda path: "notop" in path.name, default=None)
+
+
+def _missing(name, reason):
+    wanted = {
+        PAPER_BACKBONE: "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
+    }.get(name, f"Keras' own .h5 file of {name}")
+    return ColorlibError(
+        f"Backbone {name}: no weights ({reason}). Give them in one of three ways: run once with a "
+        f"network, so that Keras downloads them; put {wanted} into a folder and name it in "
+        "COLORLIB_WEIGHTS; or pass the file's path as backbone_weights"
+    )
+
+
+class Embedder:
+    """A frozen ImageNet classifier that turns lightness into an embedding.
+
+    The network of the paper's section 2.1 with the backbone as a parameter. The centre square of
+    the photo is resized bicubically to the backbone's input size, its grey value (the sRGB grey of
+    the same L) repeated in three channels and preprocessed as that backbone wants.
+
+    Args:
+        backbone: str. `"EfficientNetLite2"` (packaged) or the name of a `keras.applications`
+            model. Defaults to `"EfficientNetLite2"`.
+        weights: path or None. A weights file in place of the packaged, downloaded or
+            COLORLIB_WEIGHTS one. Defaults to None.
+
+    Attributes:
+        backbone: str. Its name.
+        layer: str. `"logits"`, or `"pooled"` where only weights without the classifier exist.
+        image_size: int. Side of the backbone's input, px.
+        size: int. Length of the embedding.
+        digest: str. Hash over the weights; part of every cache key.
+
+    Raises:
+        ColorlibError: unknown backbone, or weights that cannot be had.
+
+    Example:
+
+        embedder = Embedder()
+        embedding = embedder(lightness)   # (H, W) in 0..100 -> (1, 1000)
+    """
+
+    def __init__(self, backbone=DEFAULT_BACKBONE, weights=None):
+        self.backbone = backbone
+        if weights is not None and not Path(weights).is_file():
+            raise ColorlibError(f"{weights}: no such weights file for the backbone {backbone}")
+        if backbone == DEFAULT_BACKBONE:
+            self.model = efficientnet_lite2(dtype="float32")
+            try:
+                _load_torch_weights(self.model, weights or PACKAGED / backbone / "weights.npz")
+            except (KeyError, ValueError, OSError) as error:
+                raise ColorlibError(f"{weights}: not the weights of {backbone} ({error})") from None
+            self.layer, self._preprocess = "logits", lambda x: (x - 127.0) / 128.0
+        else:
+            self._build_application(backbone, weights)
+        self.model.trainable = False
+        self.image_size = self.model.input_shape[1]
+        self.size = self.model.output_shape[-1]
+        digest = hashlib.sha256()
+        for array in self.model.get_weights():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        self.digest = digest.hexdigest()
+
+    def _build_application(self, name, weights):
+        names = _applications()
+        if name not in names:
+            raise ColorlibError(
+                f"Unknown backbone {name!r}: must be {DEFAULT_BACKBONE} or a model of "
+                f"keras.applications, such as {PAPER_BACKBONE}, Xception or MobileNetV2"
+            )
+        path = weights or _find_weights(name, names)
+        top = path is None or "notop" not in Path(path).name
+        options = {"weights": str(path) if path else "imagenet", "include_top": top}
+        options |= {"classifier_activation": None} if top else {"pooling": "avg"}
+        try:
+            self.model = names[name](**options)
+        except Exception as error:  # Keras raises bare Exception for a failed download.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if path is not None:
+                raise ColorlibError(f"{path}: not the weights of {name} ({reason})") from None
+            raise _missing(name, reason) from None
+        if self.model.input_shape[1] is None:
+            # Without the classifier the input size is free: take the classifier's.
+            size = names[name](weights=None).input_shape[1:]
+            self.model = names[name](**options, input_shape=size)
+        self.layer = "logits" if top else "pooled"
+        self._preprocess = sys.modules[names[name].__module__].preprocess_input
+
+    @property
+    def key(self):
+        """str. Names backbone, layer and weights; changes whenever embeddings would."""
+        return f"{self.backbone}-{self.layer}-{self.digest[:16]}"
+
+    def prepare(self, lightness):
+        """The centre square of a photo's lightness at the backbone's size.
+
+        Args:
+            lightness: array (H, W). L in 0..100, any size.
+
+        Returns:
+            float32 array (image_size, image_size): L in 0..100.
+        """
+        lightness = np.asarray(lightness, "float32")
+        height, width = lightness.shape
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = Image.fromarray(lightness[top : top + side, left : left + side])
+        size = (self.image_size, self.image_size)
+        return np.clip(np.asarray(square.resize(size, Image.Resampling.BICUBIC)), 0.0, 100.0)
+
+    def embed(self, prepared):
+        """Embeddings of prepared photos: (B, image_size, image_size) -> float32 (B, size)."""
+        grey = np.asarray(prepared, "float32")[..., None]
+        neutral = np.concatenate([grey, np.zeros_like(grey), np.zeros_like(grey)], axis=-1)
+        rgb = ops.convert_to_numpy(lab.lab_to_rgb(neutral)) * 255.0
+        # One channel three times: rounding leaves the three of a neutral grey not quite equal.
+        rgb = np.repeat(rgb[..., 1:2], 3, axis=-1)
+        return np.asarray(self.model.predict_on_batch(self._preprocess(rgb)), "float32")
+
+    def __call__(self, lightness):
+        """Embeddings of a lightness array (H, W), or of a list of them, -> (B, size) float32."""
+        photos = lightness if isinstance(lightness, list | tuple) else [lightness]
+        return self.embed(np.stack([self.prepare(photo) for photo in photos]))
+
+
+@lru_cache(maxsize=2)
+def shared_embedder(backbone=DEFAULT_BACKBONE, weights=None):
+    """One `Embedder` for all of a process that ask for the same backbone: loading takes seconds."""
+    return Embedder(backbone, weights)
+
+
+def class_names():
+    """The names of ImageNet's 1000 classes in the order of the logits: list of (synset, name)."""
+    with open(PACKAGED / "imagenet_classes.csv", newline="", encoding="utf-8") as file:
+        return [(row["synset"], row["name"]) for row in csv.DictReader(file)]

@@ -1,0 +1,489 @@
+"""One house style for figures, grids of photos, and figures that trace to the code that made them.
+
+A figure is saved only by `save_figure`, which writes an entry beside it in `manifest.json`:
+notebook, parameters, seed, and the hashes of everything that the picture depends on.
+`check_manifest` says what no longer holds.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from colorlib import ASSETS, ColorlibError, __version__
+from colorlib.cards import WEIGHTS, preset_folder, sha256
+
+ROOT = ASSETS.resolve().parents[1]  # the clone
+DPI = 150
+
+# The figures of the reference run that are copied to figures/, by name.
+FIGURES: tuple[str, ...] = ()
+
+# Colors: Okabe and Ito (2008), told apart by all common kinds of color vision; black is for text.
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#777777",
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.prop_cycle": (
+        "cycler('color', ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'])"
+    ),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": DPI,
+    "figure.facecolor": "white",
+    "figure.figsize": (7.0, 4.0),
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same letters on every machine
+    "font.size": 10,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "image.cmap": "cividis",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": DPI,
+    "text.color": "#222222",
+    "xtick.color": "#777777",
+    "xtick.labelcolor": "#333333",
+    "ytick.color": "#777777",
+    "ytick.labelcolor": "#333333",
+}
+
+PACKAGED = ("colorlib/assets/sample/", "colorlib/assets/historical/")
+LISTED = 100  # up to so many photos are listed one by one in an entry
+
+PAGE, WIDEST, NARROWEST = 9.0, 2.4, 1.4  # inches of all columns, and of one
+TALLEST = 1.0  # a row is at most this many times as high as its columns are wide
+
+
+def use_style() -> None:
+    """Sets the house style (`STYLE`) for all figures that are made from now on."""
+    import matplotlib
+
+    matplotlib.rcParams.update(STYLE)
+
+
+def photo_grid(
+    rows: Sequence[Sequence],
+    column_titles: Sequence[str],
+    row_titles: Sequence[str] | None = None,
+    captions: Sequence[Sequence[str | None]] | None = None,
+    height: float | None = None,
+):
+    """Photos in rows and columns, each at its own aspect ratio, with nothing clipped.
+
+    All columns have one width; a row is as high as its photos need, and a tall portrait is made
+    narrower instead. Photos are drawn pixel by pixel at 150 dpi. Titles are plain text (no
+    mathematics) and are wrapped to the room that they have.
+
+    Args:
+        rows: Rows of photos. A photo is whatever `colorlib.photos.as_rgb` takes: a path, a PIL
+            image or an array; `None` leaves the place empty.
+        column_titles: One title for each column.
+        row_titles: One title for each row, at its left.
+        captions: Texts under the photos, in the shape of `rows`; `None` for none.
+        height: Inches of a 3:2 landscape photo. By default the columns share 9 inches and
+            are 1.4 to 2.4 inches wide each.
+
+    Returns:
+        A `matplotlib.figure.Figure`, for `save_figure`.
+
+    Raises:
+        ValueError: If titles or captions do not have the shape of `rows`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = len(column_titles)
+    row_titles = list(row_titles or [""] * len(rows))
+    captions = [list(row) for row in captions] if captions else [[None] * columns for _ in rows]
+    if not rows or not columns or any(len(row) != columns for row in rows):
+        raise ValueError(
+            f"rows must hold one photo for each of {columns} column titles. "
+            f"Received: rows of {[len(row) for row in rows]}"
+        )
+    if len(row_titles) != len(rows) or [len(row) for row in captions] != [columns] * len(rows):
+        raise ValueError(
+            f"row_titles and captions must have the shape of rows ({len(rows)} x {columns}). "
+            f"Received: {len(row_titles)} row titles, captions of {[len(r) for r in captions]}"
+        )
+
+    # Everything is laid out in whole pixels, so that no photo is resampled a second time.
+    width = 1.5 * height if height else min(max(PAGE / columns, NARROWEST), WIDEST)
+    width, margin, gap = _pixels(width), _pixels(0.12), _pixels(0.07)
+    heads = [_Label(title, width, 10, "bold") for title in column_titles]
+    sides = [_Label(title, _pixels(1.3), 9) for title in row_titles]
+    notes = [[_Label(text or "", width, 8.5) for text in row] for row in captions]
+    photos = [_fit(row, width) for row in rows]
+
+    left = margin + max(side.width for side in sides)
+    left += gap if left > margin else 0
+    top = margin + max(head.height for head in heads) + gap
+    total_width = left + columns * (width + gap) - gap + margin
+    x_of = [left + column * (width + gap) for column in range(columns)]
+    y_of, below = [], top
+    talls = [
+        max([side.height] + [photo.shape[0] for photo in row if photo is not None])
+        for row, side in zip(photos, sides, strict=True)
+    ]
+    for tall, under in zip(talls, notes, strict=True):
+        y_of.append(below)
+        below += tall + max(note.height for note in under) + _pixels(0.1)
+    total_height = below - _pixels(0.1) + margin
+
+    with matplotlib.rc_context(STYLE):
+        # The hair above whole pixels keeps rounding from losing the last one.
+        size = ((total_width + 1e-3) / DPI, (total_height + 1e-3) / DPI)
+        figure = Figure(figsize=size, dpi=DPI, layout="none")
+
+        def write(label, x, y, **alignment):
+            label.write(figure, x / total_width, 1 - y / total_height, **alignment)
+
+        for x, head in zip(x_of, heads, strict=True):
+            write(head, x + width / 2, top - gap, ha="center", va="bottom")
+        for y, tall, row, side, under in zip(y_of, talls, photos, sides, notes, strict=True):
+            write(side, left - gap, y + tall / 2, ha="right", va="center")
+            for x, photo, note in zip(x_of, row, under, strict=True):
+                write(note, x + width / 2, y + tall + _pixels(0.03), ha="center", va="top")
+                if photo is None:
+                    continue
+                high, wide = photo.shape[:2]
+                x_photo, y_photo = x + (width - wide) // 2, y + (tall - high) // 2
+                axes = figure.add_axes(
+                    (
+                        x_photo / total_width,
+                        1 - (y_photo + high) / total_height,
+                        wide / total_width,
+                        high / total_height,
+                    )
+                )
+                axes.imshow(photo, aspect="auto")
+                axes.set_axis_off()
+    return figure
+
+
+class _Label:
+    """A text that is wrapped to a width in pixels and knows the room that it takes."""
+
+    def __init__(self, text, width, size, weight="normal"):
+        from matplotlib.font_manager import FontProperties
+
+        self.font = FontProperties(family=STYLE["font.family"], size=size, weight=weight)
+        self.lines = self._wrap(str(text), 0.98 * width) if text else []
+        self.width = round(max(map(self._measure, self.lines), default=0) * 1.02)
+        self.height = round(len(self.lines) * 1.45 * size * DPI / 72)
+
+    def _measure(self, text):
+        from matplotlib.textpath import text_to_path
+
+        points, _, _ = text_to_path.get_text_width_height_descent(text.rstrip(), self.font, False)
+        return points * DPI / 72
+
+    def _wrap(self, text, width):
+        lines = []
+        for paragraph in text.splitlines():
+            lines.append("")
+            # Words end at a space; file names also break after "_", "/" and a hyphen.
+            for word in re.split(r"(?<=[\s_/])|(?<=\w-)", paragraph):
+                pieces = [word] if self._measure(word) <= width else list(word)
+                for piece in pieces:
+                    if lines[-1] and self._measure(lines[-1] + piece) > width:
+                        lines.append("")
+                    lines[-1] += piece
+        return [line.rstrip() for line in lines]
+
+    def write(self, figure, x, y, **alignment):
+        if self.lines:
+            text = "\n".join(self.lines)
+            figure.text(
+                x, y, text, font=self.font, parse_math=False,
+                multialignment=alignment["ha"], **alignment,
+            )  # fmt: skip
+
+
+def _pixels(inches: float) -> int:
+    return round(inches * DPI)
+
+
+def _fit(row, width) -> list:
+    """The photos of one row as uint8 arrays, as large as a column and the row's height allow."""
+    from PIL import Image
+
+    from colorlib.photos import as_rgb
+
+    photos = [None if cell is None else as_rgb(cell) for cell in row]
+    ratios = [photo.shape[0] / photo.shape[1] for photo in photos if photo is not None]
+    tallest = min(max(ratios, default=2 / 3), TALLEST) * width
+
+    def fit(photo):
+        if photo.dtype == np.uint16:
+            photo = np.round(photo / 257).astype(np.uint8)
+        high, wide = photo.shape[:2]
+        scale = min(width / wide, tallest / high)
+        size = (max(round(wide * scale), 1), max(round(high * scale), 1))
+        return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+
+    return [None if photo is None else fit(photo) for photo in photos]
+
+
+def save_figure(fig, name: str, *, data=(), preset=None, seed=None, alt: str = "") -> None:
+    """Saves a figure as PNG with an entry in the manifest, and shows it in a notebook.
+
+    The file goes to `figures/<name>.png` in the output folder of the run (`outputs/interactive`
+    when the notebook is run by hand). Shown pictures carry `alt`, which exported pages keep. The
+    same figure gives the same bytes.
+
+    Args:
+        fig: A `matplotlib.figure.Figure`.
+        name: Letters, digits, `_` and `-`. One name belongs to one notebook.
+        data: The photos that the figure depends on: paths, folders of photos, or one of either.
+        preset: Name of the preset that it depends on, or several names, or run folders.
+        seed: Its seed; by default the notebook's parameter `SEED`, if it has one.
+        alt: What the picture shows, in a sentence.
+
+    Raises:
+        ValueError: If `name` has other characters.
+        ColorlibError: If another notebook of the run has saved a figure with this name, or
+            a photo or the weights can't be found.
+    """
+    import matplotlib
+
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"name must be letters, digits, _ and - only. Received: name={name!r}")
+    output, notebook, parameters = _context()
+    folder = output / "figures"
+    entries = read_manifest(folder)
+    source = relative(notebook) if notebook else None
+    owner = entries.get(name, {}).get("notebook")
+    if owner and owner != source and (ROOT / owner).is_file():
+        raise ColorlibError(f"{name}: {owner} saves a figure of this name too; rename one of them")
+
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    png = buffer.getvalue()
+    entry = {
+        "file": f"{name}.png",
+        "sha256": hashlib.sha256(png).hexdigest(),
+        "size": [int.from_bytes(png[16:20]), int.from_bytes(png[20:24])],  # as in PNG's header
+        "alt": alt,
+        "notebook": source,
+        "notebook_sha256": notebook_source_hash(notebook) if notebook else None,
+        "parameters": parameters,
+        "seed": (parameters or {}).get("SEED") if seed is None else seed,
+        "data": _data_entry(data),
+        "weights": _weights_entry(preset),
+        "versions": {"colorlib": __version__, "matplotlib": matplotlib.__version__}
+        | {"numpy": np.__version__}
+        | ({"keras": sys.modules["keras"].__version__} if "keras" in sys.modules else {}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / entry["file"], png)
+    _write_manifest(folder, entries | {name: entry})
+    _show(fig, png, alt)
+
+
+def notebook_source_hash(path) -> str:
+    """SHA-256 of a notebook's cells (type and source), whatever its outputs and metadata."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def read_manifest(folder) -> dict:
+    """The entries of a folder's `manifest.json` by figure name; none where there is no manifest.
+
+    Raises:
+        ColorlibError: If the manifest can't be read.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ColorlibError(f"{path}: not a manifest ({error}); delete it and run again") from None
+
+
+def check_manifest(folder, root=ROOT) -> list[str]:
+    """What is wrong between a folder of figures, its manifest, and what the figures came from.
+
+    Args:
+        folder: A folder that `save_figure` or `publish` has filled.
+        root: The clone that notebooks and packaged photos are looked up in.
+
+    Returns:
+        One line for each problem: a file without entry, an entry without file, or a hash of
+        file, notebook source, packaged photo or weights that no longer holds. Empty if all is
+        well.
+    """
+    folder = Path(folder)
+    try:
+        entries = read_manifest(folder)
+    except ColorlibError as error:
+        return [str(error)]
+    problems = [line for name in sorted(entries) for line in _problems(folder, entries[name], root)]
+    known = {entry.get("file") for entry in entries.values()} | {"manifest.json"}
+    for path in sorted(folder.glob("*")):
+        if path.name not in known and path.suffix != ".md" and not path.name.startswith("."):
+            problems.append(f"{path.name}: has no entry in manifest.json; save it by save_figure")
+    return problems
+
+
+def _problems(folder, entry, root):
+    """The problems of one figure, a line for each."""
+    name = entry.get("file", "?")
+    if not (folder / name).is_file():
+        yield f"{name}: has an entry in manifest.json but is not there; run its notebook again"
+    elif _hash(folder / name) != entry.get("sha256"):
+        yield f"{name}: is not the file that was saved; run its notebook again"
+    if not entry.get("notebook"):
+        yield f"{name}: was saved outside a notebook; save it from one"
+    elif not (root / entry["notebook"]).is_file():
+        yield f"{name}: its notebook {entry['notebook']} is gone; remove the figure"
+    elif notebook_source_hash(root / entry["notebook"]) != entry.get("notebook_sha256"):
+        yield f"{name}: its notebook {entry['notebook']} has changed; run it again"
+    for photo, digest in entry.get("data", {}).get("files", {}).items():
+        if not photo.startswith(PACKAGED):
+            continue  # somebody's own photo, which need not be here
+        if not (root / photo).is_file():
+            yield f"{name}: its photo {photo} is gone; run its notebook again"
+        elif _hash(root / photo) != digest:
+            yield f"{name}: its photo {photo} has changed; run its notebook again"
+    for preset, digest in entry.get("weights", {}).items():
+        try:
+            holds = _weights_entry(preset) == {preset: digest}
+        except ColorlibError:
+            yield f"{name}: its preset {preset} is not packaged; run its notebook with one that is"
+        else:
+            if not holds:
+                yield f"{name}: the weights of {preset} have changed; run its notebook again"
+
+
+def publish(source, target, names: Sequence[str] = FIGURES) -> None:
+    """Copies figures and their entries, so that `target` holds just these.
+
+    Args:
+        source: The `figures` folder of a run.
+        target: The folder to fill. Figures that its manifest names and `names` does not are
+            removed.
+        names: Names of figures.
+
+    Raises:
+        ColorlibError: If a figure is missing, shows photos that are not packaged, or no longer
+            matches what it came from. Nothing is copied then.
+    """
+    source, target = Path(source), Path(target)
+    entries = read_manifest(source)
+    for name in names:
+        if name not in entries:
+            raise ColorlibError(f"{name}: no such figure in {source}; run the notebooks first")
+        data = entries[name]["data"]
+        foreign = [photo for photo in data.get("files", {}) if not photo.startswith(PACKAGED)]
+        if foreign or "files" not in data:
+            shown = foreign[0] if foreign else f"{data['count']} photos"
+            raise ColorlibError(
+                f"{name}: shows {shown}, not packaged; run its notebook on the packaged photos"
+            )
+        for problem in _problems(source, entries[name], ROOT):
+            raise ColorlibError(problem)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, entry in read_manifest(target).items():
+        if name not in names:
+            (target / entry["file"]).unlink(missing_ok=True)
+    for name in names:
+        shutil.copyfile(source / entries[name]["file"], target / entries[name]["file"])
+    _write_manifest(target, {name: entries[name] for name in names})
+
+
+def remove_figures(folder, notebook) -> None:
+    """Removes the figures that a notebook has saved in `folder`, with their entries."""
+    entries = read_manifest(folder)
+    stale = [name for name in entries if entries[name].get("notebook") == relative(notebook)]
+    for name in stale:
+        (Path(folder) / entries.pop(name)["file"]).unlink(missing_ok=True)
+    if stale:
+        _write_manifest(folder, entries)
+
+
+def _context():
+    """Output folder, notebook (or None) and effective parameters (or None) of this run."""
+    if "COLORLIB_OUTPUT" in os.environ:
+        parameters = json.loads(os.environ.get("COLORLIB_PARAMETERS", "{}"))
+        notebook = os.environ.get("COLORLIB_NOTEBOOK")
+        return Path(os.environ["COLORLIB_OUTPUT"]), notebook, parameters
+    session = os.environ.get("JPY_SESSION_NAME", "")
+    notebook = session if session.endswith(".ipynb") and Path(session).is_file() else None
+    base = ROOT if (ROOT / "notebooks").is_dir() else Path.cwd()
+    return base / "outputs" / "interactive", notebook, None
+
+
+def relative(path) -> str:
+    """A path below the clone's root, or just the name: no manifest tells of somebody's folders."""
+    path = Path(path).resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def _data_entry(data) -> dict:
+    from colorlib.photos import find
+
+    paths = []
+    for item in [data] if isinstance(data, str | Path) else data:
+        paths += find(item) if Path(item).is_dir() else [Path(item)]
+    digests = {path: _hash(path) for path in dict.fromkeys(path.resolve() for path in paths)}
+    files = {relative(path): digest for path, digest in digests.items()}
+    if len(files) == len(digests) <= LISTED:
+        return {"files": files}
+    lines = "\n".join(sorted(digests.values()))
+    return {"count": len(digests), "sha256": hashlib.sha256(lines.encode()).hexdigest()}
+
+
+def _weights_entry(preset) -> dict:
+    if not preset:
+        return {}
+    presets = [preset] if isinstance(preset, str | Path) else preset
+    folders = [Path(preset_folder(one)) for one in presets]
+    return {folder.name: _hash(folder / WEIGHTS) for folder in folders}
+
+
+def _show(fig, png, alt) -> None:
+    """Shows the saved picture in a notebook, once, with its alternative text."""
+    if "IPython" not in sys.modules:
+        return
+    from IPython import get_ipython
+    from IPython.display import Image, display
+
+    if getattr(get_ipython(), "kernel", None) is None:
+        return
+    # 96 CSS pixels are an inch: the page shows the figure at its size, sharp on fine screens too.
+    display(Image(png, format="png", alt=alt, width=round(fig.get_figwidth() * 96)))
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(fig)
+
+
+def _hash(path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise ColorlibError(f"{path}: can't be read ({error.strerror})") from None
+
+
+def _write_manifest(folder, entries) -> None:
+    text = json.dumps(entries, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    _write(Path(folder) / "manifest.json", text.encode())
+
+
+def _write(path, content: bytes) -> None:
+    """Writes a file at once or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)

@@ -1,0 +1,141 @@
+"""CIE Lab in `keras.ops`: the same code for arrays and inside a compiled training step.
+
+sRGB (IEC 61966-2-1) and CIE Lab with the D65 white point of the 2 degree observer, with the
+constants of scikit-image, against which the tests hold it. Everything is computed in float32
+whatever the precision policy: in bfloat16 the conversion is off by four units of Lab.
+
+Arrays have the channels last: RGB in 0..1, L in 0..100, a and b in about -128..127.
+"""
+
+import numpy as np
+from keras import ops
+
+AB_SCALE = 127.0
+AB_MIN, AB_MAX = -128.0, 127.0
+
+_XYZ_FROM_RGB = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+_RGB_FROM_XYZ = np.linalg.inv(_XYZ_FROM_RGB)
+_WHITE = (0.95047, 1.0, 1.08883)
+
+
+def _channels(x):
+    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    if x.shape[-1] != 3:
+        raise ValueError(f"The last axis must be 3 channels. Received: shape={tuple(x.shape)}")
+    return x[..., 0], x[..., 1], x[..., 2]
+
+
+def _mix(matrix, channels):
+    # Spelled out, not a matmul: GPUs round matmul inputs to TF32, which shows in Lab.
+    return [sum(float(m) * c for m, c in zip(row, channels, strict=True)) for row in matrix]
+
+
+def rgb_to_lab(rgb):
+    """sRGB to CIE Lab.
+
+    Args:
+        rgb: array or tensor (..., 3). sRGB in 0..1, any float type.
+
+    Returns:
+        float32 tensor (..., 3): L in 0..100, a, b.
+    """
+    linear = [
+        ops.where(c > 0.04045, ops.power((ops.maximum(c, 0.04045) + 0.055) / 1.055, 2.4), c / 12.92)
+        for c in _channels(rgb)
+    ]
+    x, y, z = (
+        ops.where(
+            t > 0.008856, ops.power(ops.maximum(t, 0.008856), 1.0 / 3.0), 7.787 * t + 16.0 / 116.0
+        )
+        for t in (c / w for c, w in zip(_mix(_XYZ_FROM_RGB, linear), _WHITE, strict=True))
+    )
+    return ops.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
+
+
+def _lab_to_linear_rgb(lightness, a, b):
+    fy = (lightness + 16.0) / 116.0
+    xyz = [
+        w * ops.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787)
+        for f, w in zip((fy + a / 500.0, fy, ops.maximum(fy - b / 200.0, 0.0)), _WHITE, strict=True)
+    ]
+    return _mix(_RGB_FROM_XYZ, xyz)
+
+
+def lab_to_rgb(lab):
+    """CIE Lab to sRGB; what lies outside sRGB is clipped per channel.
+
+    Clipping moves L by up to 20 units: bring predicted colors into gamut with `fit_gamut` first.
+
+    Args:
+        lab: array or tensor (..., 3). L in 0..100, a, b.
+
+    Returns:
+        float32 tensor (..., 3): sRGB in 0..1.
+    """
+    rgb = [
+        ops.where(
+            c > 0.0031308,
+            1.055 * ops.power(ops.maximum(c, 0.0031308), 1.0 / 2.4) - 0.055,
+            12.92 * c,
+        )
+        for c in _lab_to_linear_rgb(*_channels(lab))
+    ]
+    return ops.clip(ops.stack(rgb, axis=-1), 0.0, 1.0)
+
+
+def in_gamut(lab, tolerance=1e-4):
+    """Whether each color of `lab` (..., 3) lies in sRGB, within `tolerance` of linear light."""
+    return _inside(*_channels(lab), tolerance)
+
+
+def _inside(lightness, a, b, tolerance):
+    rgb = _lab_to_linear_rgb(lightness, a, b)
+    lowest = ops.minimum(ops.minimum(rgb[0], rgb[1]), rgb[2])
+    highest = ops.maximum(ops.maximum(rgb[0], rgb[1]), rgb[2])
+    return ops.logical_and(lowest >= -tolerance, highest <= 1.0 + tolerance)
+
+
+def fit_gamut(lab, steps=12):
+    """Brings colors into sRGB by reducing their chroma at constant L and hue.
+
+    The largest chroma that fits is found by bisection, to 1/4096 of the given chroma.
+
+    Args:
+        lab: array or tensor (..., 3). L in 0..100, a, b; a and b are clipped to [-128, 127].
+        steps: int. Halvings of the interval. Defaults to 12.
+
+    Returns:
+        float32 tensor (..., 3): the same L; a and b scaled by a common factor in 0..1.
+    """
+    lightness, a, b = _channels(lab)
+    lightness = ops.clip(lightness, 0.0, 100.0)
+    a, b = ops.clip(a, AB_MIN, AB_MAX), ops.clip(b, AB_MIN, AB_MAX)
+    fits = ops.cast(_inside(lightness, a, b, 1e-4), "float32")
+    low, width = fits, 1.0 - fits
+    for _ in range(steps):
+        width = width / 2.0
+        middle = low + width
+        low = ops.where(_inside(lightness, a * middle, b * middle, 1e-4), middle, low)
+    return ops.stack([lightness, a * low, b * low], axis=-1)
+
+
+def scale_l(lightness):
+    """L in 0..100 to the network's input in -1..1: `2 L / 100 - 1` (the paper, section 2)."""
+    return lightness / 50.0 - 1.0
+
+
+def unscale_l(x):
+    """The inverse of `scale_l`."""
+    return (x + 1.0) * 50.0
+
+
+def scale_ab(ab):
+    """a and b, clipped to [-128, 127], to the network's target: `ab / 127`."""
+    return ops.clip(ab, AB_MIN, AB_MAX) / AB_SCALE
+
+
+def unscale_ab(x):
+    """The inverse of `scale_ab`, clipped to [-128, 127]."""
+    return ops.clip(x * AB_SCALE, AB_MIN, AB_MAX)

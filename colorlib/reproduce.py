@@ -1,0 +1,590 @@
+"""Executes the notebooks headlessly with papermill and leaves pages that work without a network.
+
+Strict where papermill only warns: a parameter that no notebook declares is an error. The source
+notebooks are never touched; everything goes to `outputs/<profile>/`.
+"""
+
+import ast
+import base64
+import io
+import json
+import os
+import platform
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+
+from colorlib import ColorlibError, __version__, figures
+
+# What each profile sets, by notebook. A notebook's own defaults are the quick profile, so that
+# running it by hand gives what `quick` gives.
+PROFILES: dict[str, dict[str, dict]] = {
+    "quick": {},
+    "smoke": {
+        "01_data": {},
+        "02_training": {"STEPS": 4, "BATCH_SIZE": 2},
+        "03_results": {},
+        "04_historical_photos": {},
+    },
+    "full": {
+        "02_training": {"STEPS": 60_000, "BATCH_SIZE": 100},
+    },
+}
+
+
+def reproduce(
+    profile: str = "quick",
+    only: Sequence[str] = (),
+    parameters: Mapping | None = None,
+    photos=None,
+    evaluate=None,
+    output=None,
+    notebooks=None,
+) -> int:
+    """Executes the notebooks of the clone and leaves notebooks, pages, figures and an index.
+
+    Everything is checked before the first notebook starts. A notebook that fails does not stop
+    the others; its executed part is kept with the failing cell marked.
+
+    Args:
+        profile: A key of `PROFILES`: `quick`, `smoke` or `full`.
+        only: Notebooks by stem or by its beginning, as `03_results` or `03`. Defaults to all.
+        parameters: Values by name. Each goes to every selected notebook that declares the name
+            in its cell tagged `parameters`, and wins over the profile.
+        photos: Folder of photos for the parameter `PHOTOS`. `full` needs one.
+        evaluate: Folder of photos for the parameter `EVALUATE`.
+        output: Folder to write to. Defaults to `outputs/<profile>` in the clone.
+        notebooks: Folder of notebooks. Defaults to `notebooks` in the clone.
+
+    Returns:
+        0 if all notebooks ran, 1 if one failed, 130 if Ctrl-C stopped the run.
+
+    Raises:
+        ColorlibError: If a profile, notebook, parameter or folder is not there, or a notebook
+            has not exactly one parameters cell.
+    """
+    plan = _plan(profile, only, dict(parameters or {}), photos, evaluate, notebooks)
+    output = Path(output or figures.ROOT / "outputs" / profile).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    records = _read_records(output)
+    done = {}
+    print(f"Profile {profile}, output in {_short(output)}", flush=True)
+    for number, (notebook, given, effective) in enumerate(plan, start=1):
+        print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
+        record = _run(notebook, output, profile, given, effective)
+        figure = f"{record['result']}, {record['seconds']} s, {_memory(record['memory'])}"
+        print(f"[{number}/{len(plan)}] {notebook.stem}: {figure}", flush=True)
+        done[notebook.stem] = records[notebook.stem] = record
+        _write_index(output, profile, records)
+        if record["result"] == "interrupted":
+            break
+    _report(done, output)
+    results = {record["result"] for record in done.values()}
+    return 130 if "interrupted" in results else int("failed" in results)
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict:
+    """`["STEPS=30", "PRESET=mse"]` to `{"STEPS": 30, "PRESET": "mse"}`.
+
+    `True`, `False`, `None`, integers and floats become what they say, as in papermill's command
+    line; anything else stays text.
+
+    Raises:
+        ColorlibError: If a pair has no `=` or no name.
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ColorlibError(f"-p {pair}: must be name=value")
+        values[name] = _value(text)
+    return values
+
+
+def _value(text):
+    constants = {"True": True, "False": False, "None": None}
+    if text in constants:
+        return constants[text]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text
+
+
+def declared_parameters(notebook) -> dict:
+    """Names and defaults in the one cell of a notebook that is tagged `parameters`.
+
+    A default that is not a literal is given as its source text.
+
+    Raises:
+        ColorlibError: If the file is no notebook, if it has no such cell or several, or if the
+            cell does not hold plain assignments.
+    """
+    import nbformat
+
+    notebook = Path(notebook)
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except Exception:  # nbformat lets errors of many kinds through
+        raise ColorlibError(f"{notebook}: is not a Jupyter notebook") from None
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ColorlibError(
+            f"{notebook.name}: has {len(tagged) or 'no'} cells tagged 'parameters'; tag exactly one"
+        )
+    try:
+        statements = ast.parse(tagged[0].source).body
+    except SyntaxError as error:
+        raise ColorlibError(
+            f"{notebook.name}: its parameters cell must hold plain assignments ({error})"
+        ) from None
+    values = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value:
+            targets = getattr(statement, "targets", None) or [statement.target]
+            for target in targets:
+                values[ast.unparse(target)] = _literal(statement.value)
+    return values
+
+
+def _literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
+
+
+def _plan(profile, only, parameters, photos, evaluate, notebooks):
+    """What to run: (notebook, values to inject, effective parameters), with everything checked."""
+    if profile not in PROFILES:
+        raise ColorlibError(f"{profile}: no such profile; there are {', '.join(PROFILES)}")
+    selected = _select(Path(notebooks or figures.ROOT / "notebooks").resolve(), only)
+    for name, folder in (("PHOTOS", photos), ("EVALUATE", evaluate)):
+        folder = folder if folder is not None else parameters.get(name)
+        if folder is not None:
+            # Absolute, because a notebook runs in its own folder.
+            parameters[name] = str(Path(folder).expanduser().resolve())
+            if not Path(folder).expanduser().is_dir():
+                raise ColorlibError(f"{folder}: no such folder of photos; check --{name.lower()}")
+    if profile == "full" and not parameters.get("PHOTOS"):
+        raise ColorlibError("full: trains from scratch and needs photos; add --photos DIR")
+
+    declared = {notebook: declared_parameters(notebook) for notebook in selected}
+    known = sorted({name for names in declared.values() for name in names})
+    for name in parameters:
+        if name not in known:
+            where = ", ".join(notebook.stem for notebook in selected)
+            raise ColorlibError(
+                f"{name}: not a parameter of {where}; known are {', '.join(known) or 'none'}"
+            )
+    plan = []
+    for notebook, defaults in declared.items():
+        table = PROFILES[profile].get(notebook.stem, {})
+        for name in table:
+            if name not in defaults:
+                raise ColorlibError(
+                    f"{notebook.name}: does not declare {name}, which profile {profile} sets; "
+                    "mend PROFILES in colorlib/reproduce.py or the notebook's parameters cell"
+                )
+        given = table | {name: parameters[name] for name in parameters if name in defaults}
+        plan.append((notebook, given, defaults | given))
+    return plan
+
+
+def _select(folder, only) -> list[Path]:
+    available = sorted(folder.glob("*.ipynb"))
+    if not available:
+        raise ColorlibError(
+            f"{folder}: no notebooks here; they come with a clone of the repository, "
+            "not with the installed package"
+        )
+    chosen = set()
+    for name in [only] if isinstance(only, str) else only:
+        stem = name.removesuffix(".ipynb")
+        hits = [path for path in available if path.stem == stem]
+        hits = hits or [path for path in available if stem and path.stem.startswith(stem)]
+        if not hits:
+            stems = ", ".join(path.stem for path in available)
+            raise ColorlibError(f"{name}: no such notebook; there are {stems}")
+        chosen.update(hits)
+    return sorted(chosen) or available
+
+
+def _run(notebook, output, profile, given, effective) -> dict:
+    """Executes one notebook and exports its page; what happened, as a JSON-ready record."""
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    target = output / notebook.name
+    for path in (target, target.with_suffix(".html")):
+        path.unlink(missing_ok=True)
+    figures.remove_figures(output / "figures", notebook)
+    environment = {
+        "COLORLIB_OUTPUT": str(output),
+        "COLORLIB_NOTEBOOK": str(notebook),
+        "COLORLIB_PARAMETERS": json.dumps(effective, default=str),
+        # The notebook imports the colorlib that runs it.
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(figures.ROOT), os.environ.get("PYTHONPATH")])
+        ),
+    }
+    kernel = _kernel_class(environment)
+    result, error, started = "ok", None, time.monotonic()
+    try:
+        papermill.execute_notebook(
+            # papermill formats paths with the parameters; braces in them are meant as they are.
+            input_path=str(notebook).replace("{", "{{").replace("}", "}}"),
+            output_path=str(target).replace("{", "{{").replace("}", "}}"),
+            parameters=given,
+            kernel_name="python3",
+            language="python",
+            cwd=notebook.parent,
+            progress_bar=sys.stderr.isatty(),
+            kernel_manager_class=kernel,
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel's own business
+        )
+    except KeyboardInterrupt:
+        result = "interrupted"
+    except PapermillExecutionError as failure:
+        result = "failed"
+        error = {"cell": failure.exec_count, "name": failure.ename, "message": failure.evalue}
+    except DeadKernelError:
+        result = "failed"
+        message = "the kernel died; was there enough memory?"
+        error = {"cell": None, "name": "DeadKernelError", "message": message}
+    except Exception as failure:  # a kernel that does not start, a disk that is full
+        result = "failed"
+        error = {"cell": None, "name": type(failure).__name__, "message": str(failure)}
+    seconds = time.monotonic() - started
+
+    title = notebook.stem
+    if target.exists():
+        executed = nbformat.read(target, as_version=4)
+        if error and error["cell"] is None:
+            error["cell"] = _mark_last_cell(executed, error)
+            nbformat.write(executed, target)
+        title = _title(executed) or title
+        page = _export(executed, title, profile)
+        target.with_suffix(".html").write_text(page, encoding="utf-8")
+    return {
+        "notebook": notebook.name,
+        "source": figures.relative(notebook),
+        "title": title,
+        "result": result,
+        "seconds": round(seconds, 1),
+        "memory": kernel.peak,
+        "parameters": json.loads(environment["COLORLIB_PARAMETERS"]),
+        "error": error,
+    }
+
+
+def _kernel_class(environment):
+    """A kernel manager for this very Python, with `environment` and a watch on its memory.
+
+    jupyter_client looks for `python3` in the user's folders first and may find another Python
+    there. Without any folders it falls back to the kernel of the running interpreter.
+    """
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from traitlets import default
+
+    class Kernel(AsyncKernelManager):
+        peak = 0  # bytes, of the process and its children
+
+        @default("kernel_spec_manager")
+        def _only_this_python(self):
+            return KernelSpecManager(kernel_dirs=[], parent=self)
+
+        async def start_kernel(self, **options):
+            await super().start_kernel(env=os.environ | environment, **options)
+            threading.Thread(
+                target=_watch, args=(self.provisioner.pid, Kernel), daemon=True
+            ).start()
+
+    return Kernel
+
+
+def _watch(pid, kernel) -> None:
+    """Keeps `kernel.peak` at the most memory that a process and its children have taken."""
+    import psutil
+
+    def resident(process):
+        with suppress(psutil.Error):  # it has just ended
+            return process.memory_info().rss
+        return 0
+
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            family = [process, *process.children(recursive=True)]
+            kernel.peak = max(kernel.peak, sum(map(resident, family)))
+            time.sleep(0.2)
+
+
+def _mark_last_cell(notebook, error):
+    """Puts an error that left no output into the cell that ran last; its number, if any ran."""
+    import nbformat
+
+    started = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    if not started:
+        return None
+    text = f"{error['name']}: {error['message']}"
+    started[-1].outputs.append(
+        nbformat.v4.new_output(
+            "error", ename=error["name"], evalue=error["message"], traceback=[text]
+        )
+    )
+    return len(started)
+
+
+def _title(notebook) -> str:
+    """The first heading of a notebook."""
+    for cell in notebook.cells:
+        heading = re.search(r"^# +(.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and heading:
+            return heading[1].strip()
+    return ""
+
+
+# The exported page: JupyterLab's look without the scripts that nbconvert loads from the network.
+PAGE = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+{%- block html_head_css -%}
+<style>
+main { max-width: 60rem; margin: 0 auto; }
+nav.profile { padding: .5rem 1rem; font: 14px/1.5 system-ui, sans-serif; }
+nav.profile a { color: #0058a3; }
+.jp-RenderedHTMLCommon img.math { display: inline; margin: 0; max-width: none; }
+.jp-RenderedHTMLCommon div.math { overflow-x: auto; text-align: center; margin: 1em 0; }
+.jp-OutputArea-output, .jp-InputArea-editor .highlight pre { overflow-x: auto; }
+@media (max-width: 50rem) {
+  body.jp-Notebook { padding: 0; }
+  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+}
+</style>
+{%- endblock -%}
+{%- block body_header -%}
+{{ super() }}
+<nav class="profile"><a href="index.html">&larr; profile {{ resources.profile }}</a></nav>
+{%- endblock -%}
+{%- block data_png scoped -%}
+{%- set alt = output | get_metadata('alt', 'image/png') -%}
+{{ super() | replace('<img', '<img alt="' ~ (alt | escape_html) ~ '"', 1) if alt else super() }}
+{%- endblock -%}
+"""
+
+
+def _export(notebook, title, profile) -> str:
+    """An executed notebook as one HTML page that needs neither network nor kernel."""
+    from copy import deepcopy
+
+    from jinja2 import DictLoader, pass_context
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body):
+            return _math(body)
+
+        def block_math(self, body):
+            large = body.replace(
+                r"\frac", r"\dfrac"
+            )  # as TeX sets fractions on a line of their own
+            return f'<div class="math">{_math(large, size=15)}</div>'
+
+        def latex_environment(self, name, body):
+            return self.block_math(body)
+
+        def link(self, text, url, title=None):
+            # The pages lie side by side, as the notebooks do.
+            return super().link(text, re.sub(r"^([\w-]+)\.ipynb(?=#|$)", r"\1.html", url), title)
+
+    class Exporter(HTMLExporter):
+        @pass_context
+        def markdown2html(self, context, source):
+            attachments = context.get("cell", {}).get("attachments", {})
+            path = context["resources"]["metadata"]["path"]
+            renderer = Renderer(escape=False, embed_images=True, attachments=attachments, path=path)
+            return MarkdownWithMath(renderer=renderer).render(source)
+
+    notebook = deepcopy(notebook)
+    notebook.metadata["title"] = title
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for shown in cell.get("outputs", []):
+            _replace_widget(shown.get("data", {}))
+    exporter = Exporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})])
+    exporter.template_file = "page.html.j2"
+    folder = str(figures.ROOT / "notebooks")
+    resources = {"profile": profile, "metadata": {"name": title, "path": folder}}
+    page, _ = exporter.from_notebook_node(notebook, resources)
+    return page
+
+
+def _replace_widget(data) -> None:
+    """Puts a line in the place of a control that a page without a kernel would leave blank."""
+    if data.pop("application/vnd.jupyter.widget-view+json", None) and "text/html" not in data:
+        data["text/html"] = (
+            "<p><em>A control that needs a kernel: open the notebook in JupyterLab.</em></p>"
+        )
+
+
+def _math(tex, size=12) -> str:
+    """TeX mathematics as an inline picture, set by matplotlib; as code where it can't be set."""
+    import matplotlib
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.mathtext import math_to_image
+
+    picture = io.BytesIO()
+    try:
+        with matplotlib.rc_context({"mathtext.fontset": "stix", "svg.fonttype": "path"}):
+            depth = math_to_image(
+                f"${' '.join(tex.split())}$", picture, FontProperties(size=size), format="svg"
+            )
+    except ValueError:
+        return f"<code>{escape(tex)}</code>"
+    data = base64.b64encode(picture.getvalue()).decode()
+    return (
+        f'<img class="math" alt="{escape(tex)}" style="vertical-align:-{depth:.1f}pt" '
+        f'src="data:image/svg+xml;base64,{data}"/>'
+    )
+
+
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ profile }}: notebooks and figures</title>
+<style>
+:root { --ink: #222; --soft: #667; --line: #dde; --card: #fff; --page: #f5f6f8; --link: #0058a3;
+  color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6ea; --soft: #a2a2ad; --line: #3a3b42;
+  --card: #24252a; --page: #18191c; --link: #7cc0ff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 66rem; padding: 1.5rem 1rem 3rem; background: var(--page);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: 0; font-size: 1.7rem; line-height: 1.2; }
+h2 { margin: 0; font-size: 1.2rem; line-height: 1.3; }
+a { color: var(--link); }
+p { margin: .3rem 0; }
+.soft { color: var(--soft); font-size: .9rem; }
+.card { margin-top: 1rem; padding: 1.1rem 1.2rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: .6rem; overflow-wrap: anywhere; }
+.result { padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem; font-weight: 600;
+  color: #fff; background: #a33a00; }
+.ok { background: #00684a; }
+pre { padding: .6rem .8rem; border-left: 3px solid #d55e00; white-space: pre-wrap; }
+.figures { display: grid; gap: 1rem; margin-top: .9rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
+figure { margin: 0; }
+figure img { display: block; width: 100%; height: 11rem; object-fit: contain; background: #fff;
+  border: 1px solid var(--line); border-radius: .3rem; }
+img.tall { object-fit: cover; object-position: top; }
+figcaption { margin-top: .3rem; color: var(--soft); font-size: .85rem; line-height: 1.35; }
+table { border-collapse: collapse; font-size: .85rem; }
+td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
+</style>
+</head>
+<body>
+<h1>Notebooks and figures</h1>
+<p class="soft">Profile {{ profile }} &middot; {{ records | length }}
+notebook{{ "" if records | length == 1 else "s" }} &middot; {{ environment }}</p>
+{% for stem, record in records.items() %}
+<section class="card">
+<h2><a href="{{ stem }}.html">{{ record.title }}</a></h2>
+<p class="soft"><span class="result {{ record.result }}">{{ record.result }}</span>
+&nbsp;{{ record.seconds }} s &middot; {{ memory(record.memory) }} &middot;
+<a href="{{ record.notebook }}" download>{{ record.notebook }}</a></p>
+{% if record.error %}<pre>{{ message(record.error) }}</pre>{% endif %}
+{% if record.parameters %}<details class="soft"><summary>Parameters</summary><table>
+{% for name, value in record.parameters.items() %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
+{% endfor %}</table></details>{% endif %}
+{% if record.figures %}<div class="figures">
+{% for figure in record.figures %}<figure><a href="figures/{{ figure.file }}"><img loading="lazy"
+{% if figure.size[1] > figure.size[0] %}class="tall" {% endif -%}
+src="figures/{{ figure.file }}" alt="{{ figure.alt or figure.file }}"></a>
+<figcaption>{{ figure.alt or figure.file }}</figcaption></figure>
+{% endfor %}</div>{% endif %}
+</section>
+{% endfor %}
+</body>
+</html>
+"""
+
+
+def _write_index(output, profile, records) -> None:
+    """The page over all notebooks of the profile, also those that earlier runs have executed."""
+    from jinja2 import Environment
+
+    text = json.dumps(records, indent=1, sort_keys=True) + "\n"
+    (output / "results.json").write_text(text, encoding="utf-8")
+    saved = figures.read_manifest(output / "figures")
+    shown = {
+        stem: record
+        | {"figures": [entry for entry in saved.values() if entry["notebook"] == record["source"]]}
+        for stem, record in sorted(records.items())
+    }
+    system = f"colorlib {__version__}, Python {platform.python_version()}, {platform.system()}"
+    page = Environment(autoescape=True).from_string(INDEX)
+    html = page.render(
+        profile=profile, records=shown, environment=system, memory=_memory, message=_message
+    )
+    (output / "index.html").write_text(html, encoding="utf-8")
+
+
+def _read_records(output) -> dict:
+    """What earlier runs left in a folder, as far as their notebooks are still there."""
+    try:
+        records = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {stem: record for stem, record in records.items() if (output / f"{stem}.html").exists()}
+
+
+def _report(done, output) -> None:
+    """The summary table, and what failed at the end of it."""
+    width = max(8, *map(len, done))
+    print(f"\n{'notebook':{width}}  seconds  memory  result")
+    for stem, record in done.items():
+        memory = _memory(record["memory"])
+        print(f"{stem:{width}}  {record['seconds']:7.1f}  {memory:>6}  {record['result']}")
+    print(f"\n{_short(output / 'index.html')}", flush=True)
+    for stem, record in done.items():
+        if record["error"]:
+            where = _short(output / record["notebook"])
+            print(f"{stem} failed: {_message(record['error'])} ({where})", file=sys.stderr)
+
+
+def _message(error) -> str:
+    """One line for an error: kind, cell, and the beginning of what it says."""
+    first = (error["message"].strip().splitlines() or [""])[0]
+    cell = f" in cell {error['cell']}" if error["cell"] else ""
+    return f"{error['name']}{cell}: {first[:300]}"
+
+
+def _memory(size) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _short(path) -> str:
+    """A path below the current folder without the way there."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

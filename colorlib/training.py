@@ -1,0 +1,554 @@
+"""Training: a config in, a run folder out, resumed exactly where it stopped.
+
+The whole step, from uint8 pixels over flip and Lab to the weight update, is one compiled function
+on every backend. A run folder is a preset in the making: `Colorizer.from_preset` takes its path.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from colorlib import ColorlibError, cards, data, lab
+from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder
+from colorlib.model import NETWORKS, get_network
+
+STATE = "state.npz"
+HISTORY = "history.csv"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the outcome of a training run.
+
+    Args:
+        photos: str. A folder of photos (searched recursively) or a tuple of paths.
+        validation: str, tuple of paths or None. Photos to validate on; None splits `photos` by
+            content. Defaults to None.
+        validation_fraction: float in 0..1. The share that is split off. Defaults to 0.1.
+        network: str. Name in `colorlib.model.NETWORKS`. Defaults to `"paper"`.
+        backbone: str. See `colorlib.embedding`. Defaults to `"EfficientNetLite2"`.
+        backbone_weights: str or None. Path of its weights file. Defaults to None.
+        standardize: bool. Bring the embedding to mean 0 and deviation 1 over the training photos.
+            Defaults to True.
+        short_side: int. Photos are resized to it, px. Defaults to 224.
+        size: int. Side of the random crops, px. Defaults to 128.
+        batch: int. Crops in a step. Defaults to 32.
+        epochs: int. Defaults to 10.
+        steps_per_epoch: int or None. Steps between two validations; None is one pass over the
+            photos. Defaults to None.
+        learning_rate: float. Adam's, at its highest. Defaults to 0.001.
+        schedule: str. `"cosine"` (to zero, after a short warm-up) or `"constant"`. Defaults to
+            `"cosine"`.
+        weight_decay: float. Decoupled (AdamW). Defaults to 0.
+        dropout: float in 0..1. Of the embedding. Defaults to 0.
+        ema: float in 0..1. Momentum of the average of the weights, which is what is validated and
+            kept; 0 turns it off. Defaults to 0.998.
+        precision: str. `"float32"` or `"mixed_bfloat16"`. Defaults to `"float32"`.
+        resident: bool. Keep all pixels on the device and crop there: for GPUs. Defaults to False.
+        checkpoint_seconds: float. How often the state is saved. Defaults to 120.
+        seed: int. Defaults to 1.
+
+    Raises:
+        ColorlibError: a value out of its range.
+    """
+
+    photos: str | tuple
+    validation: str | tuple | None = None
+    validation_fraction: float = 0.1
+    network: str = "paper"
+    backbone: str = DEFAULT_BACKBONE
+    backbone_weights: str | None = None
+    standardize: bool = True
+    short_side: int = 224
+    size: int = 128
+    batch: int = 32
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    ema: float = 0.998
+    precision: str = "float32"
+    resident: bool = False
+    checkpoint_seconds: float = 120.0
+    seed: int = 1
+
+    def __post_init__(self):
+        for name in ("photos", "validation"):
+            value = getattr(self, name)
+            value = tuple(map(str, value)) if isinstance(value, list | tuple) else value
+            object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
+        get_network(self.network)
+        for name in ("short_side", "size", "batch", "epochs"):
+            self._must(name, getattr(self, name) >= 1, "at least 1")
+        steps = self.steps_per_epoch
+        self._must("steps_per_epoch", steps is None or steps >= 1, "at least 1, or None")
+        self._must("size", self.size <= self.short_side, f"at most short_side={self.short_side}")
+        self._must("learning_rate", self.learning_rate > 0, "positive")
+        self._must("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
+        self._must("dropout", 0 <= self.dropout < 1, "in 0..1")
+        self._must("ema", 0 <= self.ema < 1, "in 0..1")
+        self._must("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
+        precisions = ("float32", "mixed_bfloat16")
+        self._must("precision", self.precision in precisions, " or ".join(map(repr, precisions)))
+
+    def _must(self, name, holds, what):
+        if not holds:
+            raise ColorlibError(f"{name} must be {what}. Received: {name}={getattr(self, name)!r}")
+
+    @classmethod
+    def paper(cls, photos, **changes):
+        """The paper's own run (section 3): its backbone, 224 px, batch 100, Adam 0.001, 10 % kept.
+
+        The paper says nothing of a schedule, of weight averaging or of standardized logits, so
+        there is none.
+        """
+        settings = {
+            "backbone": PAPER_BACKBONE,
+            "standardize": False,
+            "size": 224,
+            "batch": 100,
+            "schedule": "constant",
+            "ema": 0.0,
+        }
+        return cls(photos, **{**settings, **changes})
+
+
+class ColorizationTask(keras.Model):
+    """One training step around a network: pixels -> crop, flip, Lab -> output -> loss.
+
+    Args:
+        network: keras.Model from `colorlib.model`.
+        name_of_network: str. Name in NETWORKS: its loss.
+        size: int. Side of the crops, px.
+        resident: None, or (pixels, offsets, widths) from `data.resident_pixels`, which then stay
+            on the device; batches hold `index`, `top`, `left` instead of `rgb`.
+    """
+
+    def __init__(self, network, name_of_network, size, resident=None):
+        super().__init__(dtype="float32")
+        self.network, self.spec, self.size = network, NETWORKS[name_of_network], size
+        self._resident = None
+        if resident is not None:
+            # Variables, because XLA would compile a captured array into the program.
+            self._resident = [
+                keras.Variable(array, trainable=False, dtype=str(array.dtype)) for array in resident
+            ]
+
+    def _pixels(self, batch):
+        if "rgb" in batch:
+            return batch["rgb"]
+        pixels, offsets, widths = self._resident
+        index = ops.cast(batch["index"], "int32")
+        steps = ops.arange(self.size, dtype="int32")
+        width = ops.take(widths, index)[:, None, None]
+        rows = (batch["top"][:, None] + steps)[:, :, None]
+        columns = (batch["left"][:, None] + steps)[:, None, :]
+        place = ops.take(offsets, index)[:, None, None] + rows * width + columns
+        return ops.take(pixels, place, axis=0)
+
+    def call(self, batch, training=None):
+        rgb = ops.cast(self._pixels(batch), "float32") / 255.0
+        flip = ops.reshape(batch["flip"], (-1, 1, 1, 1))
+        rgb = ops.where(flip, ops.flip(rgb, axis=2), rgb)
+        color = lab.rgb_to_lab(rgb)
+        inputs = {"l": lab.scale_l(color[..., :1])}
+        if self.spec.uses_embedding:
+            inputs["embedding"] = batch["embedding"]
+        return {"output": self.network(inputs, training=training), "ab": color[..., 1:]}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(self.spec.loss(y_pred["ab"], y_pred["output"]))
+
+
+class _Progress(keras.callbacks.Callback):
+    """Keeps the run folder: state for an exact resume, best weights, history.
+
+    The state is written at the beginning of an epoch and every `seconds` within it, when the model
+    holds the live weights; at an epoch's end `SwapEMAWeights` has put the averages in their place,
+    and those are what is validated and kept as best.
+    """
+
+    def __init__(self, task, run, steps_per_epoch, seconds, crops_per_step):
+        super().__init__()
+        self.task, self.run, self.seconds = task, run, seconds
+        self.steps_per_epoch, self.crops_per_step = steps_per_epoch, crops_per_step
+        self.step, self.best, self.history, self.trained_seconds = 0, np.inf, [], 0.0
+        self._resumed_metrics = None
+
+    # On JAX the variables are stale within an epoch until `self.model` is asked for.
+    def _variables(self):
+        return [*self.model.network.variables, *self.model.optimizer.variables]
+
+    def load(self):
+        """Restores a saved state; returns whether there was one."""
+        path = self.run / STATE
+        if not path.exists():
+            return False
+        with np.load(path) as state:
+            meta = json.loads(str(state["meta"]))
+            for index, variable in enumerate(self._variables()):
+                variable.assign(state[f"variable_{index}"])
+            metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
+        self.step, self.history = meta["step"], meta["history"]
+        self.best = np.inf if meta["best"] is None else meta["best"]
+        self.trained_seconds = meta["seconds"]
+        self._resumed_metrics = metrics
+        return True
+
+    def save(self):
+        metrics = [np.array(v) for m in self.model.metrics for v in m.variables]
+        meta = {
+            "step": self.step,
+            "best": None if np.isinf(self.best) else self.best,
+            "history": self.history,
+            "seconds": self.trained_seconds,
+            "metrics": len(metrics),
+        }
+        arrays = {f"variable_{i}": np.array(v) for i, v in enumerate(self._variables())}
+        arrays |= {f"metric_{i}": value for i, value in enumerate(metrics)}
+        temporary = self.run / (STATE + ".tmp")
+        with open(temporary, "wb") as file:
+            np.savez(file, meta=json.dumps(meta), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.run / STATE)
+        self._saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._resumed_metrics:  # Fit has just reset them: this epoch began before the stop.
+            variables = [v for m in self.model.metrics for v in m.variables]
+            for variable, value in zip(variables, self._resumed_metrics, strict=True):
+                variable.assign(value)
+        else:
+            self.save()
+        self._resumed_metrics = None
+        self._saved = self._clock = time.monotonic()
+        self._clock_step = self.step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.steps_per_epoch == 0:
+            # Ends the epoch here: the first one after a resume is shorter than fit believes.
+            self.model.stop_training = True
+        elif time.monotonic() - self._saved >= self.seconds:
+            self._count_time()
+            self.save()
+
+    def _count_time(self):
+        now = time.monotonic()
+        self.trained_seconds += now - self._clock
+        self._clock = now
+
+    def on_test_begin(self, logs=None):
+        steps, before = self.step - self._clock_step, self.trained_seconds
+        self._count_time()
+        self.rate = steps * self.crops_per_step / max(self.trained_seconds - before, 1e-9)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = False
+        if not np.isfinite(logs["loss"]):
+            raise ColorlibError(
+                f"{self.run}: the loss is {logs['loss']} in epoch {epoch + 1}: lower "
+                "learning_rate; the weights of the best epoch so far are kept"
+            )
+        row = {
+            "epoch": epoch + 1,
+            "step": self.step,
+            "loss": float(logs["loss"]),
+            "val_loss": float(logs["val_loss"]),
+            "seconds": round(self.trained_seconds, 2),
+            "crops_per_second": round(self.rate, 2),
+        }
+        if row["val_loss"] < self.best:
+            self.best = row["val_loss"]
+            save_weights(self.model.network, self.run / cards.WEIGHTS)
+        self.history.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        cards.write_atomically(self.run / HISTORY, text.getvalue())
+
+
+def save_weights(network, path):
+    """Keras' own `.weights.h5`, atomically: what stood there stays until the new file is whole."""
+    temporary = Path(path).with_name("saving.weights.h5")
+    network.save_weights(temporary)
+    os.replace(temporary, path)
+
+
+def machine():
+    """What a measurement ran on: dict of processor, cores, devices, system and versions."""
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
+        processor = names[0] if names else processor
+    packages = ("keras", keras.backend.backend(), "grain", "numpy")
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "devices": keras.distribution.list_devices(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "backend": keras.backend.backend(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _optimizer(config, steps):
+    rate = config.learning_rate
+    if config.schedule == "cosine":
+        warmup = min(100, steps // 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(steps - warmup, 1),
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    options = {"use_ema": True, "ema_momentum": config.ema} if config.ema else {}
+    if config.weight_decay:
+        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **options)
+    return keras.optimizers.Adam(rate, **options)
+
+
+def _say(text):
+    print(text, flush=True)
+
+
+def _reporter(what):
+    """A progress line every ten seconds or so: preparing many photos takes minutes."""
+    last = time.monotonic()
+
+    def report(done, total):
+        nonlocal last
+        if done == total or time.monotonic() - last > 10:
+            last = time.monotonic()
+            _say(f"{what}: {done:,} of {total:,}")
+
+    return report
+
+
+def prepare(config, cache=None):
+    """The photos of a config, decoded and embedded.
+
+    Args:
+        config: TrainingConfig.
+        cache: PhotoCache or None (the user's cache folder).
+
+    Returns:
+        (training, validation, standardization): two PhotoSets with standardized embeddings, and
+        a dict of `mean` and `deviation`.
+    """
+    cache = cache or data.PhotoCache()
+
+    def load(source):
+        photo_set = data.load_photos(
+            source, short_side=config.short_side, cache=cache, progress=_reporter("decoded")
+        )
+        _say(
+            f"{len(photo_set):,} photos; left out: {photo_set.near_grey:,} near grey, "
+            f"{len(photo_set.skipped):,} unreadable"
+        )
+        for _, reason in photo_set.skipped[:5]:
+            _say(f"  {reason}")
+        return photo_set
+
+    training = load(config.photos)
+    if config.validation is None:
+        training, validation = data.split(training, config.validation_fraction)
+    else:
+        validation = load(config.validation)
+    shared = set(training.hashes) & set(validation.hashes)
+    if shared:  # A photo in both would be judged by what it taught.
+        training = training.select([i for i, h in enumerate(training.hashes) if h not in shared])
+        _say(f"{len(shared):,} photos are in both sets: left out of the training set")
+        if not len(training):
+            raise ColorlibError("Every training photo is a validation photo: give other photos")
+    if not NETWORKS[config.network].uses_embedding:
+        return training, validation, None
+    embedder = shared_embedder(config.backbone, config.backbone_weights)
+    raw = [
+        data.embed_photos(photo_set, embedder, progress=_reporter("embedded"))
+        for photo_set in (training, validation)
+    ]
+    mean, deviation = 0.0, 1.0
+    if config.standardize:
+        mean, deviation = float(raw[0].mean(dtype="float64")), float(raw[0].std(dtype="float64"))
+    training.embeddings, validation.embeddings = (
+        ((x - np.float32(mean)) / np.float32(deviation)).astype("float32") for x in raw
+    )
+    standardization = {
+        "backbone": embedder.backbone,
+        "layer": embedder.layer,
+        "size": embedder.size,
+        "weights_sha256": embedder.digest,
+        "mean": mean,
+        "deviation": deviation,
+    }
+    return training, validation, standardization
+
+
+def _write_manifest(path, sets):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sha256", "split", "file"])
+    for split, photo_set in sets.items():
+        names = ["/".join(path.parts[-2:]) for path in photo_set.paths]
+        rows = sorted(zip(photo_set.hashes, names, strict=True))
+        writer.writerows([digest, split, name] for digest, name in rows)
+    # mtime=0: the same photos give the same bytes.
+    Path(path).write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+
+
+def _check_run(run, config):
+    """Refuses to mix two configs in one run folder."""
+    path = run / "config.json"
+    current = json.loads(json.dumps(asdict(config)))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        free = {"checkpoint_seconds"}
+        other = [k for k in current if k not in free and before.get(k) != current[k]]
+        if other:
+            changes = ", ".join(f"{k}: {before.get(k)!r} -> {current[k]!r}" for k in other)
+            raise ColorlibError(
+                f"{run}: holds a run with another config ({changes[:300]}); give another folder, "
+                "or delete it"
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    cards.write_atomically(path, json.dumps(current, indent=2) + "\n")
+
+
+def train(config, run, *, cache=None, verbose=None):
+    """Trains a network, or goes on with an interrupted run.
+
+    Args:
+        config: TrainingConfig.
+        run: path. The run folder. If it holds an unfinished run of the same config, training goes
+            on at the step it had saved, and ends with the weights of an uninterrupted run; a
+            finished run is returned as it is.
+        cache: PhotoCache or None (the user's cache folder).
+        verbose: 0 silent, 1 a progress bar, 2 a line per epoch; None chooses 1 in a terminal or a
+            live notebook and 2 when headless.
+
+    Returns:
+        Path of the run folder: `card.json`, `weights.weights.h5` (of the epoch with the lowest
+        validation loss), `manifest.csv.gz`, `history.csv`, `config.json`, `environment.json`,
+        `logs/` for TensorBoard, `state.npz`.
+
+    Raises:
+        ColorlibError: bad config, no usable photos, a folder with another run, a diverging loss.
+
+    Example:
+
+        run = train(TrainingConfig("photos/", epochs=5), "runs/mine")
+        Colorizer.from_preset(run).colorize("old.jpg")
+    """
+    run = Path(run)
+    _check_run(run, config)
+    training, validation, embedding = prepare(config, cache)
+    _write_manifest(run / cards.MANIFEST, {"training": training, "validation": validation})
+    environment = machine()
+    cards.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    keras.utils.set_random_seed(config.seed)
+    embedding_size = embedding["size"] if embedding else None
+    network = get_network(config.network).build(embedding_size, config.dropout, config.precision)
+    resident = data.resident_pixels(training) if config.resident else None
+    task = ColorizationTask(network, config.network, config.size, resident)
+    steps_per_epoch = config.steps_per_epoch or max(1, len(training) // config.batch)
+    optimizer = _optimizer(config, steps_per_epoch * config.epochs)
+    optimizer.build(network.trainable_variables)
+    # XLA on a CPU gives up oneDNN's convolutions: four times slower under TensorFlow.
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
+    task.compile(optimizer=optimizer, jit_compile=jit)
+
+    devices = environment["devices"]
+    _say(f"device: {', '.join(devices)}; precision: {config.precision}")
+    if not any("gpu" in device.lower() for device in devices):
+        _say("no GPU: training goes on on the CPU, at a fraction of the speed")
+    progress = _Progress(task, run, steps_per_epoch, config.checkpoint_seconds, config.batch)
+    progress.set_model(task)
+    if progress.load():
+        _say(f"resuming at step {progress.step:,} of {steps_per_epoch * config.epochs:,}")
+    if progress.step < steps_per_epoch * config.epochs:
+        _fit(config, task, training, validation, progress, verbose)
+    card = _card(config, training, validation, embedding, environment, progress)
+    cards.write_card(run, card)
+    return run
+
+
+def _fit(config, task, training, validation, progress, verbose):
+    if verbose is None:
+        headless = not sys.stdout.isatty() and (
+            "ipykernel" not in sys.modules or "COLORLIB_NOTEBOOK" in os.environ
+        )
+        verbose = 2 if headless else 1
+    swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
+    task.fit(
+        data.batches(
+            training,
+            size=config.size,
+            batch=config.batch,
+            seed=config.seed,
+            start=progress.step,
+            resident=config.resident,
+        ),
+        validation_data=data.center_batches(validation, size=config.size, batch=config.batch),
+        validation_steps=-(-len(validation) // config.batch),
+        shuffle=False,  # Grain has shuffled.
+        epochs=config.epochs,
+        steps_per_epoch=progress.steps_per_epoch,
+        initial_epoch=progress.step // progress.steps_per_epoch,
+        callbacks=[*swap, progress, keras.callbacks.TensorBoard(progress.run / "logs")],
+        verbose=verbose,
+    )
+    progress.save()
+
+
+def _card(config, training, validation, embedding, environment, progress):
+    return {
+        "name": progress.run.name,
+        "network": config.network,
+        "embedding": embedding,
+        "working_size": config.short_side,
+        "config": {**asdict(config), "photos": None, "validation": None},
+        "data": {
+            "training": {"photos": len(training), "sha256": training.digest},
+            "validation": {"photos": len(validation), "sha256": validation.digest},
+            "near_grey_left_out": training.near_grey,
+            "unreadable": len(training.skipped),
+        },
+        "colors": data.color_statistics(training),
+        "best_val_loss": progress.best,
+        "seconds": round(progress.trained_seconds, 1),
+        "machine": environment,
+        "history": progress.history,
+    }
+
+
+def with_config(config, **changes):
+    """A config with some fields changed, from strings if need be: for command lines.
+
+    Raises:
+        ColorlibError: a name that is no field.
+    """
+    names = [item.name for item in fields(config)]
+    for name in changes:
+        if name not in names:
+            raise ColorlibError(f"Unknown training parameter {name!r}: must be one of {names}")
+    return replace(config, **changes)

@@ -1,0 +1,273 @@
+"""Comparison slider and gallery, alive in Jupyter and in exported HTML.
+
+Each widget is one `<iframe srcdoc>` that holds its photos, style and script: no kernel and no
+network is asked for. The frame keeps Jupyter's keyboard shortcuts and styles out (in JupyterLab's
+command mode the arrow keys would never reach an element of the page itself), and every frame
+defines the slider element once, however many a page has.
+"""
+
+import os
+import tempfile
+from base64 import b64encode
+from functools import cache
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pyvips
+
+import colorlib
+from colorlib import ASSETS, ColorlibError, photos
+
+_LARGEST, _THUMBNAIL = 1280, 132  # longest side in pixels
+_ARROW = (
+    '<svg width="{0}" height="{0}" viewBox="0 0 24 24" fill="none" stroke="currentColor" '
+    'stroke-width="2" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">'
+    '<path d="{1}"/></svg>'
+)
+_BOTH = _ARROW.format(24, "M9 7l-5 5 5 5M15 7l5 5-5 5")
+_PREVIOUS, _NEXT = _ARROW.format(22, "M15 5l-7 7 7 7"), _ARROW.format(22, "M9 5l7 7-7 7")
+
+
+class Page:
+    """Self-contained HTML that a notebook shows when it is a cell's value."""
+
+    def __init__(self, html, text):
+        self.html, self.text = html, text
+
+    def __repr__(self):
+        return self.text
+
+    def _repr_html_(self):
+        return self.html
+
+
+def compare(before, after, *, labels=("before", "after"), width=None, alt=""):
+    """A slider that uncovers `after` under `before`: drag it, or use the arrow keys.
+
+    Args:
+        before, after: path, PIL image or array (H, W) or (H, W, 3); uint8, uint16 or float in
+            0..1. Shown with at most 1280 pixels on the longer side, as JPEG of quality 90.
+        labels: two short texts, shown in the lower corners of the photos.
+        width: int. Width in CSS pixels, reduced where the page is narrower. Defaults to the
+            photo's own, at most 900, and less for a tall photo.
+        alt: str. What the photo shows, for screen readers.
+
+    Returns:
+        A `Page`, which a notebook shows and which stays alive in exported HTML.
+
+    Raises:
+        ColorlibError: a photo can't be read, or the two differ in shape by more than 2 %.
+    """
+    slider, w, h = _slider(before, after, labels, alt, _LARGEST)
+    width = width or round(min(w, 900, 640 * w / h))
+    style = f"width:100%;max-width:{width}px;aspect-ratio:{w}/{h}"
+    text = f"<comparison of {labels[0]} and {labels[1]}{': ' + alt if alt else ''}>"
+    return Page(_frame(slider, f"Comparison of {labels[0]} and {labels[1]}", style), text)
+
+
+def gallery(items, *, titles=None, credits=None, labels=("before", "after"), width=900):
+    """A carousel: thumbnails, arrow keys or a swipe lead through the photos.
+
+    Args:
+        items: photos as in `compare`, or (before, after) tuples of them, shown as sliders. At
+            most 1280 pixels on the longer side; the 54 sample photos (720 x 360) make 6.6 MB.
+        titles: one text for each item: its caption, and its description for screen readers.
+        credits: one text for each item (author, license), shown small under the title.
+        labels: as in `compare`, for the pairs.
+        width: int. Largest width in CSS pixels.
+
+    Returns:
+        A `Page`.
+
+    Raises:
+        ColorlibError: no item, a photo can't be read, or not one title or credit for each item.
+    """
+    items = list(items)
+    if not items:
+        raise ColorlibError("gallery: no photo is given; give at least one")
+    titles, credits = _texts("titles", titles, items), _texts("credits", credits, items)
+    slides, thumbs, shapes = [], [], []
+    for i, (item, title, credit) in enumerate(zip(items, titles, credits, strict=True), 1):
+        if isinstance(item, tuple):
+            content, w, h = _slider(*item, labels, title, _LARGEST)
+        else:
+            source, w, h = _jpeg(item, _LARGEST)
+            content = f'<img src="{source}" alt="{escape(title)}" draggable="false">'
+        shapes.append(w / h)
+        name = f"{i} of {len(items)}{': ' + escape(title) if title else ''}"
+        slides.append(
+            f'<div class="slide" role="group" aria-roledescription="slide" aria-label="{name}">'
+            f'<div class="stage"><div class="fit" style="--ratio:{w / h:.5f}">{content}</div></div>'
+            f'<div class="caption"><div>{escape(title)}<small>{escape(credit)}</small></div>'
+            f'<span class="count">{i} / {len(items)}</span></div></div>'
+        )
+        small = _jpeg(item[-1] if isinstance(item, tuple) else item, _THUMBNAIL, 80)[0]
+        thumbs.append(f'<button aria-label="Show {name}"><img src="{small}" alt=""></button>')
+    stage = min(max(np.median(shapes), 4 / 3), 16 / 9)  # one for all, near the usual photo's
+    body = (
+        '<section class="gallery" aria-roledescription="carousel" aria-label="Gallery"'
+        f' style="--stage:{stage:.4f}">'
+        f'<div class="slides" tabindex="0" aria-live="polite">{"".join(slides)}</div>'
+        f'<div class="bar"><button class="step previous" aria-label="Previous">{_PREVIOUS}</button>'
+        f'<div class="thumbs">{"".join(thumbs)}</div>'
+        f'<button class="step next" aria-label="Next">{_NEXT}</button></div></section>'
+    )
+    style = f"width:100%;max-width:{width}px;height:{width / stage + 120:.0f}px"
+    return Page(_frame(body, "Gallery", style), f"<gallery of {len(items)} photos>")
+
+
+def explorer(source, names=None):
+    """Choose a photo and a preset, or upload a photo, and compare grey with colored.
+
+    Without a kernel (exported HTML) the comparison last shown stays, alive; under `colorlib
+    reproduce` it is that of the first photo, without the controls that nothing would answer.
+
+    Args:
+        source: a folder or a list of paths, as for `colorlib.photos.find`.
+        names: presets, or folders of runs, to offer. Defaults to all of `colorlib.presets()`.
+
+    Returns:
+        An `Explorer`, shown when it is a cell's value.
+
+    Raises:
+        ColorlibError: there is no photo, or no preset.
+    """
+    names = list(names or colorlib.presets())
+    if not names:
+        raise ColorlibError("explorer: no preset is installed; name a preset or a run's folder")
+    return Explorer(photos.find(source), names)
+
+
+class Explorer:
+    """What `explorer` returns."""
+
+    def __init__(self, paths, names):
+        self.paths, self.names = paths, names
+
+    def _ipython_display_(self):
+        from IPython.display import display
+
+        if "COLORLIB_OUTPUT" in os.environ:
+            display(_colored(self.paths[0], self.names[0]))
+            return
+        controls = self._controls()
+        # An export without the widgets' state shows the sentence instead of the controls.
+        bundle = controls._repr_mimebundle_()
+        bundle["text/html"] = "<p>The controls work while the notebook runs.</p>"
+        display(bundle, raw=True)
+        self._handle = display(Page("", ""), display_id=True)
+        self._show()
+
+    def _controls(self):
+        import ipywidgets
+
+        options = [(path.name, path) for path in self.paths]
+        wide = ipywidgets.Layout(width="24em", max_width="100%")
+        self._photo = ipywidgets.Dropdown(options=options, description="Photo", layout=wide)
+        self._preset = ipywidgets.Dropdown(options=self.names, description="Preset")
+        self._upload = ipywidgets.FileUpload(accept="image/*,.tif,.tiff", description="Your photo")
+        self._status = ipywidgets.HTML()
+        self._photo.observe(self._show, "value")
+        self._preset.observe(self._show, "value")
+        self._upload.observe(self._add, "value")
+        row = ipywidgets.Layout(flex_flow="row wrap")
+        controls = [self._photo, self._preset, self._upload]
+        return ipywidgets.VBox([ipywidgets.Box(controls, layout=row), self._status])
+
+    def _add(self, change):
+        self._folder = getattr(self, "_folder", None) or tempfile.TemporaryDirectory()
+        for upload in change["new"]:
+            path = Path(self._folder.name, Path(upload["name"]).name)
+            path.write_bytes(upload["content"])
+            kept = [option for option in self._photo.options if option[1] != path]
+            self._photo.options = [(path.name, path), *kept]  # which chooses the first
+
+    def _show(self, change=None):
+        self._status.value = "Coloring …"
+        try:
+            # Not an ipywidget: a display is saved with the notebook and survives export.
+            self._handle.update(_colored(self._photo.value, self._preset.value))
+            self._status.value = ""
+        except Exception as error:  # whatever it is, the reader sees one line and goes on
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            self._status.value = f"<b>{escape(line)}</b>"
+
+
+@cache
+def _colorizer(name):
+    from colorlib.colorizer import Colorizer
+
+    return Colorizer.from_preset(name)
+
+
+def _colored(path, name):
+    colored = _colorizer(name).colorize(path)
+    # Equal luminance is equal L, so this grey is what the network saw.
+    grey = pyvips.Image.new_from_array(_eight_bit(path)).colourspace("b-w").numpy()
+    return compare(grey, colored, labels=("grey", Path(name).name), alt=Path(path).name)
+
+
+def _slider(before, after, labels, alt, largest):
+    (first, w, h), (second, w2, h2) = _jpeg(before, largest), _jpeg(after, largest)
+    if abs(w / h / (w2 / h2) - 1) > 0.02:
+        raise ColorlibError(
+            f"compare: the photos differ in shape ({w} x {h}, {w2} x {h2}); crop one like the other"
+        )
+    figures = "".join(
+        f'<figure slot="{slot}"><img src="{source}" alt="{escape(alt)} ({escape(label)})">'
+        f"<figcaption>{escape(label)}</figcaption></figure>"
+        for slot, source, label in zip(("first", "second"), (first, second), labels, strict=True)
+    )
+    name = ": ".join(escape(part) for part in (" or ".join(labels), alt) if part)
+    html = (
+        f'<img-comparison-slider role="slider" aria-label="{name}" data-first="{escape(labels[0])}"'
+        f' aria-valuemin="0" aria-valuemax="100" style="--ratio:{w / h:.5f}">{figures}'
+        f'<div class="handle" slot="handle">{_BOTH}</div></img-comparison-slider>'
+    )
+    return html, w, h
+
+
+def _eight_bit(image):
+    rgb = photos.as_rgb(image)
+    return np.ascontiguousarray(
+        np.rint(rgb / 257).astype("uint8") if rgb.dtype == "uint16" else rgb
+    )
+
+
+def _jpeg(image, largest, quality=90):
+    picture = pyvips.Image.new_from_array(_eight_bit(image))
+    picture = picture.thumbnail_image(largest, height=largest, size="down")
+    # At 90 and above libvips keeps full chroma resolution, which is what is looked at here.
+    data = picture.jpegsave_buffer(Q=quality, optimize_coding=True)
+    return f"data:image/jpeg;base64,{b64encode(data).decode()}", picture.width, picture.height
+
+
+def _texts(name, texts, items):
+    texts = [""] * len(items) if texts is None else [str(text) for text in texts]
+    if len(texts) != len(items):
+        raise ColorlibError(
+            f"gallery: {len(texts)} {name} for {len(items)} items; give one for each"
+        )
+    return texts
+
+
+@cache
+def _asset(path):
+    return (ASSETS / path).read_text(encoding="utf-8")
+
+
+def _frame(body, title, style):
+    element = _asset("vendor/img-comparison-slider/index.js").split("//# sourceMapping")[0]
+    css = _asset("vendor/img-comparison-slider/styles.css") + _asset("widgets/page.css")
+    script = _asset("widgets/page.js")
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{css}</style><body>{body}<script>{element}</script><script>{script}</script>"
+    )
+    # Under a dark theme's color scheme the frame would be painted white, not transparent.
+    style = f"border:0;display:block;color-scheme:light;{style}"
+    return (
+        f'<iframe class="colorlib" title="{escape(title)}" style="{style}" '
+        f'srcdoc="{escape(page)}">Run this cell, or trust the notebook, to see it.</iframe>'
+    )

@@ -1,0 +1,401 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from skimage.color import lab2rgb, rgb2lab
+from skimage.io import imread
+from skimage.metrics import peak_signal_noise_ratio
+
+from colorlib import ASSETS, metrics
+
+SAMPLE = ASSETS / "sample"
+NAMES = ["food_python3_coffee", "nature_python3_flower", "people_python3_astronaut"]
+RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
+
+
+def picture(*rows):
+    return np.array(rows, dtype=np.uint8)
+
+
+def faded(rgb, factor=0.5):
+    """The photo with `factor` of its chroma, as an imperfect colorizer might return it."""
+    return np.round(255 * lab2rgb(rgb2lab(rgb) * [1, factor, factor])).astype(np.uint8)
+
+
+def recombine(truth, ab):
+    """What the colorizer does with a prediction."""
+    from keras import ops
+
+    from colorlib import lab
+
+    lightness = ops.convert_to_numpy(lab.rgb_to_lab(truth / 255.0))[..., :1]
+    rgb = lab.lab_to_rgb(lab.fit_gamut(np.concatenate([lightness, ab], axis=-1)))
+    return np.round(255 * ops.convert_to_numpy(rgb)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return {name: imread(SAMPLE / f"{name}.jpg")[::2, ::2].copy() for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def frequency(photos):
+    return sum(metrics.ab_bin_counts(metrics.ab_of(rgb)) for rgb in photos.values())
+
+
+def score_table(n, seed=0):
+    """Rows as of `n` photos, drawn from known distributions."""
+    rng = np.random.default_rng(seed)
+    n_pixels = rng.integers(1000, 50000, n)
+    weight = n_pixels * rng.uniform(5, 50, n)
+    return pd.DataFrame(
+        {
+            "n_pixels": n_pixels,
+            "mean_chroma": rng.uniform(5, 40, n),
+            "near_grey": False,
+            "ab_sse": 2 * n_pixels * rng.uniform(50, 400, n),
+            "ab_psnr": rng.normal(24, 4, n),
+            "psnr": rng.normal(22, 3, n),
+            "ssim": rng.uniform(0.8, 1, n),
+            "colorfulness": rng.uniform(5, 30, n),
+            "colorfulness_absolute": rng.uniform(5, 30, n),
+            "truth_colorfulness": rng.uniform(20, 60, n),
+            "truth_colorfulness_absolute": rng.uniform(20, 60, n),
+            "auc_sum": n_pixels * rng.uniform(0.7, 1, n),
+            "auc_balanced_sum": weight * rng.uniform(0.4, 0.8, n),
+            "auc_balanced_weight": weight,
+        }
+    )
+
+
+def test_needs_no_keras():
+    code = "import sys, colorlib.metrics; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        "photo.jpg",
+    ],
+)
+def test_says_what_an_image_must_be(bad):
+    good = np.zeros((4, 4, 3), np.uint8)
+    for call in (metrics.ab_of, metrics.mean_chroma, metrics.colorfulness):
+        with pytest.raises(ValueError, match=r"must be a uint8 RGB array \(H, W, 3\). Received"):
+            call(bad)
+    for call in (metrics.ab_mse, metrics.psnr, metrics.ssim, metrics.score_photo):
+        with pytest.raises(ValueError, match="`output` must be a uint8.*Received"):
+            call(bad, good)
+        with pytest.raises(ValueError, match="must be of the shape of `truth`. Received"):
+            call(good[:2], good)
+
+
+def test_errors_of_a_picture_worked_out_by_hand():
+    truth = picture([GREY, GREY], [GREY, GREY])
+    output = picture([GREY, RED], [GREY, GREY])
+    # sRGB red has a = 80.09, b = 67.20 (published tables of CIE Lab, D65); grey has none.
+    mse = (80.09**2 + 67.20**2) / 8
+    assert metrics.ab_mse(output, truth) == pytest.approx(mse, rel=1e-3)
+    assert metrics.ab_psnr(output, truth) == pytest.approx(10 * np.log10(255**2 / mse), abs=0.01)
+    assert metrics.mean_chroma(output) == pytest.approx(np.hypot(80.09, 67.20) / 4, rel=1e-3)
+    assert metrics.psnr(output, truth) == pytest.approx(
+        10 * np.log10(255**2 / ((127**2 + 2 * 128**2) / 12))
+    )
+    assert metrics.ab_psnr(truth, truth) == metrics.psnr(truth, truth) == float("inf")
+
+
+def test_ab_errors_ignore_lightness():
+    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
+    assert metrics.mean_chroma(greys) < 0.01
+    assert metrics.ab_mse(greys, greys[:, ::-1]) < 1e-4
+
+
+def test_psnr_is_that_of_scikit_image(photos):
+    for rgb in photos.values():
+        output = faded(rgb)
+        expected = peak_signal_noise_ratio(rgb, output, data_range=255)
+        assert metrics.psnr(output, rgb) == pytest.approx(expected)
+
+
+def test_ssim_is_that_of_wang(photos):
+    rgb = photos["food_python3_coffee"][40:72, 60:100]
+    output = faded(rgb)
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def local_mean(image):
+        patches = np.lib.stride_tricks.sliding_window_view(image, (11, 11))
+        return (patches * window).sum(axis=(-2, -1))
+
+    values = []
+    for x, y in zip(np.moveaxis(output / 1.0, -1, 0), np.moveaxis(rgb / 1.0, -1, 0), strict=True):
+        mx, my, c1, c2 = local_mean(x), local_mean(y), (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        vx, vy = local_mean(x * x) - mx**2, local_mean(y * y) - my**2
+        cov = local_mean(x * y) - mx * my
+        values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    assert metrics.ssim(output, rgb) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 5), (10, 10), (11, 10), (11, 11)])
+def test_ssim_of_small_pictures(shape):
+    truth, output = np.full((*shape, 3), 100, np.uint8), np.full((*shape, 3), 150, np.uint8)
+    c1 = (0.01 * 255) ** 2  # constant pictures have only the luminance term
+    expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
+    assert metrics.ssim(output, truth) == pytest.approx(expected)
+    assert metrics.ssim(truth, truth) == pytest.approx(1)
+
+
+def test_colorfulness_worked_out_by_hand():
+    # rg is 255 and 0; yb is 127.5 and -255, or without sign 127.5 and 255.
+    rgb = picture([RED, BLUE])
+    signed = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
+    absolute = np.hypot(127.5, 63.75) + 0.3 * np.hypot(127.5, 191.25)
+    assert metrics.colorfulness(rgb) == pytest.approx(signed)
+    assert metrics.colorfulness(rgb, signed=False) == pytest.approx(absolute)
+    assert metrics.colorfulness(picture([GREY, GREY])) == 0
+
+
+def test_colorfulness_falls_with_chroma(photos):
+    for rgb in photos.values():
+        values = [metrics.colorfulness(faded(rgb, factor)) for factor in (0, 0.3, 0.6, 1)]
+        assert values == sorted(values) and values[0] < 1
+
+
+def test_ab_bins_are_centered_on_multiples_of_ten():
+    ab = np.array([[0, 0], [-4.9, 4.9], [5.1, 0], [-110, 110], [-128, 127]])
+    counts = metrics.ab_bin_counts(ab)
+    assert counts.shape == (23, 23) and counts.dtype == np.int64 and counts.sum() == 5
+    assert counts[11, 11] == 2 and counts[12, 11] == 1 and counts[0, 22] == 2
+
+
+@pytest.mark.parametrize("error", [0, 0.5, 1, 50, 99.4, 149.2, 150, 150.1, 220])
+def test_auc_of_a_constant_error(error):
+    truth_ab = np.zeros((3, 4, 2))
+    shares = np.array([error <= t for t in range(151)], float)
+    by_definition = np.trapezoid(shares, dx=1 / 150)
+    closed_form = 1 if error == 0 else max(0, 150.5 - np.ceil(error)) / 150 * (error <= 150)
+    value = metrics.auc(metrics.error_histogram(truth_ab + [0, error], truth_ab))
+    assert value == pytest.approx(by_definition) == pytest.approx(closed_form)
+
+
+def test_auc_of_photos_is_the_area_by_definition(photos):
+    pooled, errors = 0, []
+    for rgb in photos.values():
+        ab, truth_ab = metrics.ab_of(faded(rgb)), metrics.ab_of(rgb)
+        pooled = pooled + metrics.error_histogram(ab, truth_ab)
+        errors.append(np.sqrt(((ab - truth_ab) ** 2).sum(-1)).ravel())
+    errors = np.concatenate(errors)
+    expected = np.trapezoid([(errors <= t).mean() for t in range(151)], dx=1 / 150)
+    assert metrics.auc(pooled) == pytest.approx(expected, abs=1e-9)
+
+
+def test_balanced_auc_worked_out_by_hand():
+    # Training photos have nine grey pixels for one red: these weigh 10 / 9 and 10.
+    frequency = np.zeros((23, 23), np.int64)
+    frequency[11, 11], frequency[19, 18] = 9, 1
+    truth_ab = np.array([[0, 0], [0, 0], [0, 0], [80, 70]], float)
+    ab = truth_ab + [[10, 0], [10, 0], [10, 0], [0, -30]]
+    expected = (3 * 10 / 9 * 140.5 + 10 * 120.5) / 150 / (3 * 10 / 9 + 10)
+    value = metrics.auc(metrics.error_histogram(ab, truth_ab, frequency))
+    assert value == pytest.approx(expected)
+    # An orange that no training photo has weighs as its nearest color, the red.
+    orange = np.array([[60.0, 70.0]])
+    assert metrics.error_histogram(orange, orange, frequency)[0] == pytest.approx(10)
+
+
+def test_balanced_by_its_own_colors_all_bins_count_alike(photos):
+    rgb = photos["nature_python3_flower"]
+    ab, truth_ab = metrics.ab_of(faded(rgb)), metrics.ab_of(rgb)
+    bins = np.floor((truth_ab.reshape(-1, 2) + 115) / 10)
+    by_bin = pd.Series(np.ceil(np.hypot(*(ab - truth_ab).reshape(-1, 2).T)))
+    shares = np.where(by_bin == 0, 150, 150.5 - by_bin) / 150
+    expected = pd.Series(shares).groupby([bins[:, 0], bins[:, 1]]).mean().mean()
+    histogram = metrics.error_histogram(ab, truth_ab, metrics.ab_bin_counts(truth_ab))
+    assert metrics.auc(histogram) == pytest.approx(expected)
+
+
+def test_raw_accuracy_rejects_other_arrays():
+    with pytest.raises(ValueError, match="`ab_frequency` must be .* Received"):
+        metrics.error_histogram(np.zeros((5, 2)), np.zeros((5, 2)), np.zeros((23, 23)))
+    with pytest.raises(ValueError, match="one shape .* Received"):
+        metrics.error_histogram(np.zeros((5, 2)), np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="`histogram` must be .* Received"):
+        metrics.auc(np.zeros(152))
+
+
+def test_a_score_holds_what_the_functions_say(photos, frequency):
+    rgb = photos["people_python3_astronaut"]
+    output = faded(rgb)
+    score = metrics.score_photo(output, rgb, frequency)
+    for name in ("ab_psnr", "psnr", "ssim"):
+        assert score[name] == pytest.approx(getattr(metrics, name)(output, rgb))
+    assert score["ab_sse"] / (2 * score["n_pixels"]) == pytest.approx(metrics.ab_mse(output, rgb))
+    assert score["mean_chroma"] == pytest.approx(metrics.mean_chroma(rgb))
+    assert score["colorfulness"] == metrics.colorfulness(output)
+    assert score["truth_colorfulness_absolute"] == metrics.colorfulness(rgb, signed=False)
+    assert score["near_grey"] is False
+    assert metrics.score_photo(rgb, faded(rgb, 0.05))["near_grey"] is True
+    assert np.isnan(metrics.score_photo(output, rgb)["auc_balanced_sum"])
+
+
+def test_pooled_metrics_do_not_depend_on_how_pixels_are_cut_into_photos(photos, frequency):
+    rgb = photos["food_python3_coffee"]
+    output = faded(rgb)
+    cut = 37
+    whole = pd.DataFrame([metrics.score_photo(output, rgb, frequency)])
+    parts = pd.DataFrame(
+        [
+            metrics.score_photo(output[:cut], rgb[:cut], frequency),
+            metrics.score_photo(output[cut:], rgb[cut:], frequency),
+        ]
+    )
+    pooled = ["ab_rmse", "auc", "auc_balanced"]
+    one, two = (metrics.summarize(t, n_bootstrap=10).loc[pooled, "value"] for t in (whole, parts))
+    np.testing.assert_allclose(one, two)
+    assert one["ab_rmse"] == pytest.approx(np.sqrt(metrics.ab_mse(output, rgb)))
+
+
+def test_a_summary_survives_a_csv_file(photos, frequency):
+    rows = [
+        {"file": name, **metrics.score_photo(faded(rgb), rgb, frequency)}
+        for name, rgb in photos.items()
+    ]
+    grey = faded(photos["nature_python3_flower"], 0.05)
+    rows.append({"file": "grey", **metrics.score_photo(grey, grey, frequency)})
+    scores = pd.DataFrame(rows)
+    read_back = pd.read_csv(io.StringIO(scores.to_csv(index=False)))
+    summary = metrics.summarize(scores, n_bootstrap=50)
+    pd.testing.assert_frame_equal(summary, metrics.summarize(read_back, n_bootstrap=50))
+    assert summary.attrs == {"photos": 3, "near_grey": 1}
+    assert (summary["photos"] == 3).all() and (summary["near_grey"] == 1).all()
+    assert summary.loc["ab_psnr_mean", "value"] == pytest.approx(scores["ab_psnr"][:3].mean())
+    assert summary.loc["ab_psnr_median", "value"] == pytest.approx(scores["ab_psnr"][:3].median())
+    assert 0.3 < summary.loc["colorfulness_ratio", "value"] < 0.7  # half of the chroma
+    assert (summary["low"] <= summary["value"]).all()
+    assert (summary["value"] <= summary["high"]).all()
+    with pytest.raises(ValueError, match="not near-grey. Received: 1 photos"):
+        metrics.summarize(scores[3:])
+
+
+def test_bootstrap_intervals_are_the_analytic_ones():
+    scores = score_table(600)
+    summary = metrics.summarize(scores, n_bootstrap=4000)
+    n = len(scores)
+
+    def expect(name, center, error):
+        row = summary.loc[name]
+        assert row["value"] == pytest.approx(center)
+        assert row["low"] == pytest.approx(center - 1.96 * error, abs=0.15 * error)
+        assert row["high"] == pytest.approx(center + 1.96 * error, abs=0.15 * error)
+
+    expect("psnr", scores["psnr"].mean(), scores["psnr"].std() / np.sqrt(n))
+    # The pooled ones by the delta method for a ratio of means.
+    ratio = scores["auc_sum"].sum() / scores["n_pixels"].sum()
+    spread = (scores["auc_sum"] - ratio * scores["n_pixels"]).std() / scores["n_pixels"].mean()
+    expect("auc", ratio, spread / np.sqrt(n))
+    mse = scores["ab_sse"].sum() / (2 * scores["n_pixels"].sum())
+    residual = scores["ab_sse"] / 2 - mse * scores["n_pixels"]
+    spread = residual.std() / scores["n_pixels"].mean() / (2 * np.sqrt(mse))
+    expect("ab_rmse", np.sqrt(mse), spread / np.sqrt(n))
+
+
+def test_bootstrap_intervals_cover_a_known_mean():
+    # The mean psnr of `score_table` is 22: 95 of 100 intervals should hold it, 88 to 100 may.
+    tables = (metrics.summarize(score_table(100, seed), n_bootstrap=400) for seed in range(100))
+    held = sum(t.loc["psnr", "low"] <= 22 <= t.loc["psnr", "high"] for t in tables)
+    assert held >= 88
+
+
+def test_a_seed_fixes_the_intervals():
+    scores = score_table(40)
+    first, again = (metrics.summarize(scores, n_bootstrap=200, seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first["low"].equals(metrics.summarize(scores, n_bootstrap=200, seed=4)["low"])
+
+
+def test_a_perfect_photo_leaves_no_nan():
+    scores = score_table(20)
+    scores.loc[3, "ab_psnr"] = np.inf
+    row = metrics.summarize(scores, n_bootstrap=500).loc["ab_psnr_mean"]
+    assert row["value"] == row["high"] == np.inf and np.isfinite(row["low"])
+
+
+def test_floors_go_the_way_of_an_output(photos):
+    rgb = photos["nature_python3_flower"]
+    outputs = metrics.floors(rgb, (6.0, 14.0), recombine)
+    assert list(outputs) == ["grey", "mean ab"]
+    lightness = rgb2lab(rgb)[..., 0]
+    for output in outputs.values():
+        assert output.dtype == np.uint8 and output.shape == rgb.shape
+        shift = np.abs(rgb2lab(output)[..., 0] - lightness)
+        assert np.quantile(shift, 0.999) <= 0.5
+    assert metrics.mean_chroma(outputs["grey"]) < 0.1
+    midtones = (lightness > 30) & (lightness < 80)  # where this color lies in gamut
+    ab = metrics.ab_of(outputs["mean ab"])[midtones]
+    np.testing.assert_allclose(ab.mean(axis=0), (6, 14), atol=0.1)
+    score = metrics.score_photo(outputs["grey"], rgb)
+    expected = np.mean(metrics.ab_of(rgb) ** 2)
+    assert score["ab_sse"] / (2 * score["n_pixels"]) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_floor_must_be_a_photo():
+    rgb = picture([RED, BLUE])
+    with pytest.raises(ValueError, match="`output` must be a uint8 RGB array"):
+        metrics.constant_color(rgb, (0, 0), lambda truth, ab: truth / 255)
+
+
+def test_half_the_color_beats_both_floors(photos, frequency):
+    mean_ab = np.mean([metrics.ab_of(rgb).mean(axis=(0, 1)) for rgb in photos.values()], axis=0)
+    tables = {"model": [], "grey": [], "mean ab": []}
+    for rgb in photos.values():
+        outputs = {"model": faded(rgb), **metrics.floors(rgb, mean_ab, recombine)}
+        for name, output in outputs.items():
+            tables[name].append(metrics.score_photo(output, rgb, frequency))
+    model, grey, mean = (pd.DataFrame(rows, index=NAMES) for rows in tables.values())
+    table = metrics.compare_to_floors(model, {"grey": grey, "mean ab": mean}, n_bootstrap=200)
+    assert list(table.columns[:4]) == ["model", "grey", "mean ab", "better_floor"]
+    row = table.loc["ab_rmse"]
+    assert row["grey"] == pytest.approx(metrics.summarize(grey, 10).loc["ab_rmse", "value"])
+    assert row["difference"] == pytest.approx(row["model"] - min(row["grey"], row["mean ab"]))
+    assert row["difference"] < 0 and row["high"] < 0
+    # Half of the chroma leaves half of grey's error.
+    assert row["model"] / row["grey"] == pytest.approx(0.5, abs=0.02)
+    assert (table.loc[["ab_psnr_mean", "psnr", "auc", "auc_balanced"], "low"] > 0).all()
+    assert table.loc["colorfulness", "grey"] < 1
+    assert pd.isna(table.loc["colorfulness", "better_floor"])
+
+
+def test_the_better_floor_is_chosen_per_metric_and_the_draws_are_paired():
+    model = score_table(60)
+    grey, mean = model.copy(), model.copy()
+    grey["ab_psnr"] -= 1.5
+    mean["ab_psnr"] -= 3
+    grey["ab_sse"] *= 1.21**2
+    mean["ab_sse"] *= 1.1**2
+    table = metrics.compare_to_floors(model, {"grey": grey, "mean ab": mean}, n_bootstrap=300)
+    decibels, error = table.loc["ab_psnr_mean"], table.loc["ab_rmse"]
+    assert decibels["better_floor"] == "grey" and error["better_floor"] == "mean ab"
+    # Each photo differs by 1.5 dB, so only unpaired draws could give the interval a width.
+    for name in ("difference", "low", "high"):
+        assert decibels[name] == pytest.approx(1.5)
+    assert error["relative_difference"] == pytest.approx(1 / 1.1 - 1)
+    assert error["low"] < error["difference"] < error["high"] < 0
+
+
+def test_floors_of_other_photos_are_refused():
+    model = score_table(10)
+    for other in (model[::-1], score_table(9), score_table(10, seed=1)):
+        with pytest.raises(ValueError, match="Received: floor 'grey' of other photos"):
+            metrics.compare_to_floors(model, {"grey": other})
+    for none in ({}, {"model": model}):
+        with pytest.raises(ValueError, match="at least one floor, none of them 'model'. Received"):
+            metrics.compare_to_floors(model, none)

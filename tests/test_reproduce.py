@@ -1,0 +1,304 @@
+"""The runner, on tiny real notebooks with real kernels."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from colorlib import ColorlibError
+from colorlib.figures import ROOT, check_manifest, read_manifest
+from colorlib.reproduce import PROFILES, declared_parameters, parse_parameters, reproduce
+
+NOTEBOOKS = ROOT / "tests" / "notebooks"
+
+
+def command(output, **arguments):
+    """A `reproduce` call of its own process, as the command line makes it."""
+    arguments = {"notebooks": str(NOTEBOOKS), "output": str(output)} | arguments
+    code = f"import sys; from colorlib.reproduce import *; sys.exit(reproduce(**{arguments!r}))"
+    return [sys.executable, "-c", code]
+
+
+class Run:
+    """A finished run: its folder, exit code and what stood in the terminal."""
+
+    def __init__(self, output, environment, **arguments):
+        self.output = Path(output)
+        done = subprocess.run(
+            command(output, **arguments),
+            cwd=ROOT,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+        self.code, self.stdout, self.stderr = done.returncode, done.stdout, done.stderr
+
+    def notebook(self, stem):
+        return nbformat.read(self.output / f"{stem}.ipynb", as_version=4)
+
+    def page(self, name):
+        return BeautifulSoup((self.output / f"{name}.html").read_text("utf-8"), "html.parser")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three notebooks, one of which fails, where `python3` of the user is another Python."""
+    folder = tmp_path_factory.mktemp("run")
+    decoy = folder / "jupyter" / "kernels" / "python3"
+    decoy.mkdir(parents=True)
+    argv = [str(folder / "no-such-python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Python 3", "language": "python"}
+    (decoy / "kernel.json").write_text(json.dumps(spec))
+    environment = {"JUPYTER_DATA_DIR": str(folder / "jupyter"), "JUPYTER_PREFER_ENV_PATH": "0"}
+    found = subprocess.run(
+        [sys.executable, "-m", "jupyter", "kernelspec", "list", "--json"],
+        env=os.environ | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(found.stdout)["kernelspecs"]["python3"]["spec"]["argv"] == argv
+    (folder / "my photos").mkdir()
+    return Run(
+        folder / "outputs {of} a run",
+        environment,
+        only=["draws", "fails", "ok"],
+        parameters={"NUMBER": 3, "WORDS": "it's $HOME {here}", "COUNT": 2},
+        photos=os.path.relpath(folder / "my photos", ROOT),
+    )
+
+
+def test_a_failing_notebook_is_reported_at_the_end(run):
+    assert run.code == 1
+    lines = run.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("...")] == [
+        "[1/3]",
+        "[2/3]",
+        "[3/3]",
+    ]
+    table = [line.split() for line in lines[lines.index("") + 2 : -2]]
+    assert [(row[0], row[-1]) for row in table] == [
+        ("draws", "ok"),
+        ("fails", "failed"),
+        ("ok", "ok"),
+    ]
+    assert all(float(row[1]) > 0 and row[3] == "GB" for row in table)
+    last = run.stderr.strip().splitlines()[-1]
+    path = run.output / "fails.ipynb"
+    assert last == f"fails failed: ValueError in cell 3: the photo has no color ({path})"
+    assert "Traceback" not in run.stderr
+
+
+def test_a_failing_notebook_is_kept_with_its_failing_cell(run):
+    cells = [cell for cell in run.notebook("fails").cells if cell.cell_type == "code"]
+    assert cells[1].outputs[0].text == "before\n"
+    assert cells[2].outputs[0].ename == "ValueError"
+    assert cells[3].outputs == []
+    text = run.page("fails").get_text()
+    assert "ValueError: the photo has no color" in text and "before" in text
+
+
+def test_the_kernel_is_this_very_environment(run):
+    seen = json.loads(run.notebook("ok").cells[3].outputs[0].text)
+    assert seen["python"] == sys.executable
+    assert seen["colorlib"] == str(ROOT / "colorlib" / "__init__.py")
+    assert seen["folder"] == str(NOTEBOOKS)
+
+
+def test_parameters_reach_every_notebook_that_declares_them(run):
+    seen = json.loads(run.notebook("ok").cells[3].outputs[0].text)
+    photos = str(run.output.parent / "my photos")
+    words = "it's $HOME {here}"
+    assert seen["values"] == [3, 1e-3, words, photos, None, ["a", "b"], 2017]
+    assert list(seen["parameters"].values()) == seen["values"]
+    entry = read_manifest(run.output / "figures")["grid"]
+    assert entry["parameters"] == {"SEED": 7, "COUNT": 2, "PRESET": None}
+    assert len(entry["data"]["files"]) == 2
+
+
+def test_the_source_notebooks_stay_as_they_are(run):
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    assert sorted(NOTEBOOKS.iterdir()) == sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("name", ["ok", "draws", "fails", "index"])
+def test_pages_load_nothing_from_the_network(run, name):
+    page = run.page(name)
+    loads = [tag.get("src") for tag in page.select("[src]")]
+    loads += [tag.get("href") for tag in page.select("link")]
+    assert [load for load in loads if re.match(r"\s*(https?:)?//", load or "//")] == []
+    styles = "".join(tag.get_text() for tag in page.select("style, script"))
+    assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import|import\s*\(|require\(", styles)
+    assert page.select_one("meta[name=viewport]") and page.html["lang"] == "en"
+
+
+def test_pages_show_mathematics_and_alternative_text(run):
+    page = run.page("ok")
+    formulas = [image["alt"] for image in page.select("img.math")]
+    assert [alt[:5] for alt in formulas] == [r"\sqrt", "E = \\"]
+    assert page.find("code", string=r"\nosuchcommand x")
+    assert "$" not in page.select_one(".jp-MarkdownCell").get_text()
+    assert "needs a kernel" in page.get_text()
+    assert page.find("a", string="a figure")["href"] == "draws.html#grid"
+    shown = [image["alt"] for image in run.page("draws").select("img")]
+    assert shown == ['Photos in gray & "color", side by side.', "A rising curve."]
+
+
+def test_index_leads_to_every_notebook_and_figure(run):
+    page = run.page("index")
+    cards = page.select("section")
+    assert [card.h2.get_text() for card in cards] == [
+        "A notebook that draws",
+        "A notebook that fails",
+        "A notebook that runs",
+    ]
+    assert [card.select_one(".result").get_text() for card in cards] == ["ok", "failed", "ok"]
+    assert "ValueError in cell 3: the photo has no color" in cards[1].get_text()
+    assert re.search(r"[\d.]+ s", cards[0].get_text())
+    targets = [tag["href"] for tag in page.select("a")] + [tag["src"] for tag in page.select("img")]
+    assert {"draws.html", "fails.html", "ok.html", "ok.ipynb", "figures/grid.png"} <= set(targets)
+    assert all((run.output / target).is_file() for target in targets)
+    assert [image["alt"] for image in cards[0].select("img")] == [
+        "A rising curve.",
+        'Photos in gray & "color", side by side.',
+    ]
+
+
+def test_figures_of_a_run_trace_to_it(run):
+    assert check_manifest(run.output / "figures") == []
+    assert sorted(read_manifest(run.output / "figures")) == ["curve", "grid"]
+
+
+def test_running_again_replaces_and_keeps(run, tmp_path):
+    """Stale figures go, other notebooks' pages stay, equal runs give equal figures."""
+    folder = run.output / "figures"
+    before = (folder / "grid.png").read_bytes(), (run.output / "ok.html").read_bytes()
+    manifest = read_manifest(folder)
+    (folder / "old.png").write_bytes(b"old")
+    stale = manifest["curve"] | {"file": "old.png"}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"old": stale}))
+    again = Run(run.output, {}, only=["draws", "fails"], parameters={"COUNT": 2, "HOW": "death"})
+    assert sorted(read_manifest(folder)) == ["curve", "grid"]
+    assert check_manifest(folder) == []
+    assert ((folder / "grid.png").read_bytes(), (run.output / "ok.html").read_bytes()) == before
+    assert len(again.page("index").select("section")) == 3
+
+    # The kernel of the other notebook was killed.
+    assert again.code == 1
+    last = again.stderr.strip().splitlines()[-1]
+    assert last.startswith("fails failed: DeadKernelError in cell 4: the kernel died")
+    assert "the kernel died" in again.page("fails").get_text()
+    assert again.notebook("fails").cells[3].outputs[0].text == "before\n"
+
+
+def is_running(notebook):
+    """Whether the last cell of a notebook that is being executed has started."""
+    try:
+        cell = nbformat.read(notebook, as_version=4).cells[-1]
+    except Exception:  # not there yet, or half written
+        return False
+    return cell.metadata.get("papermill", {}).get("status") == "running"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_leaves_what_is_done(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path, only=["ok", "waits"]),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not is_running(tmp_path / "waits.ipynb"):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in stderr
+    assert [line.split()[-1] for line in stdout.splitlines()[-4:-2]] == ["ok", "interrupted"]
+    page = BeautifulSoup((tmp_path / "index.html").read_text(), "html.parser")
+    assert [tag.get_text() for tag in page.select(".result")] == ["ok", "interrupted"]
+
+
+def refused(message, **arguments):
+    """The call is refused with this message before anything is written."""
+    arguments = {"notebooks": NOTEBOOKS, "only": ["ok"]} | arguments
+    output = ROOT / "outputs" / "must-not-appear"
+    with pytest.raises(ColorlibError, match=message) as error:
+        reproduce(output=output, **arguments)
+    assert "\n" not in str(error.value)
+    assert not output.exists()
+
+
+def test_misspelt_names_are_refused():
+    refused("quik: no such profile; there are quick, smoke, full", profile="quik")
+    refused("oak: no such notebook; there are draws, fails", only=["oak"])
+    refused(
+        "NUMBR: not a parameter of ok; known are EVALUATE, NAMES, NUMBER, PHOTOS",
+        parameters={"NUMBR": 3},
+    )
+    refused("COUNT: not a parameter of ok", parameters={"COUNT": 3})
+    refused("PHOTOS: not a parameter of draws", only=["draws"], photos=NOTEBOOKS)
+
+
+def test_notebooks_need_one_parameters_cell(tmp_path):
+    refused("no_parameters.ipynb: has no cells tagged 'parameters'", only=["no_parameters"])
+    refused("two_parameters.ipynb: has 2 cells tagged 'parameters'", only=["two_parameters"])
+    (tmp_path / "broken.ipynb").write_text("not JSON")
+    refused("broken.ipynb: is not a Jupyter notebook", notebooks=tmp_path, only=[])
+    (tmp_path / "broken.ipynb").unlink()
+    refused("no notebooks here; they come with a clone", notebooks=tmp_path, only=[])
+
+
+def test_a_profile_sets_declared_parameters_only(tmp_path):
+    profile, stem = next((p, s) for p, table in PROFILES.items() for s in table if table[s])
+    text = (NOTEBOOKS / "fails.ipynb").read_text().replace("HOW", "PHOTOS")
+    (tmp_path / f"{stem}.ipynb").write_text(text)
+    name = next(iter(PROFILES[profile][stem]))
+    message = f"{stem}.ipynb: does not declare {name}, which profile {profile} sets"
+    refused(message, profile=profile, notebooks=tmp_path, only=[], photos=tmp_path)
+
+
+def test_folders_are_checked_before_anything_runs(tmp_path):
+    refused("nowhere: no such folder of photos", photos=tmp_path / "nowhere")
+    refused("nowhere: no such folder of photos", evaluate=tmp_path / "nowhere")
+    refused("nowhere: no such folder of photos", parameters={"PHOTOS": str(tmp_path / "nowhere")})
+    refused("full: .* needs photos; add --photos DIR", profile="full")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("-3", -3), ("1e-3", 1e-3), ("0.5", 0.5), ("True", True), ("False", False),
+        ("None", None), ("mse", "mse"), ("", ""), ("a=b", "a=b"), ("true", "true"),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_papermill_reads_them(text, value):
+    from papermill.cli import _resolve_type
+
+    found = parse_parameters([f"NAME={text}"])["NAME"]
+    assert found == value and type(found) is type(value)
+    assert found == _resolve_type(text)
+
+
+@pytest.mark.parametrize("pair", ["NAME", "=3", "2x=3", "my name=3"])
+def test_a_parameter_is_name_equals_value(pair):
+    with pytest.raises(ColorlibError, match="must be name=value"):
+        parse_parameters([pair])
+
+
+def test_declared_parameters_have_their_defaults():
+    assert declared_parameters(NOTEBOOKS / "ok.ipynb") == {
+        "NUMBER": 1,
+        "RATE": 1e-3,
+        "WORDS": "some words",
+        "PHOTOS": None,
+        "EVALUATE": None,
+        "NAMES": ["a", "b"],
+        "SEED": 2017,
+    }

@@ -1,0 +1,324 @@
+"""The slider and the gallery as a reader meets them: in an exported page and in JupyterLab."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from PIL import Image
+
+import colorlib
+from colorlib import photos, widgets
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_chromium = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium to open pages in: install the system's package `chromium`"
+)
+
+SETUP = """
+from colorlib import photos
+from colorlib.widgets import compare, explorer, gallery
+from skimage.color import gray2rgb, rgb2gray
+sample = photos.packaged("sample").set_index("file")["path"]
+flower, cat = sample["nature_python3_flower.jpg"], sample["animal_gnome_1_maine.jpg"]
+grey = gray2rgb(rgb2gray(photos.as_rgb(flower)))
+"""
+COMPARE = "compare(grey, flower, labels=('grey', 'color'), alt='A dahlia')"
+GALLERY = """gallery(
+    [flower, (grey, flower), cat],
+    titles=["A dahlia", "A dahlia, grey and in color", "A cat & <its> whiskers"],
+    credits=["Someone", "Someone", "Someone else"],
+)"""
+
+
+def notebook(*sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in (SETUP, *sources)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def export(folder, *sources):
+    """Executes a notebook and writes the page that `jupyter nbconvert --to html` makes of it."""
+    executed = NotebookClient(notebook(*sources), kernel_name="python3").execute()
+    page = folder / "page.html"
+    page.write_text(HTMLExporter().from_notebook_node(executed)[0], encoding="utf-8")
+    return page.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with playwright.sync_playwright() as running:
+        arguments = ["--no-sandbox", "--force-color-profile=srgb"]
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("page"), COMPARE, COMPARE, GALLERY)
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page without a network; at the end, what its frames asked for and complained of."""
+    opened, wrong = [], []
+
+    def judge(route):
+        request = route.request
+        if request.url.startswith(("file:", "data:")):
+            return route.continue_()
+        # nbconvert's own template asks for MathJax and RequireJS; the frames ask for nothing.
+        if request.frame != request.frame.page.main_frame:
+            wrong.append(f"asks the network for {request.url}")
+        return route.abort()
+
+    def visit(address, width=1200, touch=False):
+        context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=touch)
+        opened.append(context)
+        page = context.new_page()
+        page.route("**/*", judge)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", complain)
+        page.goto(address)
+        return page
+
+    def complain(message):
+        if message.type in ("error", "warning") and "net::ERR_FAILED" not in message.text:
+            wrong.append(message.text)
+
+    yield visit
+    for context in opened:
+        context.close()
+    assert not wrong
+
+
+def slider_in(page, frame=0):
+    slider = (
+        page.frame_locator("iframe.colorlib").nth(frame).locator("img-comparison-slider.rendered")
+    )
+    slider.first.scroll_into_view_if_needed()
+    return slider.first
+
+
+def look(page, slider, x, y=0.5):
+    """What a place of the slider, given in parts of its size, looks like on the screen."""
+    page.wait_for_timeout(200)  # the divider follows in a tenth of a second
+    box = slider.bounding_box()
+    clip = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+    shot = page.screenshot(clip=clip | {"width": 3, "height": 3})
+    pixel = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), float).mean((0, 1))
+    if pixel.max() < 60:
+        return "dark"
+    return "grey" if np.ptp(pixel) < 4 else "color" if np.ptp(pixel) > 60 else str(pixel)
+
+
+def drag(page, slider, start, end):
+    box = slider.bounding_box()
+    places = [box["x"] + part * box["width"] for part in (start, end)]
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(places[0], y)
+    page.mouse.down()
+    page.mouse.move(places[1], y, steps=5)
+    page.mouse.up()
+
+
+def position(slider):
+    return float(slider.evaluate("element => element.value"))
+
+
+def assert_slides(page, slider):
+    """The dahlia's petals at 0.4 and 0.6 of the width are grey or orange."""
+    assert look(page, slider, 0.4) == "grey" and look(page, slider, 0.6) == "color"
+    drag(page, slider, 0.5, 0.2)
+    assert position(slider) == pytest.approx(20, abs=1)
+    assert look(page, slider, 0.4) == "color"
+    drag(page, slider, 0.2, 0.8)
+    assert look(page, slider, 0.4) == "grey" and look(page, slider, 0.6) == "grey"
+    slider.press("Home")
+    assert position(slider) == 0 and look(page, slider, 0.4) == "color"
+    slider.press("End")
+    assert position(slider) == 100 and look(page, slider, 0.6) == "grey"
+    slider.press("ArrowLeft")
+    tapped = position(slider)
+    assert 90 <= tapped < 99
+    page.keyboard.down("ArrowLeft")
+    page.wait_for_timeout(300)
+    page.keyboard.up("ArrowLeft")
+    assert position(slider) < tapped - 5
+    assert slider.get_attribute("aria-valuenow") == str(round(position(slider)))
+
+
+@needs_chromium
+def test_exported_slider_follows_mouse_and_keys_without_network(visit, address):
+    page = visit(address)
+    for frame in (0, 1):
+        assert_slides(page, slider_in(page, frame))
+
+
+@needs_chromium
+def test_slider_says_what_it_shows(visit, address):
+    slider = slider_in(visit(address))
+    assert slider.get_attribute("role") == "slider"
+    assert slider.get_attribute("aria-label") == "grey or color: A dahlia"
+    assert slider.get_attribute("aria-valuetext") == "50 % grey"
+    alts = [image.get_attribute("alt") for image in slider.locator("img").all()]
+    assert alts == ["A dahlia (grey)", "A dahlia (color)"]
+    for caption, text in zip(slider.locator("figcaption").all(), ("grey", "color"), strict=True):
+        assert caption.is_visible() and caption.inner_text() == text
+
+
+@needs_chromium
+def test_slider_follows_a_finger(visit, address):
+    page = visit(address, width=390, touch=True)
+    slider = slider_in(page)
+    swipe(page, slider, 0.5, 0.2)
+    assert position(slider) == pytest.approx(20, abs=2)
+    assert look(page, slider, 0.4) == "color"
+
+
+def swipe(page, element, start, end):
+    box = element.bounding_box()
+    protocol = page.context.new_cdp_session(page)
+    y = box["y"] + box["height"] / 2
+    for kind, part in [("touchStart", start), ("touchMove", (start + end) / 2), ("touchMove", end)]:
+        point = {"x": box["x"] + part * box["width"], "y": y}
+        protocol.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def shown(gallery):
+    """The number of the slide that is to be seen, counted from 1."""
+    visible = [slide.is_visible() for slide in gallery.locator(".slide").all()]
+    assert visible.count(True) == 1
+    return visible.index(True) + 1
+
+
+@needs_chromium
+def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
+    page = visit(address, width=800, touch=True)
+    gallery = page.frame_locator("iframe.colorlib").nth(2).locator(".gallery")
+    gallery.scroll_into_view_if_needed()
+    assert shown(gallery) == 1
+    gallery.get_by_label("Next").click()
+    assert shown(gallery) == 2
+    assert_slides(page, slider_in(page, 2))
+    assert shown(gallery) == 2, "the slider's keys turned the gallery"
+    gallery.locator(".slides").focus()
+    page.keyboard.press("ArrowRight")
+    assert shown(gallery) == 3
+    assert (
+        gallery.locator(".slide.shown .caption").inner_text().startswith("A cat & <its> whiskers")
+    )
+    page.keyboard.press("ArrowRight")
+    assert shown(gallery) == 1, "after the last comes the first"
+    gallery.locator(".thumbs button").nth(2).click()
+    assert shown(gallery) == 3
+    assert gallery.locator("[aria-current]").get_attribute("aria-label").startswith("Show 3 of 3")
+    swipe(page, gallery.locator(".slide.shown .stage"), 0.3, 0.7)
+    assert shown(gallery) == 2
+    swipe(page, gallery.locator(".slide.shown img-comparison-slider"), 0.3, 0.7)
+    assert shown(gallery) == 2, "a finger on the slider moves the divider only"
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1200])
+def test_everything_fits_the_page_undistorted(visit, address, width):
+    page = visit(address, width=width)
+    for index in range(3):
+        frame = page.frame_locator("iframe.colorlib").nth(index).locator("body")
+        outer = page.locator("iframe.colorlib").nth(index).bounding_box()
+        assert outer["x"] >= 0 and outer["x"] + outer["width"] <= width
+        assert outer["height"] == pytest.approx(frame.bounding_box()["height"], abs=1.5)
+        overflow = "e => e.ownerDocument.documentElement.scrollWidth - e.ownerDocument.defaultView"
+        assert frame.evaluate(overflow + ".innerWidth") <= 0
+        for image in frame.locator("figure img, .fit > img").all():
+            natural, drawn = image.evaluate(
+                "e => [e.naturalWidth / e.naturalHeight, e.clientWidth / e.clientHeight]"
+            )
+            assert drawn == pytest.approx(natural, rel=0.02)
+
+
+@needs_chromium
+def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
+    nbformat.write(notebook(COMPARE), tmp_path / "slider.ipynb")
+    folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
+    environment = os.environ | {f"JUPYTER_{name}": str(tmp_path / name) for name in folders}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
+        + ["--ip=127.0.0.1", "--IdentityProvider.token=secret", "--ServerApp.root_dir=."]
+        + ["--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
+        + ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+        cwd=tmp_path,
+        env=environment | {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.goto(f"{url_of(server, tmp_path / 'RUNTIME_DIR')}lab/tree/slider.ipynb?token=secret")
+        page.locator(".jp-Notebook .jp-CodeCell").first.click(timeout=60_000)
+        for _ in range(2):
+            page.keyboard.press("Shift+Enter")
+        page.locator("iframe.colorlib").wait_for(timeout=60_000)
+        assert_slides(page, slider_in(page))
+        page.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def url_of(server, folder):
+    for _ in range(300):
+        for file in folder.glob(f"jpserver-{server.pid}.json"):
+            return json.loads(file.read_text())["url"]
+        assert server.poll() is None, "JupyterLab did not start"
+        time.sleep(0.2)
+    raise AssertionError("JupyterLab did not start within a minute")
+
+
+@needs_chromium
+@pytest.mark.parametrize("context", ["", "import os; os.environ['COLORLIB_OUTPUT'] = '.'"])
+def test_explorer_leaves_a_live_slider_in_an_export(visit, tmp_path, context):
+    page = visit(export(tmp_path, context, "explorer([flower, cat])"))
+    slider = slider_in(page)
+    assert slider.get_attribute("aria-label").startswith("grey or ")
+    assert look(page, slider, 0.4) == "grey"
+    slider.press("End")
+    assert position(slider) == 100 and look(page, slider, 0.6) == "grey"
+
+
+def test_sixteen_bit_photos_look_like_eight_bit_ones():
+    rgb = photos.as_rgb(photos.packaged("sample")["path"][0])
+    eight = widgets.compare(rgb, rgb)._repr_html_()
+    assert widgets.compare(rgb.astype("uint16") * 257, rgb)._repr_html_() == eight
+
+
+def test_large_photos_are_bounded():
+    wide = np.random.default_rng(0).integers(0, 255, (1500, 6000, 3), "uint8")
+    image = widgets.compare(wide, wide)._repr_html_()
+    assert len(image) < 2_000_000 and "aspect-ratio:1280/320" in image
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda a, b: widgets.compare(a, b), "differ in shape.*crop one like the other"),
+        (lambda a, b: widgets.gallery([]), "no photo is given"),
+        (lambda a, b: widgets.gallery([a, b], titles=["one"]), "1 titles for 2 items"),
+    ],
+)
+def test_wrong_use_says_what_to_do(act, message):
+    with pytest.raises(colorlib.ColorlibError, match=message):
+        act(np.zeros((30, 40, 3), "uint8"), np.zeros((40, 30, 3), "uint8"))
