@@ -104,14 +104,15 @@ def _colorize(args):
             jobs += [(path, path.relative_to(source)) for path in photos.find(source)]
         else:
             jobs.append((source, Path(source.name)))
+    colorizer = Colorizer.from_preset(args.preset, args.precision)
     args.output.mkdir(parents=True, exist_ok=True)
-    colorizer, failed, taken = Colorizer.from_preset(args.preset, args.precision), 0, set()
+    inputs, taken, failed = {_identity(path) for path, _ in jobs}, set(), 0
     for path, name in jobs:
         target = args.output / name
-        if target.suffix.lower() not in photos.WRITABLE:
+        if target.suffix.lower() not in photos.WRITE_SUFFIXES:
             target = target.with_suffix(".png")
         try:
-            if target in taken or (target.exists() and target.samefile(path)):
+            if target in taken or (target.exists() and _identity(target) in inputs):
                 raise ColorlibError(
                     f"{path}: would overwrite {target}; give another --output or rename it"
                 )
@@ -123,6 +124,15 @@ def _colorize(args):
             failed += 1
             print(f"colorlib: {error}", file=sys.stderr)
     return int(failed > 0)
+
+
+def _identity(path):
+    """What tells a file from all others under whatever name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _train(args):
@@ -157,6 +167,9 @@ def main(argv=None):
     except ColorlibError as error:
         print(f"colorlib: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # An output folder that can't be made, a full disk.
+        print(f"colorlib: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("colorlib: stopped; what is done is kept, the same command goes on", file=sys.stderr)
         return 130

@@ -51,10 +51,10 @@ def load_card(name=None):
     return json.loads((preset_folder(name) / CARD).read_text(encoding="utf-8"))
 
 
-def write_atomically(path, text):
-    """Writes text so that a reader sees the old file or the new one, never half of it."""
+def write_atomically(path, content):
+    """Writes str or bytes so that a reader sees the old file or the new one, never half of it."""
     temporary = Path(f"{path}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

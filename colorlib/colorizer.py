@@ -1,6 +1,7 @@
 """A photo in, a photo out, at its own size."""
 
-import json
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -115,12 +116,12 @@ class Colorizer:
             size = card["embedding"]["size"] if card["embedding"] else None
             network = get_network(card["network"]).build(size, dtype=precision)
             network.load_weights(folder / cards.WEIGHTS)
-        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            return cls(network, card)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ColorlibError(
                 f"{folder}: damaged card or weights ({reason}); restore the folder"
             ) from None
-        return cls(network, card)
 
     def colorize(self, image):
         """Colors one photo.
@@ -149,24 +150,28 @@ class Colorizer:
         sources = [photos.as_rgb(image) for image in images]
         lightness = [lightness_of(rgb) for rgb in sources]
         return [
-            recombine(l, ab, rgb.dtype)
-            for rgb, l, ab in zip(sources, lightness, self.predict_ab(lightness), strict=True)
+            recombine(plane, ab, rgb.dtype)
+            for rgb, plane, ab in zip(sources, lightness, self.predict_ab(lightness), strict=True)
         ]
 
-    def predict_ab(self, lightness):
+    def embed(self, lightness):
+        """What the network is told of lightness arrays: the standardized embeddings (B, size)."""
+        wanted = self.card["embedding"]
+        return (self.embedder(lightness) - wanted["mean"]) / wanted["deviation"]
+
+    def predict_ab(self, lightness, embeddings=None):
         """The predicted color of lightness arrays.
 
         Args:
             lightness: list of float arrays (H, W), L in 0..100.
+            embeddings: float array (B, size) in the place of the photos' own (`embed`), or None.
 
         Returns:
             list of float32 arrays (H, W, 2): ab in Lab units, resized to each photo.
         """
         small = [self._working(plane) for plane in lightness]
-        embeddings = None
-        if self.embedder:
-            wanted = self.card["embedding"]
-            embeddings = (self.embedder(lightness) - wanted["mean"]) / wanted["deviation"]
+        if self.embedder and embeddings is None:
+            embeddings = self.embed(lightness)
         groups = {}
         for index, plane in enumerate(small):
             groups.setdefault(plane.shape, []).append(index)
@@ -246,3 +251,39 @@ def shrink_weights(source, target):
         for key, value in old.attrs.items():
             new.attrs[key] = value
         old.visititems(copy)
+
+
+def package(run, target, evaluate=(), working_size=None):
+    """Makes a preset of a training run: float16 weights, a card with scores, the manifest.
+
+    Args:
+        run: path of a finished run folder.
+        target: path of the preset's folder, which becomes its name; made or overwritten.
+        evaluate: folders of photos to score on; each folder's name is the set's name.
+        working_size: int or None. Short side at use, px; None keeps the run's.
+
+    Returns:
+        dict: the card. `scores.csv` beside it has a row per photo, set and method.
+
+    Raises:
+        ColorlibError: `run` is no run folder, or a folder holds no photos.
+    """
+    run, target = cards.preset_folder(run), Path(target)
+    if target.resolve() == run.resolve():
+        raise ColorlibError(f"{target}: is the run itself; give another folder for the preset")
+    sources = {Path(folder).name: photos.find(folder) for folder in evaluate}
+    target.mkdir(parents=True, exist_ok=True)
+    card = {**cards.load_card(run), "name": target.name}
+    card["working_size"] = working_size or card["working_size"]
+    shutil.copyfile(run / cards.MANIFEST, target / cards.MANIFEST)
+    shrink_weights(run / cards.WEIGHTS, target / cards.WEIGHTS)
+    card["weights_sha256"] = cards.sha256(target / cards.WEIGHTS)
+    cards.write_card(target, card)
+    if sources:
+        colorizer, tables = Colorizer.from_preset(target), []
+        for name, paths in sources.items():
+            for method, table in score(colorizer, paths).items():
+                tables.append(table.assign(set=name, method=method))
+        scores = pd.concat(tables)[["set", "method", *tables[0].columns[:-2]]]
+        scores.to_csv(target / cards.SCORES, index=False, float_format="%.6g", lineterminator="\n")
+    return card

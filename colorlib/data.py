@@ -2,8 +2,9 @@
 
 A photo is decoded and resized once; its pixels (uint8) and its embedding stay in one SQLite file,
 keyed by the photo's content, so that a second run, another split or a renamed file reads no photo
-again, and an interrupted preparation goes on where it stopped. A batch is a function of the seed and
-of its number alone: `batches(..., start=n)` gives what an uninterrupted run would see from step n.
+again, and an interrupted preparation goes on where it stopped. A batch is a function of the seed
+and of its number alone: `batches(..., start=n)` gives what an uninterrupted run would see from
+step n.
 """
 
 import hashlib
@@ -114,11 +115,12 @@ class PhotoSet:
 
 
 def _content_hashes(paths, connection):
+    """The SHA-256 of each file, None for one that can't be opened, and why, by path."""
     known = {
         row[0]: row[1:]
         for row in connection.execute("SELECT path, size, modified, hash FROM files")
     }
-    hashes, fresh = [], []
+    hashes, fresh, reasons = [], [], {}
     for path in paths:
         try:
             status = path.stat()
@@ -127,16 +129,16 @@ def _content_hashes(paths, connection):
             if (size, modified) != (status.st_size, status.st_mtime_ns):
                 digest = hashlib.sha256(path.read_bytes()).digest()
                 fresh.append((key, status.st_size, status.st_mtime_ns, digest))
-        except OSError:
-            digest = None  # Reading it below says what is wrong.
+        except OSError as error:
+            digest, reasons[path] = None, f"{path}: can't be opened ({error.strerror})"
         hashes.append(digest)
     with connection:
         connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", fresh)
-    return hashes
+    return hashes, reasons
 
 
 def resize_short_side(rgb, short_side):
-    """A uint8 photo (H, W, 3) resized (bicubic, antialiased) so that its short side is given, px."""
+    """A uint8 photo (H, W, 3) resized (bicubic, antialiased) to this short side, px."""
     height, width = rgb.shape[:2]
     scale = short_side / min(height, width)
     size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
@@ -169,6 +171,37 @@ def _decode(path, short_side):
     return rgb, metrics.mean_chroma(rgb)
 
 
+def _decode_missing(cache, paths, short_side, progress):
+    """Decodes what the cache lacks of {hash: path}; returns {hash: reason} of the unreadable."""
+    query = "SELECT hash FROM photos WHERE short_side = ?"
+    known = {row[0] for row in cache.connection.execute(query, (short_side,))}
+    todo, broken = [(digest, path) for digest, path in paths.items() if digest not in known], {}
+
+    def decode(item):
+        try:
+            return item[0], *_decode(item[1], short_side)
+        except ColorlibError as error:
+            return item[0], None, str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # A transaction for every 64: little is lost when killed, and no other process waits long.
+        for start in range(0, len(todo), 64):
+            decoded = list(pool.map(decode, todo[start : start + 64]))
+            with cache.connection as connection:
+                connection.executemany(
+                    "INSERT OR IGNORE INTO photos VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (digest, short_side, *rgb.shape[:2], chroma, rgb.tobytes())
+                        for digest, rgb, chroma in decoded
+                        if rgb is not None
+                    ],
+                )
+            broken |= {digest: reason for digest, rgb, reason in decoded if rgb is None}
+            if progress:
+                progress(min(start + 64, len(todo)), len(todo))
+    return broken
+
+
 def load_photos(source, *, short_side, cache=None, drop_near_grey=True, progress=None):
     """Decodes every photo of `source` once into the cache.
 
@@ -187,53 +220,28 @@ def load_photos(source, *, short_side, cache=None, drop_near_grey=True, progress
     """
     cache = cache or PhotoCache()
     paths = photos.find(source)
-    connection = cache.connection
-    hashes = _content_hashes(paths, connection)
-    query = "SELECT hash FROM photos WHERE short_side = ?"
-    known = {row[0] for row in connection.execute(query, (short_side,))}
-    skipped, missing = [], {}
-    for path, digest in zip(paths, hashes, strict=True):
-        if digest is None or digest not in known:
-            missing.setdefault(digest or path, path)
-
-    def decode(item):
-        try:
-            return (*item, *_decode(item[1], short_side))
-        except ColorlibError as error:
-            return (*item, None, str(error))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        todo = list(missing.items())
-        for start in range(0, len(todo), 256):  # A transaction each: little is lost when killed.
-            with connection:
-                for digest, path, rgb, result in pool.map(decode, todo[start : start + 256]):
-                    if rgb is None:
-                        skipped.append((path, result))
-                        continue
-                    connection.execute(
-                        "INSERT OR IGNORE INTO photos VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-                        (digest, short_side, *rgb.shape[:2], float(result), rgb.tobytes()),
-                    )
-            if progress:
-                progress(min(start + 256, len(todo)), len(todo))
+    hashes, reasons = _content_hashes(paths, cache.connection)
+    first = dict(zip(reversed(hashes), reversed(paths), strict=True))  # A path for each content.
+    first.pop(None, None)
+    broken = _decode_missing(cache, first, short_side, progress)
 
     query = "SELECT hash, id, height, width, chroma FROM photos WHERE short_side = ?"
-    table = {row[0]: row[1:] for row in connection.execute(query, (short_side,))}
-    unreadable = {path for path, _ in skipped}
-    usable, near_grey, seen = [], 0, set()
+    table = {row[0]: row[1:] for row in cache.connection.execute(query, (short_side,))}
+    usable, near_grey, skipped, seen = [], 0, [], set()
     for path, digest in zip(paths, hashes, strict=True):
-        if path in unreadable or digest not in table or digest in seen:
-            continue  # A copy of a photo under another name counts once.
-        seen.add(digest)
-        if drop_near_grey and table[digest][3] < metrics.NEAR_GREY:
-            near_grey += 1
-        else:
-            usable.append((path, digest, *table[digest][:3]))
+        if digest is None or digest in broken:
+            skipped.append((path, reasons.get(path) or broken[digest]))
+        elif digest not in seen:  # A copy of a photo under another name counts once.
+            seen.add(digest)
+            if drop_near_grey and table[digest][3] < metrics.NEAR_GREY:
+                near_grey += 1
+            else:
+                usable.append((path, digest, *table[digest][:3]))
     if not usable:
+        where = source if isinstance(source, str | Path) else "the list of photos"
         raise ColorlibError(
-            f"{source if isinstance(source, str | Path) else 'the list of photos'}: no usable color "
-            f"photo among {len(paths)} files ({len(skipped)} unreadable, {near_grey} near grey)"
-            + (f"; first: {skipped[0][1]}" if skipped else "")
+            f"{where}: no usable color photo among {len(paths)} files ({len(skipped)} unreadable, "
+            f"{near_grey} near grey)" + (f"; first: {skipped[0][1]}" if skipped else "")
         )
     columns = list(zip(*usable, strict=True))
     return PhotoSet(

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import sys
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,7 +42,7 @@ _LITE2_STAGES = (
 )
 
 
-def efficientnet_lite2(input_shape=(260, 260, 3), dtype=None):
+def efficientnet_lite2(input_shape=(260, 260, 3)):
     """EfficientNet-Lite2 with its 1000-class head, for photos scaled as `(x - 127) / 128`.
 
     The network of Tan and Le 2019 (arXiv 1905.11946) as Google simplified it for mobile devices:
@@ -50,7 +51,6 @@ def efficientnet_lite2(input_shape=(260, 260, 3), dtype=None):
 
     Args:
         input_shape: tuple (height, width, 3). Defaults to (260, 260, 3).
-        dtype: Keras dtype or policy. Defaults to the global one.
 
     Returns:
         keras.Model: (B, height, width, 3) -> (B, 1000) logits.
@@ -58,13 +58,11 @@ def efficientnet_lite2(input_shape=(260, 260, 3), dtype=None):
 
     def conv_bn(x, conv, norm, activation=True):
         x = conv(x)
-        x = layers.BatchNormalization(epsilon=1e-3, name=norm, dtype=dtype)(x)
-        return layers.ReLU(6.0, dtype=dtype)(x) if activation else x
+        x = layers.BatchNormalization(epsilon=1e-3, name=norm)(x)
+        return layers.ReLU(6.0)(x) if activation else x
 
     def conv(filters, kernel, name, strides=1):
-        return layers.Conv2D(
-            filters, kernel, strides, padding="same", use_bias=False, name=name, dtype=dtype
-        )
+        return layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False, name=name)
 
     inputs = keras.Input(input_shape)
     x = conv_bn(inputs, conv(32, 3, "conv_stem", 2), "bn0")
@@ -76,28 +74,25 @@ def efficientnet_lite2(input_shape=(260, 260, 3), dtype=None):
             if expansion > 1:
                 expand = conv(x.shape[-1] * expansion, 1, block + "expand_conv")
                 x = conv_bn(x, expand, block + "bn0")
+            name = block + "depthwise_conv"
             depthwise = layers.DepthwiseConv2D(
-                kernel,
-                strides,
-                padding="same",
-                use_bias=False,
-                name=block + "depthwise_conv",
-                dtype=dtype,
+                kernel, strides, padding="same", use_bias=False, name=name
             )
             x = conv_bn(x, depthwise, block + "bn1")
             x = conv_bn(x, conv(filters, 1, block + "project_conv"), block + "bn2", False)
             if strides == 1 and residual.shape[-1] == filters:
-                x = layers.Add(dtype=dtype, name=block + "add")([x, residual])
+                x = layers.Add(name=block + "add")([x, residual])
             index += 1
     x = conv_bn(x, conv(1280, 1, "conv_head"), "bn1")
-    x = layers.GlobalAveragePooling2D(dtype=dtype, name="pool")(x)
-    logits = layers.Dense(1000, dtype=dtype, name="fc")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    logits = layers.Dense(1000, name="fc")(x)
     return keras.Model(inputs, logits, name="efficientnet_lite2")
 
 
 def _load_torch_weights(model, path):
     """Fills `model` from arrays under PyTorch's names and layouts (OIHW kernels)."""
-    arrays = np.load(path)
+    with np.load(path) as file:
+        arrays = {name: file[name].astype("float32") for name in file.files}
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -112,21 +107,37 @@ def _load_torch_weights(model, path):
             values = [arrays[name + "weight"].transpose(2, 3, 1, 0)]
         else:
             values = [arrays[name + "weight"].T, arrays[name + "bias"]]
-        layer.set_weights([value.astype("float32") for value in values])
+        layer.set_weights(values)
 
 
 def _applications():
     """Names and constructors of the models in `keras.applications`."""
-    found = {}
-    for name in dir(keras.applications):
-        member = getattr(keras.applications, name)
-        if callable(member) and name[0].isupper():
-            found[name] = member
-    return found
+    members = vars(keras.applications).items()
+    return {name: member for name, member in members if name[0].isupper() and callable(member)}
 
 
 def _plain(text):
     return re.sub(r"[^a-z0-9]", "", text.lower().removeprefix("weights_"))
+
+
+def _without_top(path):
+    """Whether a file lacks the classifier: Keras writes notop, no_top or no-top in its name."""
+    return "notop" in _plain(Path(path).name)
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _float32_policy():
+    """The backbone computes in float32 whatever the global policy: its embeddings are cached."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def _find_weights(name, names):
@@ -143,16 +154,18 @@ def _find_weights(name, names):
         if owners and max(owners, key=lambda other: len(_plain(other))) == name:
             matches.append(path)
     # With the classifier before without: the embedding is the logits where they can be had.
-    return min(matches, key=lambda path: "notop" in path.name, default=None)
+    return min(matches, key=_without_top, default=None)
 
 
 def _missing(name, reason):
-    wanted = {
-        PAPER_BACKBONE: "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
-    }.get(name, f"Keras' own .h5 file of {name}")
+    # The reason is a failed download, and its address ends in the file's name.
+    file = re.search(r"[\w.-]+\.h5", reason)
+    wanted = file[0] if file else f"Keras' own .h5 file of {name}"
+    folder = os.environ.get("COLORLIB_WEIGHTS")
+    looked = f"none in COLORLIB_WEIGHTS={folder}; " if folder else ""
     return ColorlibError(
-        f"Backbone {name}: no weights ({reason}). Give them in one of three ways: run once with a "
-        f"network, so that Keras downloads them; put {wanted} into a folder and name it in "
+        f"Backbone {name}: no weights ({looked}{reason}). Give them in one of three ways: run once "
+        f"with a network, so that Keras downloads them; put {wanted} into a folder and name it in "
         "COLORLIB_WEIGHTS; or pass the file's path as backbone_weights"
     )
 
@@ -160,7 +173,7 @@ def _missing(name, reason):
 class Embedder:
     """A frozen ImageNet classifier that turns lightness into an embedding.
 
-    The network of the paper's section 2.1 with the backbone as a parameter. The centre square of
+    The network of the paper's section 2.1 with the backbone as a parameter. The center square of
     the photo is resized bicubically to the backbone's input size, its grey value (the sRGB grey of
     the same L) repeated in three channels and preprocessed as that backbone wants.
 
@@ -190,22 +203,29 @@ class Embedder:
         self.backbone = backbone
         if weights is not None and not Path(weights).is_file():
             raise ColorlibError(f"{weights}: no such weights file for the backbone {backbone}")
-        if backbone == DEFAULT_BACKBONE:
-            self.model = efficientnet_lite2(dtype="float32")
-            try:
-                _load_torch_weights(self.model, weights or PACKAGED / backbone / "weights.npz")
-            except (KeyError, ValueError, OSError) as error:
-                raise ColorlibError(f"{weights}: not the weights of {backbone} ({error})") from None
-            self.layer, self._preprocess = "logits", lambda x: (x - 127.0) / 128.0
-        else:
-            self._build_application(backbone, weights)
+        with _float32_policy():
+            if backbone == DEFAULT_BACKBONE:
+                self._build_packaged(weights or PACKAGED / backbone / "weights.npz")
+            else:
+                self._build_application(backbone, weights)
         self.model.trainable = False
-        self.image_size = self.model.input_shape[1]
         self.size = self.model.output_shape[-1]
         digest = hashlib.sha256()
         for array in self.model.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
         self.digest = digest.hexdigest()
+
+    def _build_packaged(self, path):
+        self.model = efficientnet_lite2()
+        try:
+            _load_torch_weights(self.model, path)
+        except Exception as error:  # A wrong file can raise anything: KeyError, BadZipFile, ...
+            raise ColorlibError(
+                f"{path}: not the weights of {self.backbone} ({_first_line(error)}); leave "
+                "backbone_weights out to use the packaged ones"
+            ) from None
+        self.layer, self.image_size = "logits", self.model.input_shape[1]
+        self._preprocess = lambda x: (x - 127.0) / 128.0
 
     def _build_application(self, name, weights):
         names = _applications()
@@ -215,21 +235,23 @@ class Embedder:
                 f"keras.applications, such as {PAPER_BACKBONE}, Xception or MobileNetV2"
             )
         path = weights or _find_weights(name, names)
-        top = path is None or "notop" not in Path(path).name
+        top = path is None or not _without_top(path)
         options = {"weights": str(path) if path else "imagenet", "include_top": top}
         options |= {"classifier_activation": None} if top else {"pooling": "avg"}
         try:
             self.model = names[name](**options)
         except Exception as error:  # Keras raises bare Exception for a failed download.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if path is not None:
-                raise ColorlibError(f"{path}: not the weights of {name} ({reason})") from None
-            raise _missing(name, reason) from None
-        if self.model.input_shape[1] is None:
-            # Without the classifier the input size is free: take the classifier's.
-            size = names[name](weights=None).input_shape[1:]
-            self.model = names[name](**options, input_shape=size)
+            if path is None:
+                raise _missing(name, _first_line(error)) from None
+            raise ColorlibError(
+                f"{path}: not the weights of {name} ({_first_line(error)}); give Keras' own file"
+            ) from None
         self.layer = "logits" if top else "pooled"
+        # Without the classifier the size is free: take the classifier's. MobileNetV3 leaves it free
+        # even then; its weights are for 224 px.
+        free = self.model.input_shape[1] is None
+        sized = names[name](weights=None) if free and not top else self.model
+        self.image_size = sized.input_shape[1] or 224
         self._preprocess = sys.modules[names[name].__module__].preprocess_input
 
     @property
@@ -238,7 +260,7 @@ class Embedder:
         return f"{self.backbone}-{self.layer}-{self.digest[:16]}"
 
     def prepare(self, lightness):
-        """The centre square of a photo's lightness at the backbone's size.
+        """The center square of a photo's lightness at the backbone's size.
 
         Args:
             lightness: array (H, W). L in 0..100, any size.

@@ -172,6 +172,27 @@ def photo_grid(
     return figure
 
 
+def film_grey(rgb, weights=(0.2126, 0.7152, 0.0722)):
+    """The grey photo that a film with these sensitivities makes of a color photo.
+
+    The weighted sum of the three channels in linear light, encoded as sRGB again (IEC 61966-2-1),
+    so that white and greys stay what they are.
+
+    Args:
+        rgb: uint8 array (H, W, 3). sRGB.
+        weights: three numbers, of red, green and blue; brought to a sum of 1. Defaults to the
+            luminance of ITU-R BT.709: the grey of the same L, which is what a network sees.
+
+    Returns:
+        uint8 array (H, W).
+    """
+    levels = np.arange(256) / 255
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    light = linear[rgb] @ (np.asarray(weights) / np.sum(weights))
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.rint(255 * encoded).astype(np.uint8)
+
+
 class _Label:
     """A text that is wrapped to a width in pixels and knows the room that it takes."""
 

@@ -410,3 +410,79 @@ def compare_to_floors(model_scores, floor_scores, n_bootstrap=2000, seed=1):
             rows[metric] |= {"better_floor": better, "difference": difference, "low": low}
             rows[metric] |= {"high": high, "relative_difference": difference / values[better]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+# How a metric is called and written where it is read.
+_SHOWN = {
+    "ab_rmse": ("pooled ab-RMSE", "{:.2f}"),
+    "ab_psnr_mean": ("mean ab-PSNR, dB", "{:.2f}"),
+    "ab_psnr_median": ("median ab-PSNR, dB", "{:.2f}"),
+    "psnr": ("mean PSNR, dB", "{:.2f}"),
+    "ssim": ("mean SSIM", "{:.4f}"),
+    "auc": ("AuC", "{:.4f}"),
+    "auc_balanced": ("AuC, class-balanced", "{:.4f}"),
+    "colorfulness": ("mean colorfulness (signed)", "{:.1f}"),
+    "colorfulness_absolute": ("mean colorfulness (absolute)", "{:.1f}"),
+}
+
+
+def report(tables, n_bootstrap=2000, seed=1):
+    """The metrics of a set beside their floors, written out to be read.
+
+    Args:
+        tables: dict of pandas.DataFrame by method: `"model"` and the floors, with the rows of
+            `score_photo` for the same photos in the same order.
+        n_bootstrap, seed: as in `summarize`.
+
+    Returns:
+        pandas.DataFrame of str, one row per metric (the index): `model` with its 95 % interval, a
+        column per floor, `original` (of colorfulness), and `model - better floor` with its
+        interval.
+    """
+    values = summarize(tables["model"], n_bootstrap, seed)
+    floors_ = {name: table for name, table in tables.items() if name != "model"}
+    compared = compare_to_floors(tables["model"], floors_, n_bootstrap, seed)
+    rows = {}
+    for metric, (label, form) in _SHOWN.items():
+        value, row = values.loc[metric], compared.loc[metric]
+        truth = values["value"].get(f"truth_{metric}")
+        interval = f"{form} [{form}, {form}]"
+        signed = interval.replace("{:", "{:+")
+        rows[label] = {
+            "model": interval.format(value["value"], value["low"], value["high"]),
+            **{name: form.format(row[name]) for name in floors_},
+            "original": "" if truth is None else form.format(truth),
+            "model - better floor": "",
+        }
+        if pd.notna(row["better_floor"]):
+            difference = signed.format(row["difference"], row["low"], row["high"])
+            rows[label]["model - better floor"] = difference
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+def verdict(tables, metric="ab_rmse", n_bootstrap=2000, seed=1):
+    """Whether a model beats the better floor on a set of photos, as a sentence.
+
+    Args:
+        tables: as in `report`.
+        metric: str. One that `compare_to_floors` judges. Defaults to `"ab_rmse"`.
+        n_bootstrap, seed: as in `summarize`.
+
+    Returns:
+        str. "Better" or "worse" only where the 95 % interval of the difference leaves zero out.
+    """
+    floors_ = {name: table for name, table in tables.items() if name != "model"}
+    row = compare_to_floors(tables["model"], floors_, n_bootstrap, seed).loc[metric]
+    label, form = _SHOWN[metric]
+    signed = form.replace("{:", "{:+")
+    gain = row["difference"] * _DIRECTIONS[metric]
+    beyond = row["low"] > 0 or row["high"] < 0
+    judgment = ("better than" if gain > 0 else "worse than") if beyond else "not told apart from"
+    numbers = ", ".join(
+        [
+            f"{form.format(row['model'])} against {form.format(row[row['better_floor']])}",
+            f"difference {signed.format(row['difference'])}",
+            f"95 % interval {signed.format(row['low'])} to {signed.format(row['high'])}",
+        ]
+    )
+    return f"{label}: {judgment} the better floor ({row['better_floor']}): {numbers}"

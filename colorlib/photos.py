@@ -1,252 +1,371 @@
-"""Photo files to arrays and back, with libvips: depth, profiles and orientation are kept right.
+"""Photos: files of many kinds to upright sRGB arrays and back, with pyvips (libvips).
 
-Arrays are upright sRGB (H, W, 3), uint8, or uint16 where the file has 16 bits a channel.
+Pillow opens a 16-bit RGB TIFF as 8 bit without a word; libvips keeps depth and color profile,
+and its header can be read, and refused, before a pixel is decoded.
 """
 
 import logging
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyvips
 
 from colorlib import ASSETS, ColorlibError
 
-# libvips warns on the terminal about harmless oddities; what matters arrives as an exception.
-os.environ.setdefault("VIPS_WARNING", "0")
+# libvips' warnings about odd files arrive as log records; the errors come as exceptions.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
 
-import pyvips  # noqa: E402
+READ_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff"),
+    *(".webp", ".avif", ".gif"),
+)
+# libvips may know more (conda's reads PDF and SVG): these decoders only.
+_LOADERS = ("jpegload", "pngload", "tiffload", "webpload", "heifload", "gifload")
+_JPEG = {"optimize_coding": True}
+_TIFF = {"compression": "lzw", "predictor": "horizontal"}
+_WRITERS = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".png": {},
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".webp": {"smart_subsample": True},
+    ".avif": {"compression": "av1"},
+}
+WRITE_SUFFIXES = tuple(_WRITERS)
+_SIXTEEN_BIT = (".png", ".tif", ".tiff")
+_MAX = {"uchar": 255, "ushort": 65535}
+_COLOR_BANDS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "cmyk": 4}
 
-READABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".gif")
-WRITABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 250_000_000
 
-_SIXTEEN_BIT = ("ushort", "short", "uint", "int")
-_RGB_OR_GREY = ("srgb", "b-w", "rgb", "rgb16", "grey16", "multiband", "matrix")
+def read(path, *, max_pixels=250_000_000):
+    """Reads a photo as an upright sRGB array.
 
-
-def _first_line(error):
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    detail = lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
-    return detail.removeprefix("VipsForeignLoad: ")
-
-
-def read(path, *, max_pixels=MAX_PIXELS):
-    """Reads a photo: upright, in sRGB, without alpha (put on white).
+    JPEG, PNG, TIFF, WebP, AVIF and GIF, by content whatever the suffix; of several pages or
+    frames the first. Grey becomes three equal channels, alpha is laid on white, CMYK is converted
+    by its profile (or libvips' own), an embedded ICC profile is applied (relative colorimetric,
+    black point compensation; one that does not fit the image is ignored), and EXIF orientation
+    turns the picture.
 
     Args:
-        path: path of a JPEG, PNG, TIFF, WebP, AVIF or GIF (its first frame).
-        max_pixels: int. Larger photos are refused before they are decoded.
+        path: str or Path.
+        max_pixels: int. The largest width times height that is decoded; checked in the header.
 
     Returns:
-        array (H, W, 3): uint8, or uint16 for a file with 16 bits a channel.
+        Array (H, W, 3), uint8, or uint16 for files with 16 bits per channel.
 
     Raises:
-        ColorlibError: no such file, not a photo, damaged, or too large.
+        ColorlibError: no such file, not a photo, broken or cut short, over `max_pixels`, or
+            with pixels that are not 8- or 16-bit integers.
     """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise ColorlibError(f"{path}: {what}; give the path of a photo")
+    _check_readable(path)
     try:
-        image = pyvips.Image.new_from_file(str(path), fail_on="error")
-    except pyvips.Error as error:
-        raise ColorlibError(
-            f"{path}: not a photo that can be read ({_first_line(error)}); convert it to JPEG"
-        ) from None
-    if image.width * image.height > max_pixels:
-        raise ColorlibError(
-            f"{path}: {image.width} x {image.height} is more than {max_pixels:,} pixels; "
-            "reduce it first"
-        )
-    try:
-        rgb = _to_srgb(image.autorot()).numpy()
-    except pyvips.Error as error:
-        raise ColorlibError(
-            f"{path}: damaged or unsupported ({_first_line(error)}); restore or convert it"
-        ) from None
-    return np.ascontiguousarray(rgb)
-
-
-def _to_srgb(image):
-    if image.format in ("float", "double", "complex", "dpcomplex"):
-        raise pyvips.Error(f"values of type {image.format}")
-    deep = image.format in _SIXTEEN_BIT
-    if image.interpretation == "multiband" and image.bands not in (1, 2, 3, 4):
-        raise pyvips.Error(f"{image.bands} channels")
-    if image.hasalpha():
-        top = 65535 if deep else 255
-        image = image.flatten(background=[top] * (image.bands - 1), max_alpha=top).cast(
-            image.format
-        )
-    depth = 16 if deep else 8
-    if image.get_typeof("icc-profile-data"):
-        try:
-            image = image.icc_transform(
-                "srgb", embedded=True, intent="relative", black_point_compensation=True, depth=depth
+        image = _open(path)
+        if image.width * image.height > max_pixels:
+            raise ColorlibError(
+                f"{path}: {image.width} x {image.height} pixels are over the limit of "
+                f"{max_pixels:,}; make the photo smaller, or raise max_pixels"
             )
-        except pyvips.Error:
-            # A profile that does not fit its pixels: most viewers ignore it as well.
-            image = image.copy()
-            image.remove("icc-profile-data")
-    if image.interpretation == "cmyk":
-        image = image.icc_transform("srgb", input_profile="cmyk", intent="relative", depth=depth)
-    if image.bands == 1 and image.interpretation not in ("b-w", "grey16"):
-        image = image.copy(interpretation="grey16" if deep else "b-w")
-    image = image.colourspace("rgb16" if deep else "srgb")
-    return image.cast("ushort" if deep else "uchar")[0:3]
+        return _upright(_decode(image, path), image)
+    except pyvips.Error as error:
+        raise ColorlibError(
+            f"{path}: broken or cut short{_reason(error)}; get a fresh copy of the file, or save "
+            "it again with another program"
+        ) from error
 
 
 def write(path, rgb, *, quality=92):
-    """Writes a photo; the format follows the suffix. The old file stays until the new is whole.
+    """Writes an sRGB array to a file, whole or not at all.
+
+    The file is written under another name beside its place and then moved there. It carries an
+    sRGB profile (480 bytes).
 
     Args:
-        path: path ending in .jpg, .jpeg, .png, .tif, .tiff or .webp.
-        rgb: array (H, W, 3), sRGB: uint8, or uint16, which PNG and TIFF keep and the others round
-            to 8 bits.
-        quality: int in 1..100, of JPEG and WebP. Defaults to 92.
+        path: str or Path. The suffix chooses the format: .jpg .jpeg .png .tif .tiff .webp .avif.
+        rgb: array (H, W, 3), uint8 or uint16 (or any array that `as_rgb` takes). PNG and TIFF
+            keep 16 bits; for the other formats v becomes round(v / 257).
+        quality: int, 1 to 100, for JPEG, WebP and AVIF.
 
     Raises:
-        ColorlibError: unknown suffix, or the file can't be written.
+        ColorlibError: another suffix, a folder that is missing or not writable, a full disk, a
+            picture too large for the format.
     """
-    path = Path(path)
+    path, rgb = Path(path), as_rgb(np.asarray(rgb))
     suffix = path.suffix.lower()
-    if suffix not in WRITABLE:
-        raise ColorlibError(f"{path}: can't write {suffix or 'this'}; use {', '.join(WRITABLE)}")
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            f"rgb must be (H, W, 3) uint8 or uint16. Received: {rgb.shape} {rgb.dtype}"
+    if suffix not in _WRITERS:
+        raise ColorlibError(
+            f"{path}: cannot write {suffix or 'a file without a suffix'}; "
+            f"use one of {' '.join(_WRITERS)}"
         )
-    if rgb.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
-        rgb = to_uint8(rgb)
-    image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb)).copy(
-        interpretation="srgb" if rgb.dtype == np.uint8 else "rgb16"
-    )
-    options = {"Q": quality} if suffix in (".jpg", ".jpeg", ".webp") else {}
-    if suffix in (".jpg", ".jpeg") and quality >= 90:
-        options["subsample_mode"] = "off"  # Chroma is what this library is about.
-    if suffix in (".tif", ".tiff"):
-        options["compression"] = "deflate"
-    handle, temporary = None, None
+    if not path.parent.is_dir():
+        raise ColorlibError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if rgb.dtype == np.uint16 and suffix not in _SIXTEEN_BIT:
+        rgb = ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    options = dict(_WRITERS[suffix])
+    if suffix not in _SIXTEEN_BIT:
+        options["Q"] = quality
+    image = _from_array(rgb)
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", _srgb_profile())
+    # Hidden, so that a search for photos passes it by, and short, as names have a limit.
+    part = path.with_name(f".{secrets.token_hex(8)}.part{suffix}")
     try:
-        handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=".writing-", dir=path.parent)
-        os.close(handle)
-        image.write_to_file(temporary, **options)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (pyvips.Error, OSError) as error:
-        raise ColorlibError(f"{path}: can't be written ({_first_line(error)})") from None
+        image.write_to_file(str(part), **options)
+        os.replace(part, path)
+    except pyvips.Error as error:
+        raise ColorlibError(
+            f"{path}: could not be written{_reason(error)}; check the disk's space, the folder's "
+            "permissions and the format's limits"
+        ) from error
+    except OSError as error:
+        raise ColorlibError(
+            f"{path}: could not be written ({error.strerror}); choose another name or folder"
+        ) from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def to_uint8(rgb):
-    """16 bits a channel to 8, rounded: 257 steps of the one are one step of the other."""
-    return rgb if rgb.dtype == np.uint8 else ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        part.unlink(missing_ok=True)
 
 
 def as_rgb(image):
-    """Any kind of image as an array.
+    """Makes an sRGB array of a path, a PIL image or an array.
 
     Args:
-        image: path, PIL image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
-            uint16, bool, or float in 0..1.
+        image: str or Path (see `read`); PIL image (orientation, profile and alpha as in `read`);
+            or sRGB array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or
+            float in 0..1. A fourth channel is alpha, laid on white.
 
     Returns:
-        array (H, W, 3): uint16 for uint16 or a 16-bit file, else uint8.
+        Array (H, W, 3), uint8, or uint16 where the image has 16 bits. A uint8 or uint16 array
+        (H, W, 3) comes back as it is, not copied.
 
     Raises:
-        ColorlibError: a file that can't be read, or an array that is no image.
+        ColorlibError: see `read`; another shape or type of array, or values out of range.
     """
-    if isinstance(image, str | Path):
+    if isinstance(image, str | os.PathLike):
         return read(image)
-    if not isinstance(image, np.ndarray) and hasattr(image, "convert"):  # PIL
-        deep = image.mode.startswith("I;16")
-        image = np.asarray(image if deep else image.convert("RGB"))
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+    if type(image).__module__.startswith("PIL."):
+        return _from_pil(image)
+    if not isinstance(image, np.ndarray):
         raise ColorlibError(
-            f"An image array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). "
-            f"Received: shape={np.shape(image)}"
+            f"{type(image).__name__}: not an image; give a path, a PIL image or a NumPy array"
         )
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ColorlibError(
-                "A float image must be in 0..1. Received: values from "
-                f"{array.min():g} to {array.max():g}; divide by the largest possible value"
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype not in (np.uint8, np.uint16):
+    shape = image.shape
+    if not (image.ndim in (2, 3) and image.size and shape[2:] in ((), (1,), (3,), (4,))):
         raise ColorlibError(
-            f"An image array must be uint8, uint16, bool or float. Received: dtype={array.dtype}"
+            f"array of shape {shape}: not an image; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         )
-    if array.shape[2] == 4:  # On white, as files are.
-        top = np.iinfo(array.dtype).max
-        alpha = array[..., 3:].astype(np.float64) / top
-        color = array[..., :3] * alpha + top * (1 - alpha)
-        return np.rint(color).astype(array.dtype)
-    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
+    array = _to_integers(image)
+    return array if shape[2:] == (3,) else _decode(_from_array(array), f"array of shape {shape}")
 
 
 def find(source):
-    """The photos of a folder (recursively, sorted, hidden files left out) or of a list.
+    """Finds photos, by suffix (`READ_SUFFIXES`, upper or lower case).
 
     Args:
-        source: path of a folder, or a list of paths, which is taken as it is.
+        source: a folder, searched with its subfolders (links to folders are not followed); a
+            file; or a list or tuple of these.
 
     Returns:
-        list of Path.
+        List of Path: a folder's photos sorted, a list's in its order, each once. Below a folder,
+        whatever begins with a dot is left out.
 
     Raises:
-        ColorlibError: no such folder, or no photo in it.
+        ColorlibError: something does not exist, or there is no photo.
     """
-    if not isinstance(source, str | Path):
-        return [Path(path) for path in source]
-    folder = Path(source)
-    if not folder.is_dir():
-        raise ColorlibError(f"{folder}: no such folder; give a folder of photos")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not found:
-        raise ColorlibError(f"{folder}: no photos in it ({', '.join(READABLE)})")
-    return found
+    sources = source if isinstance(source, list | tuple) else [source]
+    photos = list(dict.fromkeys(photo for item in sources for photo in _photos_of(Path(item))))
+    if not photos:
+        where = ", ".join(str(item) for item in sources[:3]) + (" ..." if len(sources) > 3 else "")
+        raise ColorlibError(
+            f"{where or 'an empty list'}: no photos found; give a folder or files of "
+            f"{' '.join(READ_SUFFIXES)}"
+        )
+    return photos
 
 
 def packaged(which="sample"):
-    """The photos that come with this library.
+    """Lists the photos that come with the package.
 
     Args:
-        which: str. `"sample"` (54 color photos) or `"historical"` (ten photographs made grey).
+        which: "sample" (54 in color) or "historical" (ten made grey, of about the 1940s).
 
     Returns:
-        DataFrame with `file`, `path`, `kind`, `author`, `licence` and, for `"historical"`,
-        `truth`: the path of the color original, or None.
+        DataFrame with a row per photo: file, path (Path), kind, author, licence, truth (Path of
+        the color original, or None; always None for "sample").
+
+    Raises:
+        ColorlibError: another name.
     """
+    import pandas as pd  # takes a third of a second, and reading photos does without
+
     if which not in ("sample", "historical"):
-        raise ColorlibError(f"which must be 'sample' or 'historical'. Received: {which!r}")
-    folder = ASSETS / which
-    table = pd.read_csv(folder / "provenance.csv")[["file", "kind", "author", "licence"]]
-    table.insert(1, "path", [folder / name for name in table["file"]])
-    if which == "historical":
-        numbers = table["file"].str.extract(r"_(\d+)_grey")[0]
-        originals = [next((ASSETS / "sample").glob(f"*_endless_loc{n}.jpg"), None) for n in numbers]
-        table["truth"] = pd.Series(originals, dtype=object)
-    return table.sort_values("file", ignore_index=True)
+        raise ColorlibError(f"{which}: not a set of photos; use sample or historical")
+    table = pd.read_csv(ASSETS / which / "provenance.csv", keep_default_na=False)
+    table["path"] = [ASSETS / which / name for name in table["file"]]
+    # loc_kodachrome_5_grey.jpg was made of the sample's history_endless_loc5.jpg.
+    numbers = table["file"].str.extract(r"_(\d+)_grey", expand=False)
+    originals = [next((ASSETS / "sample").glob(f"*_endless_loc{n}.jpg"), None) for n in numbers]
+    table["truth"] = pd.Series(originals, dtype=object)
+    return table[["file", "path", "kind", "author", "licence", "truth"]]
+
+
+def _check_readable(path):
+    if Path(path).is_dir():
+        raise ColorlibError(f"{path}: a folder, not a photo; give a file in it")
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        raise ColorlibError(f"{path}: no such file; check the name and the folder") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ColorlibError(f"{path}: cannot be opened ({reason}); check the file") from error
+
+
+def _open(path):
+    """Reads the header. A source, unlike a file name, is not cached and has no options in it."""
+    source = pyvips.Source.new_from_file(os.fspath(path))
+    try:
+        image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
+    except pyvips.Error as error:
+        if "known format" not in error.detail:
+            raise
+        image = None
+    if image is None or not image.get("vips-loader").startswith(_LOADERS):
+        raise ColorlibError(
+            f"{path}: not a photo that can be read; give JPEG, PNG, TIFF, WebP, AVIF or GIF "
+            "(convert others, HEIC too, first)"
+        )
+    return image
+
+
+def _decode(image, name):
+    """libvips image -> contiguous array (H, W, 3) in sRGB, as it lies in the file."""
+    bands = _COLOR_BANDS.get(image.interpretation)
+    if image.format not in _MAX or bands is None or image.bands < bands:
+        raise ColorlibError(
+            f"{name}: {image.bands} channels of {image.format} {image.interpretation} pixels "
+            "cannot be used; save it as 8- or 16-bit RGB or grey"
+        )
+    image = _to_srgb(_without_alpha(image, bands))
+    array = image.numpy().reshape(image.height, image.width, image.bands)
+    return np.repeat(array, 3, axis=2) if image.bands == 1 else array
+
+
+def _without_alpha(image, bands):
+    if image.bands == bands:
+        return image
+    # White paper is full light, and no ink.
+    white = 0 if image.interpretation == "cmyk" else _MAX[image.format]
+    image = image.extract_band(0, n=bands + 1)
+    return image.flatten(background=[white] * bands, max_alpha=_MAX[image.format])
+
+
+def _to_srgb(image):
+    profile = None
+    if image.get_typeof("icc-profile-data"):
+        profile = bytes(image.get("icc-profile-data"))
+    cmyk = image.interpretation == "cmyk"
+    if not cmyk and profile in (None, _srgb_profile()):
+        return image  # as it is: a 16-bit file that we wrote comes back exactly
+    return image.icc_transform(
+        "srgb",
+        embedded=True,
+        input_profile="cmyk" if cmyk else "sgrey" if image.bands == 1 else "srgb",
+        intent="relative",
+        black_point_compensation=True,
+        depth=16 if image.format == "ushort" else 8,
+    )
+
+
+def _srgb_profile():
+    return bytes(pyvips.Image.profile_load("srgb"))
+
+
+def _upright(array, image):
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    if orientation >= 5:  # 5 to 8 are 1 to 4... of the transposed picture
+        array = array.transpose(1, 0, 2)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}
+    return np.ascontiguousarray(np.flip(array, flips.get(orientation, ())))
+
+
+def _from_array(array):
+    array = np.ascontiguousarray(array)
+    height, width = array.shape[:2]
+    bands = array.shape[2] if array.ndim == 3 else 1
+    form = "ushort" if array.dtype == np.uint16 else "uchar"
+    image = pyvips.Image.new_from_memory(array.data, width, height, bands, form)
+    grey, color = ("grey16", "rgb16") if form == "ushort" else ("b-w", "srgb")
+    return image.copy(interpretation=grey if bands < 3 else color)
+
+
+def _to_integers(array):
+    if array.dtype in (np.uint8, np.uint16):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ColorlibError(
+            f"array of {array.dtype}: not pixel values; convert it to uint8, uint16 or float 0..1"
+        )
+    low, high = array.min(), array.max()
+    # Filters overshoot by rounding errors; more than that means another scale.
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ColorlibError(
+            f"array of {array.dtype} from {low:g} to {high:g}: floats must be in 0..1; scale it"
+        )
+    return np.rint(np.clip(array, 0, 1).astype(np.float32) * 255).astype(np.uint8)
+
+
+def _from_pil(picture):
+    from PIL import ImageOps
+
+    name = getattr(picture, "filename", "") or "PIL image"
+    try:
+        profile = picture.info.get("icc_profile")
+        picture = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ColorlibError(f"{name}: broken or cut short ({error}); get a fresh copy") from error
+    mode = picture.mode
+    if mode.startswith("I"):  # I;16 and its byte orders, or 32 bits that hold 16
+        array = np.asarray(picture)
+        if array.min() < 0 or array.max() > 65535:
+            raise ColorlibError(f"{name}: values beyond 16 bits; convert it to 8 or 16 bits")
+        return as_rgb(array.astype(np.uint16))
+    if mode == "F":
+        return as_rgb(np.asarray(picture))
+    if mode == "LAB":
+        raise ColorlibError(f"{name}: a Lab picture; convert it to RGB first")
+    if picture.has_transparency_data:
+        picture = picture.convert("LA" if mode in ("L", "LA", "La") else "RGBA")
+    elif mode not in ("L", "RGB", "CMYK"):
+        picture = picture.convert("L" if mode == "1" else "RGB")
+    image = _from_array(np.asarray(picture))
+    if mode == "CMYK":
+        image = image.copy(interpretation="cmyk")
+    if profile:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    return _decode(image, name)
+
+
+def _photos_of(path):
+    if path.is_dir():
+        return sorted(_walk(path))
+    if not path.exists():
+        raise ColorlibError(f"{path}: no such file or folder; check the name")
+    return [path] if path.suffix.lower() in READ_SUFFIXES else []
+
+
+def _walk(folder):
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and name.lower().endswith(READ_SUFFIXES):
+                yield Path(place, name)
+
+
+def _reason(error):
+    """libvips' first line about it, in brackets (it adds one for each layer it passed)."""
+    lines = [line.strip() for line in error.detail.splitlines() if line.strip()]
+    return f" ({lines[0][:120]})" if lines else ""

@@ -19,7 +19,9 @@ from contextlib import suppress
 from html import escape
 from pathlib import Path
 
-from colorlib import ColorlibError, __version__, figures
+from colorlib import ASSETS, ColorlibError, __version__, figures
+
+PAGES = ASSETS / "pages"  # templates of the index and of the exported notebooks
 
 # What each profile sets, by notebook. A notebook's own defaults are the quick profile, so that
 # running it by hand gives what `quick` gives.
@@ -70,6 +72,8 @@ def reproduce(
     """
     plan = _plan(profile, only, dict(parameters or {}), photos, evaluate, notebooks)
     output = Path(output or figures.ROOT / "outputs" / profile).resolve()
+    if any(notebook.parent == output for notebook, _, _ in plan):
+        raise ColorlibError(f"{output}: holds the source notebooks; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     records = _read_records(output)
     done = {}
@@ -220,50 +224,25 @@ def _select(folder, only) -> list[Path]:
 def _run(notebook, output, profile, given, effective) -> dict:
     """Executes one notebook and exports its page; what happened, as a JSON-ready record."""
     import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
 
     target = output / notebook.name
     for path in (target, target.with_suffix(".html")):
         path.unlink(missing_ok=True)
     figures.remove_figures(output / "figures", notebook)
-    environment = {
-        "COLORLIB_OUTPUT": str(output),
-        "COLORLIB_NOTEBOOK": str(notebook),
-        "COLORLIB_PARAMETERS": json.dumps(effective, default=str),
-        # The notebook imports the colorlib that runs it.
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(figures.ROOT), os.environ.get("PYTHONPATH")])
-        ),
-    }
-    kernel = _kernel_class(environment)
-    result, error, started = "ok", None, time.monotonic()
-    try:
-        papermill.execute_notebook(
-            # papermill formats paths with the parameters; braces in them are meant as they are.
-            input_path=str(notebook).replace("{", "{{").replace("}", "}}"),
-            output_path=str(target).replace("{", "{{").replace("}", "}}"),
-            parameters=given,
-            kernel_name="python3",
-            language="python",
-            cwd=notebook.parent,
-            progress_bar=sys.stderr.isatty(),
-            kernel_manager_class=kernel,
-            extra_arguments=["--log-level=CRITICAL"],  # of the kernel's own business
-        )
-    except KeyboardInterrupt:
-        result = "interrupted"
-    except PapermillExecutionError as failure:
-        result = "failed"
-        error = {"cell": failure.exec_count, "name": failure.ename, "message": failure.evalue}
-    except DeadKernelError:
-        result = "failed"
-        message = "the kernel died; was there enough memory?"
-        error = {"cell": None, "name": "DeadKernelError", "message": message}
-    except Exception as failure:  # a kernel that does not start, a disk that is full
-        result = "failed"
-        error = {"cell": None, "name": type(failure).__name__, "message": str(failure)}
+    parameters = json.dumps(effective, default=str)
+    kernel = _kernel_class(
+        {
+            "COLORLIB_OUTPUT": str(output),
+            "COLORLIB_NOTEBOOK": str(notebook),
+            "COLORLIB_PARAMETERS": parameters,
+            # The notebook imports the colorlib that runs it.
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(figures.ROOT), os.environ.get("PYTHONPATH")])
+            ),
+        }
+    )
+    started = time.monotonic()
+    result, error = _execute(notebook, target, given, kernel)
     seconds = time.monotonic() - started
 
     title = notebook.stem
@@ -273,7 +252,7 @@ def _run(notebook, output, profile, given, effective) -> dict:
             error["cell"] = _mark_last_cell(executed, error)
             nbformat.write(executed, target)
         title = _title(executed) or title
-        page = _export(executed, title, profile)
+        page = _export(executed, notebook.parent, title, profile)
         target.with_suffix(".html").write_text(page, encoding="utf-8")
     return {
         "notebook": notebook.name,
@@ -282,9 +261,42 @@ def _run(notebook, output, profile, given, effective) -> dict:
         "result": result,
         "seconds": round(seconds, 1),
         "memory": kernel.peak,
-        "parameters": json.loads(environment["COLORLIB_PARAMETERS"]),
+        "parameters": json.loads(parameters),
         "error": error,
     }
+
+
+def _execute(notebook, target, parameters, kernel):
+    """Executes a notebook into `target`: ok, failed or interrupted, and the error or None."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    def failed(name, message, cell=None):
+        return "failed", {"cell": cell, "name": name, "message": message}
+
+    try:
+        papermill.execute_notebook(
+            # papermill formats paths with the parameters; braces in them are meant as they are.
+            input_path=str(notebook).replace("{", "{{").replace("}", "}}"),
+            output_path=str(target).replace("{", "{{").replace("}", "}}"),
+            parameters=parameters,
+            kernel_name="python3",
+            language="python",
+            cwd=notebook.parent,
+            progress_bar=sys.stderr.isatty(),
+            kernel_manager_class=kernel,
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel's own business
+        )
+    except KeyboardInterrupt:
+        return "interrupted", None
+    except PapermillExecutionError as error:
+        return failed(error.ename, error.evalue, error.exec_count)
+    except DeadKernelError:
+        return failed("DeadKernelError", "the kernel died; was there enough memory?")
+    except Exception as error:  # a kernel that does not start, a disk that is full
+        return failed(type(error).__name__, str(error))
+    return "ok", None
 
 
 def _kernel_class(environment):
@@ -359,43 +371,14 @@ def _title(notebook) -> str:
     return ""
 
 
-# The exported page: JupyterLab's look without the scripts that nbconvert loads from the network.
-PAGE = """
-{%- extends 'lab/index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block jupyter_widgets -%}{%- endblock -%}
-{%- block html_head_css -%}
-<style>
-main { max-width: 60rem; margin: 0 auto; }
-nav.profile { padding: .5rem 1rem; font: 14px/1.5 system-ui, sans-serif; }
-nav.profile a { color: #0058a3; }
-.jp-RenderedHTMLCommon img.math { display: inline; margin: 0; max-width: none; }
-.jp-RenderedHTMLCommon div.math { overflow-x: auto; text-align: center; margin: 1em 0; }
-.jp-OutputArea-output, .jp-InputArea-editor .highlight pre { overflow-x: auto; }
-@media (max-width: 50rem) {
-  body.jp-Notebook { padding: 0; }
-  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-}
-</style>
-{%- endblock -%}
-{%- block body_header -%}
-{{ super() }}
-<nav class="profile"><a href="index.html">&larr; profile {{ resources.profile }}</a></nav>
-{%- endblock -%}
-{%- block data_png scoped -%}
-{%- set alt = output | get_metadata('alt', 'image/png') -%}
-{{ super() | replace('<img', '<img alt="' ~ (alt | escape_html) ~ '"', 1) if alt else super() }}
-{%- endblock -%}
-"""
+def _export(notebook, folder, title, profile) -> str:
+    """An executed notebook as one HTML page that needs neither network nor kernel.
 
-
-def _export(notebook, title, profile) -> str:
-    """An executed notebook as one HTML page that needs neither network nor kernel."""
+    Pictures that its prose names are looked up in `folder`.
+    """
     from copy import deepcopy
 
-    from jinja2 import DictLoader, pass_context
+    from jinja2 import FileSystemLoader, pass_context
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -411,6 +394,13 @@ def _export(notebook, title, profile) -> str:
 
         def latex_environment(self, name, body):
             return self.block_math(body)
+
+        # Embedding parses and closes each fragment on its own: only where there is a picture.
+        def inline_html(self, html):
+            return super().inline_html(html) if "<img" in html else html
+
+        def block_html(self, html):
+            return super().block_html(html) if "<img" in html else html
 
         def link(self, text, url, title=None):
             # The pages lie side by side, as the notebooks do.
@@ -430,10 +420,8 @@ def _export(notebook, title, profile) -> str:
     for cell in notebook.cells:
         for shown in cell.get("outputs", []):
             _replace_widget(shown.get("data", {}))
-    exporter = Exporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})])
-    exporter.template_file = "page.html.j2"
-    folder = str(figures.ROOT / "notebooks")
-    resources = {"profile": profile, "metadata": {"name": title, "path": folder}}
+    exporter = Exporter(extra_loaders=[FileSystemLoader(PAGES)], template_file="notebook.html.j2")
+    resources = {"profile": profile, "metadata": {"name": title, "path": str(folder)}}
     page, _ = exporter.from_notebook_node(notebook, resources)
     return page
 
@@ -467,69 +455,6 @@ def _math(tex, size=12) -> str:
     )
 
 
-INDEX = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ profile }}: notebooks and figures</title>
-<style>
-:root { --ink: #222; --soft: #667; --line: #dde; --card: #fff; --page: #f5f6f8; --link: #0058a3;
-  color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6ea; --soft: #a2a2ad; --line: #3a3b42;
-  --card: #24252a; --page: #18191c; --link: #7cc0ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 1.5rem 1rem 3rem; background: var(--page);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; line-height: 1.2; }
-h2 { margin: 0; font-size: 1.2rem; line-height: 1.3; }
-a { color: var(--link); }
-p { margin: .3rem 0; }
-.soft { color: var(--soft); font-size: .9rem; }
-.card { margin-top: 1rem; padding: 1.1rem 1.2rem; background: var(--card);
-  border: 1px solid var(--line); border-radius: .6rem; overflow-wrap: anywhere; }
-.result { padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem; font-weight: 600;
-  color: #fff; background: #a33a00; }
-.ok { background: #00684a; }
-pre { padding: .6rem .8rem; border-left: 3px solid #d55e00; white-space: pre-wrap; }
-.figures { display: grid; gap: 1rem; margin-top: .9rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
-figure { margin: 0; }
-figure img { display: block; width: 100%; height: 11rem; object-fit: contain; background: #fff;
-  border: 1px solid var(--line); border-radius: .3rem; }
-img.tall { object-fit: cover; object-position: top; }
-figcaption { margin-top: .3rem; color: var(--soft); font-size: .85rem; line-height: 1.35; }
-table { border-collapse: collapse; font-size: .85rem; }
-td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
-</style>
-</head>
-<body>
-<h1>Notebooks and figures</h1>
-<p class="soft">Profile {{ profile }} &middot; {{ records | length }}
-notebook{{ "" if records | length == 1 else "s" }} &middot; {{ environment }}</p>
-{% for stem, record in records.items() %}
-<section class="card">
-<h2><a href="{{ stem }}.html">{{ record.title }}</a></h2>
-<p class="soft"><span class="result {{ record.result }}">{{ record.result }}</span>
-&nbsp;{{ record.seconds }} s &middot; {{ memory(record.memory) }} &middot;
-<a href="{{ record.notebook }}" download>{{ record.notebook }}</a></p>
-{% if record.error %}<pre>{{ message(record.error) }}</pre>{% endif %}
-{% if record.parameters %}<details class="soft"><summary>Parameters</summary><table>
-{% for name, value in record.parameters.items() %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
-{% endfor %}</table></details>{% endif %}
-{% if record.figures %}<div class="figures">
-{% for figure in record.figures %}<figure><a href="figures/{{ figure.file }}"><img loading="lazy"
-{% if figure.size[1] > figure.size[0] %}class="tall" {% endif -%}
-src="figures/{{ figure.file }}" alt="{{ figure.alt or figure.file }}"></a>
-<figcaption>{{ figure.alt or figure.file }}</figcaption></figure>
-{% endfor %}</div>{% endif %}
-</section>
-{% endfor %}
-</body>
-</html>
-"""
-
-
 def _write_index(output, profile, records) -> None:
     """The page over all notebooks of the profile, also those that earlier runs have executed."""
     from jinja2 import Environment
@@ -543,7 +468,7 @@ def _write_index(output, profile, records) -> None:
         for stem, record in sorted(records.items())
     }
     system = f"colorlib {__version__}, Python {platform.python_version()}, {platform.system()}"
-    page = Environment(autoescape=True).from_string(INDEX)
+    page = Environment(autoescape=True).from_string((PAGES / "index.html.j2").read_text("utf-8"))
     html = page.render(
         profile=profile, records=shown, environment=system, memory=_memory, message=_message
     )

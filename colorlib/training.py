@@ -26,6 +26,7 @@ from colorlib.model import NETWORKS, get_network
 
 STATE = "state.npz"
 HISTORY = "history.csv"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class TrainingConfig:
         self._must("steps_per_epoch", steps is None or steps >= 1, "at least 1, or None")
         self._must("size", self.size <= self.short_side, f"at most short_side={self.short_side}")
         self._must("learning_rate", self.learning_rate > 0, "positive")
+        self._must("weight_decay", self.weight_decay >= 0, "at least 0")
         self._must("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
         self._must("dropout", 0 <= self.dropout < 1, "in 0..1")
         self._must("ema", 0 <= self.ema < 1, "in 0..1")
@@ -237,7 +239,7 @@ class _Progress(keras.callbacks.Callback):
             self.save()
         self._resumed_metrics = None
         self._saved = self._clock = time.monotonic()
-        self._clock_step = self.step
+        self._first_step, self._first_seconds = self.step, self.trained_seconds
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -254,9 +256,9 @@ class _Progress(keras.callbacks.Callback):
         self._clock = now
 
     def on_test_begin(self, logs=None):
-        steps, before = self.step - self._clock_step, self.trained_seconds
         self._count_time()
-        self.rate = steps * self.crops_per_step / max(self.trained_seconds - before, 1e-9)
+        crops = (self.step - self._first_step) * self.crops_per_step
+        self.rate = crops / max(self.trained_seconds - self._first_seconds, 1e-9)
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.stop_training = False
@@ -355,6 +357,9 @@ def prepare(config, cache=None):
         a dict of `mean` and `deviation`.
     """
     cache = cache or data.PhotoCache()
+    embedder = None
+    if NETWORKS[config.network].uses_embedding:  # First: it may be missing, and photos take hours.
+        embedder = shared_embedder(config.backbone, config.backbone_weights)
 
     def load(source):
         photo_set = data.load_photos(
@@ -379,9 +384,8 @@ def prepare(config, cache=None):
         _say(f"{len(shared):,} photos are in both sets: left out of the training set")
         if not len(training):
             raise ColorlibError("Every training photo is a validation photo: give other photos")
-    if not NETWORKS[config.network].uses_embedding:
+    if embedder is None:
         return training, validation, None
-    embedder = shared_embedder(config.backbone, config.backbone_weights)
     raw = [
         data.embed_photos(photo_set, embedder, progress=_reporter("embedded"))
         for photo_set in (training, validation)
@@ -412,25 +416,42 @@ def _write_manifest(path, sets):
         rows = sorted(zip(photo_set.hashes, names, strict=True))
         writer.writerows([digest, split, name] for digest, name in rows)
     # mtime=0: the same photos give the same bytes.
-    Path(path).write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    cards.write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
 
 
-def _check_run(run, config):
+def _check_config(run, config):
     """Refuses to mix two configs in one run folder."""
-    path = run / "config.json"
-    current = json.loads(json.dumps(asdict(config)))
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        free = {"checkpoint_seconds"}
-        other = [k for k in current if k not in free and before.get(k) != current[k]]
-        if other:
-            changes = ", ".join(f"{k}: {before.get(k)!r} -> {current[k]!r}" for k in other)
-            raise ColorlibError(
-                f"{run}: holds a run with another config ({changes[:300]}); give another folder, "
-                "or delete it"
-            )
-    run.mkdir(parents=True, exist_ok=True)
-    cards.write_atomically(path, json.dumps(current, indent=2) + "\n")
+    path = run / CONFIG
+    if not path.exists():
+        return
+    before, current = json.loads(path.read_text(encoding="utf-8")), _plain(config)
+    other = [k for k in current if k != "checkpoint_seconds" and before.get(k) != current[k]]
+    if other:
+        changes = ", ".join(f"{k}: {before.get(k)!r} -> {current[k]!r}" for k in other)
+        raise ColorlibError(
+            f"{run}: holds a run with another config ({changes[:300]}); give another folder, "
+            "or delete it"
+        )
+
+
+def _check_photos(run, sets):
+    """Refuses to go on with other photos than those that a run began with."""
+    path = run / cards.MANIFEST
+    if not path.exists():
+        return
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        before = {(row["sha256"], row["split"]) for row in csv.DictReader(file)}
+    current = {(digest, split) for split, photos in sets.items() for digest in photos.hashes}
+    if before != current:
+        raise ColorlibError(
+            f"{run}: began with other photos ({len(current - before)} are new or changed, "
+            f"{len(before - current)} gone); give another folder, or bring them back"
+        )
+
+
+def _plain(config):
+    """The config as JSON gives it back: lists for tuples."""
+    return json.loads(json.dumps(asdict(config)))
 
 
 def train(config, run, *, cache=None, verbose=None):
@@ -459,10 +480,17 @@ def train(config, run, *, cache=None, verbose=None):
         Colorizer.from_preset(run).colorize("old.jpg")
     """
     run = Path(run)
-    _check_run(run, config)
+    _check_config(run, config)
+    if (run / cards.CARD).exists():  # Written last.
+        _say(f"{run}: this run is finished")
+        return run
     training, validation, embedding = prepare(config, cache)
-    _write_manifest(run / cards.MANIFEST, {"training": training, "validation": validation})
+    sets = {"training": training, "validation": validation}
+    _check_photos(run, sets)
     environment = machine()
+    run.mkdir(parents=True, exist_ok=True)
+    cards.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+    _write_manifest(run / cards.MANIFEST, sets)
     cards.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     keras.utils.set_random_seed(config.seed)

@@ -147,6 +147,8 @@ def test_pages_show_mathematics_and_alternative_text(run):
     assert "$" not in page.select_one(".jp-MarkdownCell").get_text()
     assert "needs a kernel" in page.get_text()
     assert page.find("a", string="a figure")["href"] == "draws.html#grid"
+    assert page.select_one("sub").get_text() == "2"
+    assert page.select_one("details em").get_text() == "text"
     shown = [image["alt"] for image in run.page("draws").select("img")]
     assert shown == ['Photos in gray & "color", side by side.', "A rising curve."]
 
@@ -269,6 +271,12 @@ def test_folders_are_checked_before_anything_runs(tmp_path):
     refused("nowhere: no such folder of photos", evaluate=tmp_path / "nowhere")
     refused("nowhere: no such folder of photos", parameters={"PHOTOS": str(tmp_path / "nowhere")})
     refused("full: .* needs photos; add --photos DIR", profile="full")
+
+
+def test_source_notebooks_are_never_written_over():
+    with pytest.raises(ColorlibError, match="holds the source notebooks"):
+        reproduce(notebooks=NOTEBOOKS, only=["ok"], output=NOTEBOOKS)
+    assert (NOTEBOOKS / "ok.ipynb").is_file()
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,8 @@ def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.goto(f"{url_of(server, tmp_path / 'RUNTIME_DIR')}lab/tree/slider.ipynb?token=secret")
         page.locator(".jp-Notebook .jp-CodeCell").first.click(timeout=60_000)
+        # Before the kernel is there, JupyterLab takes a cell's run for a question: which kernel?
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
         for _ in range(2):
             page.keyboard.press("Shift+Enter")
         page.locator("iframe.colorlib").wait_for(timeout=60_000)

@@ -1,0 +1,246 @@
+"""Lab agrees with scikit-image, under any precision, and colors fit into sRGB without harm."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from skimage import color
+
+from colorlib import lab
+from colorlib.colorizer import recombine
+
+pytestmark = pytest.mark.backend
+
+
+@pytest.fixture
+def mixed_bfloat16():
+    """The global policy under which half-precision Lab would be off by four units."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="module")
+def million():
+    """A million random colors, and scikit-image's Lab of them in double precision."""
+    rgb = np.random.default_rng(1).random((1000, 1000, 3))
+    return rgb, color.rgb2lab(rgb)
+
+
+class ToLab(keras.layers.Layer):
+    def call(self, rgb):
+        return lab.rgb_to_lab(rgb)
+
+
+class ToRGB(keras.layers.Layer):
+    def call(self, x):
+        return lab.lab_to_rgb(x)
+
+
+def compiled(function, x, **options):
+    """What `function` gives inside a compiled Keras model."""
+    inputs = keras.Input((None, 3), dtype="float32")
+    model = keras.Model(inputs, function(dtype="float32")(inputs))
+    return model.predict_on_batch(np.asarray(x, "float32"))
+
+
+def both_ways(to_lab, to_rgb, rgb, expected):
+    """Asserts the agreement that the module promises: 1e-3 of Lab, 1e-4 of full scale."""
+    result = ops.convert_to_numpy(to_lab(rgb))
+    assert result.dtype == np.float32
+    assert np.abs(result - expected).max() < 1e-3
+    # scikit-image and the colors that the Lab came from: two independent answers.
+    result = ops.convert_to_numpy(to_rgb(expected))
+    assert result.dtype == np.float32
+    assert np.abs(result - color.lab2rgb(expected)).max() < 1e-4
+    assert np.abs(result - rgb).max() < 1e-4
+
+
+def test_agrees_with_scikit_image_on_a_million_colors(million):
+    both_ways(lab.rgb_to_lab, lab.lab_to_rgb, *million)
+
+
+def test_agrees_inside_a_compiled_model(million):
+    both_ways(lambda x: compiled(ToLab, x), lambda x: compiled(ToRGB, x), *million)
+
+
+def test_agrees_under_mixed_bfloat16(mixed_bfloat16, million):
+    assert keras.config.dtype_policy().compute_dtype == "bfloat16"
+    both_ways(lab.rgb_to_lab, lab.lab_to_rgb, *million)
+    both_ways(lambda x: compiled(ToLab, x), lambda x: compiled(ToRGB, x), *million)
+
+
+def test_agrees_in_a_training_step_under_mixed_bfloat16(mixed_bfloat16):
+    class Step(keras.Model):
+        """Its loss is the mean L of the batch: what the step computes is seen from outside."""
+
+        def __init__(self):
+            super().__init__(dtype="float32")
+            self.gain = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, rgb):
+            return lab.rgb_to_lab(rgb)[..., 0] * self.gain
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.mean(y_pred)
+
+    rgb = np.random.default_rng(2).random((4, 16, 16, 3)).astype("float32")
+    model = Step()
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    loss = model.train_on_batch(rgb)
+    assert loss == pytest.approx(color.rgb2lab(rgb)[..., 0].mean(), abs=1e-3)
+
+
+def test_constants_of_the_standard():
+    corners = {
+        (1, 1, 1): (100, 0, 0),
+        (0, 0, 0): (0, 0, 0),
+        # CIE Lab of the sRGB primaries, D65, as Lindbloom's calculator gives them.
+        (1, 0, 0): (53.24, 80.09, 67.20),
+        (0, 1, 0): (87.73, -86.18, 83.18),
+        (0, 0, 1): (32.30, 79.19, -107.86),
+    }
+    result = ops.convert_to_numpy(lab.rgb_to_lab(np.array(list(corners), "float32")))
+    np.testing.assert_allclose(result, list(corners.values()), atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_takes_any_float_type(dtype):
+    rgb = np.array([[0.25, 0.5, 0.75]], dtype)
+    result = ops.convert_to_numpy(lab.rgb_to_lab(rgb))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, color.rgb2lab(rgb.astype("float64")), atol=1e-3)
+
+
+def test_refuses_what_has_no_three_channels():
+    with pytest.raises(ValueError, match=r"3 channels.*\(4, 2\)"):
+        lab.rgb_to_lab(np.zeros((4, 2)))
+
+
+def extremes():
+    """Every combination of L and ab at, beyond and just inside their ends."""
+    lightness = [-5, -1e-6, 0, 1e-30, 1e-6, 0.01, 8, 50, 99.99, 100, 100.0001, 105]
+    ab = [-128, -127, -100, -1, -1e-30, 0, 1e-6, 1, 60, 127, 128]
+    return np.stack(np.meshgrid(lightness, ab, ab), axis=-1).reshape(-1, 3)
+
+
+def test_never_nan():
+    tiny = [-0.1, -1e-30, 0.0, 1e-38, 1e-10, 0.0031308, 0.04045, 0.5, 1.0, 1.0001, 1.5]
+    rgb = np.stack(np.meshgrid(tiny, tiny, tiny), axis=-1)
+    for result in (
+        lab.rgb_to_lab(rgb),
+        lab.rgb_to_lab(rgb * 0),
+        lab.lab_to_rgb(extremes()),
+        lab.fit_gamut(extremes()),
+        lab.lab_to_rgb(lab.fit_gamut(extremes())),
+    ):
+        assert np.isfinite(ops.convert_to_numpy(result)).all()
+
+
+def test_gradients_are_finite_at_the_ends():
+    class Colors(keras.Model):
+        """Holds colors as weights and drives them to grey: a step shows their gradients."""
+
+        def __init__(self, values, function):
+            super().__init__()
+            self.colors = self.add_weight(shape=values.shape)
+            self.colors.assign(values)
+            self.function = function
+
+        def call(self, x):
+            return self.function(self.colors)
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.sum(y_pred)
+
+    ends = np.array([[0, 0, 0], [1, 1, 1], [0, 1, 0.04045], [1e-30, 0.0031308, 1]], "float32")
+    for function, values in ((lab.rgb_to_lab, ends), (lab.lab_to_rgb, extremes())):
+        model = Colors(values, function)
+        model.compile(optimizer=keras.optimizers.SGD(1e-6))
+        model.train_on_batch(np.zeros((1, 1)))
+        assert np.isfinite(ops.convert_to_numpy(model.colors)).all()
+
+
+def test_the_networks_scaling_and_its_inverse():
+    lightness = np.array([0.0, 50.0, 100.0], "float32")
+    np.testing.assert_allclose(lab.scale_l(lightness), [-1, 0, 1])
+    np.testing.assert_allclose(lab.unscale_l(lab.scale_l(lightness)), lightness)
+    ab = np.array([-127.0, -63.5, 0.0, 127.0], "float32")
+    np.testing.assert_allclose(ops.convert_to_numpy(lab.scale_ab(ab)), [-1, -0.5, 0, 1])
+    np.testing.assert_allclose(ops.convert_to_numpy(lab.unscale_ab(lab.scale_ab(ab))), ab)
+
+
+def test_ab_is_clipped_to_what_eight_bits_hold():
+    far = np.array([-500.0, -128.0, 128.0, 500.0], "float32")
+    expected = [-128, -128, 127, 127]
+    np.testing.assert_allclose(ops.convert_to_numpy(lab.scale_ab(far)) * 127, expected)
+    np.testing.assert_allclose(ops.convert_to_numpy(lab.unscale_ab(far / 100)), expected)
+    fitted = ops.convert_to_numpy(lab.fit_gamut(np.array([[50.0, 500, -500], [50, 127, -128]])))
+    np.testing.assert_allclose(fitted[0], fitted[1])
+
+
+# Fitting into the gamut
+
+
+def linear_rgb(colors):
+    """Linear sRGB of Lab, unclipped, in double precision: CIE 15 and scikit-image's matrix."""
+    f_y = (colors[..., 0] + 16) / 116
+    f = np.stack([f_y + colors[..., 1] / 500, f_y, f_y - colors[..., 2] / 200], axis=-1)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+    return xyz * [0.95047, 1.0, 1.08883] @ color.colorconv.rgb_from_xyz.T
+
+
+def fits(colors, tolerance=1e-4):
+    rgb = linear_rgb(colors)
+    return (rgb.min(-1) >= -tolerance) & (rgb.max(-1) <= 1 + tolerance)
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    """Colors as a network may ask for them, most of them beyond sRGB."""
+    rng = np.random.default_rng(3)
+    lightness = rng.uniform(0, 100, 2000)
+    return np.column_stack([lightness, rng.uniform(-128, 127, (2000, 2))]).astype("float32")
+
+
+def test_fitted_colors_lie_in_srgb_at_the_same_lightness_and_hue(wanted):
+    fitted = ops.convert_to_numpy(lab.fit_gamut(wanted))
+    assert fits(wanted).mean() < 0.5 and fits(fitted, 1.1e-4).all()
+    assert ops.convert_to_numpy(lab.in_gamut(fitted, 1.1e-4)).all()
+    np.testing.assert_array_equal(fitted[:, 0], wanted[:, 0])
+    chroma, before = (np.hypot(*x[:, 1:].T.astype("float64")) for x in (fitted, wanted))
+    assert (chroma <= before * (1 + 1e-6)).all()
+    # The same direction, where there is color left to have one.
+    cosine = (fitted[:, 1:] * wanted[:, 1:]).sum(-1) / np.maximum(chroma * before, 1e-9)
+    assert cosine[chroma > 0.01].min() > 1 - 1e-6
+
+
+def test_chroma_is_not_reduced_more_than_needed(wanted):
+    fitted = ops.convert_to_numpy(lab.fit_gamut(wanted))
+    kept = np.hypot(*fitted[:, 1:].T) / np.hypot(*wanted[:, 1:].T)
+    # The independent answer: the last of 8192 steps from grey on that lies in sRGB.
+    steps = np.linspace(0, 1, 8193)
+    possible = np.empty(len(wanted))
+    for index, (lightness, *ab) in enumerate(wanted.astype("float64")):
+        ray = np.column_stack([np.full(len(steps), lightness), np.outer(steps, ab)])
+        possible[index] = steps[fits(ray)].max()
+    # The bisection stops at 1/4096 of the chroma.
+    np.testing.assert_allclose(kept, possible, atol=1.5 / 4096)
+
+
+def test_colors_in_srgb_are_left_alone(million):
+    inside = million[1][::10].astype("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(lab.fit_gamut(inside)), inside)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_photo_keeps_its_lightness_whatever_color_it_gets(dtype):
+    rng = np.random.default_rng(4)
+    lightness = rng.uniform(0, 100, (300, 300)).astype("float32")
+    ab = rng.choice([-128.0, -100, -50, 0, 50, 100, 127], (300, 300, 2))
+    rgb = recombine(lightness, ab, dtype)
+    assert rgb.dtype == dtype
+    error = np.abs(color.rgb2lab(rgb / np.iinfo(dtype).max)[..., 0] - lightness)
+    assert np.percentile(error, 99.9) <= 0.5
+    print("dL", np.percentile(error, 99.9), error.max())
