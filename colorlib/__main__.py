@@ -77,6 +77,19 @@ def _parser():
     return parser
 
 
+def _import_keras():
+    """Imports Keras without TensorFlow's notes, which go past Python's stderr and its settings."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
 def _reproduce(args):
     from colorlib import figures, reproduce
 
@@ -94,8 +107,7 @@ def _reproduce(args):
 
 
 def _colorize(args):
-    from colorlib import photos
-    from colorlib.colorizer import Colorizer
+    from colorlib import cards, photos
 
     # Folders keep their shape below the output, so that equal names don't overwrite each other.
     jobs = []
@@ -104,6 +116,10 @@ def _colorize(args):
             jobs += [(path, path.relative_to(source)) for path in photos.find(source)]
         else:
             jobs.append((source, Path(source.name)))
+    cards.preset_folder(args.preset)  # A misspelt name is told before the long import.
+    _import_keras()
+    from colorlib.colorizer import Colorizer
+
     colorizer = Colorizer.from_preset(args.preset, args.precision)
     args.output.mkdir(parents=True, exist_ok=True)
     inputs, taken, failed = {_identity(path) for path, _ in jobs}, set(), 0
@@ -136,6 +152,7 @@ def _identity(path):
 
 
 def _train(args):
+    _import_keras()
     from colorlib.training import TrainingConfig, train
 
     options = {name: getattr(args, name) for name in _TRAINING}
@@ -148,6 +165,7 @@ def _train(args):
 
 
 def _package(args):
+    _import_keras()
     from colorlib.colorizer import package
 
     package(args.run, args.output, args.evaluate, args.working_size)
@@ -160,8 +178,6 @@ _COMMANDS = {"reproduce": _reproduce, "colorize": _colorize, "train": _train, "p
 def main(argv=None):
     """Runs a command; returns its exit code: 0, 1 for a failure, 2 for bad arguments."""
     args = _parser().parse_args(argv)
-    # TensorFlow's start-up notes are not about the user's photos.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return _COMMANDS[args.command](args)
     except ColorlibError as error:

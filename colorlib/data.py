@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import grain
@@ -433,3 +434,25 @@ def color_statistics(photo_set, sample=30_000, seed=1):
         "ab_counts": np.asarray(counts).tolist(),
         "photos": len(chosen),
     }
+
+
+def floor_losses(photo_set, mean_ab, *, size, batch):
+    """The losses of the floors on the crops of `center_batches`, to hold a validation loss against.
+
+    Args:
+        photo_set: PhotoSet.
+        mean_ab: two numbers. The mean a and b of the training photos, in Lab units.
+        size, batch: int. As for `center_batches`.
+
+    Returns:
+        dict of float: the mean squared error on ab / 127 of `grey` and of `mean ab`.
+    """
+    floors = {"grey": np.zeros(2), "mean ab": np.divide(mean_ab, lab.AB_SCALE)}
+    total, crops = dict.fromkeys(floors, 0.0), center_batches(photo_set, size=size, batch=batch)
+    for rows in islice(crops, -(-len(photo_set) // batch)):
+        ab = lab.rgb_to_lab(rows["rgb"] / np.float32(255))[..., 1:]
+        truth = ops.convert_to_numpy(lab.scale_ab(ab))
+        for name, constant in floors.items():
+            errors = np.mean((truth - constant) ** 2, axis=(1, 2, 3), dtype=np.float64)
+            total[name] += float(errors.sum())
+    return {name: value / len(photo_set) for name, value in total.items()}

@@ -257,6 +257,212 @@ def _fit(row, width) -> list:
     return [None if photo is None else fit(photo) for photo in photos]
 
 
+def layer_table(network, size: int = 224):
+    """The layers of a network, in order, with what each gives for one photo.
+
+    Args:
+        network: A `keras.Model` of `colorlib.model`.
+        size: Side of the photo in pixels. Defaults to 224, as in the paper's training.
+
+    Returns:
+        A `pandas.DataFrame`, a row for each layer: `layer` (its name), `operation`, `height`,
+        `width` and `channels` of its output (height and width are 1 for a vector), `parameters`.
+    """
+    import keras
+    import pandas
+
+    outputs = {layer.name: layer.output for layer in network.layers}
+    photo = {
+        name: keras.KerasTensor((1, *(n or size for n in tensor.shape[1:])))
+        for name, tensor in network.input.items()
+    }
+    # Traced, not computed: every layer says what shape it gives.
+    shapes = {name: one.shape for name, one in keras.Model(network.input, outputs)(photo).items()}
+    rows = []
+    for layer in network.layers:
+        _, *grid, channels = shapes[layer.name]
+        height, width = grid or (1, 1)
+        rows.append((layer.name, _operation(layer), height, width, channels, layer.count_params()))
+    columns = ["layer", "operation", "height", "width", "channels", "parameters"]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def _operation(layer) -> str:
+    """What a layer does, in words."""
+    kind = type(layer).__name__
+    if kind == "Conv2D":
+        stride = f", stride {layer.strides[0]}" if layer.strides[0] > 1 else ""
+        size = "×".join(map(str, layer.kernel_size))
+        return f"convolution {size}{stride}, {layer.activation.__name__}"
+    words = {
+        "InputLayer": "input",
+        "PadToMultiple": "pad to a multiple of 8",
+        "RepeatOverGrid": "repeat over the grid, stack",
+        "UpSampling2D": "upsample ×2",
+        "CropLike": "crop to the input's size",
+        "Activation": "as float32",
+    }
+    return words.get(kind, kind)
+
+
+def network_figure(network, size: int = 224, backbone: str = "backbone"):
+    """Draws the network of the paper from its layers: encoder, fusion, decoder.
+
+    Every bar is a feature map: as high as the map, as wide as it has channels.
+
+    Args:
+        network: The `keras.Model` of `colorlib.model.paper_network`.
+        size: Side of the photo in pixels. Defaults to 224.
+        backbone: Name of the classifier that makes the embedding.
+
+    Returns:
+        A `matplotlib.figure.Figure`, for `save_figure`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    table = layer_table(network, size).set_index("layer")
+    length = table.channels["embedding"]
+    table["part"] = table.index.str.split("_").str[0].str.replace("upsample", "decoder")
+    parts = {
+        "l": ("", "#555555"),
+        "encoder": ("Encoder", "#0072B2"),
+        "fusion": ("Fusion", "#D55E00"),
+        "decoder": ("Decoder", "#009E73"),
+    }
+    table = table[table.part.isin(parts)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 4.3), layout="none")
+        axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+        axes.set_axis_off()
+        high, gap, x, middle, spans, before = 2.3, 0.25, 0.0, 0.0, {}, None
+        text = {"ha": "center", "fontsize": 8.5}
+        for name, row in table.iterrows():
+            tall, wide = high * row.height / size, max(row.channels * 0.0007, 0.03)
+            color = parts[row.part][1]
+            box = {"linewidth": 0.8, "edgecolor": color}
+            axes.add_patch(
+                matplotlib.patches.Rectangle((x, -tall / 2), wide, tall, fc=color + "55", **box)
+            )
+            if name == "fusion_repeat":
+                wide_vector = wide * length / row.channels
+                middle = x + wide - wide_vector / 2
+                corner = (x + wide - wide_vector, -tall / 2)
+                axes.add_patch(
+                    matplotlib.patches.Rectangle(corner, wide_vector, tall, fc="#CC79A7", **box)
+                )
+            axes.text(x + wide / 2, tall / 2 + 0.06, f"{row.channels}", va="bottom", **text)
+            if row.height != before:
+                label = f"{row.height}²"
+                axes.text(x + wide / 2, -tall / 2 - 0.06, label, va="top", color="#777777", **text)
+            if before:
+                axes.annotate(
+                    "", (x, 0), (x - gap, 0), arrowprops={"arrowstyle": "->", "color": "#777777"}
+                )
+            before = row.height
+            start, _, count = spans.get(row.part, (x, x, 0))
+            spans[row.part] = (start, x + wide, count + row.parameters)
+            x += wide + gap
+
+        for part, (start, end, count) in spans.items():
+            title, color = parts[part]
+            if title:
+                axes.plot([start, end], [1.55, 1.55], color=color, linewidth=3)
+                label = f"{title}\n{count:,}"
+                axes.text((start + end) / 2, 1.62, label, va="bottom", ha="center", color=color)
+        axes.annotate(
+            "", (middle, -0.2), (middle, -0.85), arrowprops={"arrowstyle": "->", "color": "#CC79A7"}
+        )
+        vector = f"embedding of the whole photo: {length} numbers,\nthe same at every place"
+        axes.text(middle, -0.9, vector, va="top", **text)
+        axes.text(middle, -1.35, f"{backbone}, frozen", va="top", color="#777777", **text)
+        axes.text(0, -high / 2 - 0.3, "L", va="top", ha="center", fontweight="bold")
+        axes.text(x - gap, -high / 2 - 0.3, "ab", va="top", ha="center", fontweight="bold")
+        axes.set(xlim=(-0.2, x - gap + 0.2), ylim=(-1.75, 2.2))
+    return figure
+
+
+def color_figure(ab, photo_chroma):
+    """The colors of many pixels: where they lie in the ab plane, and how far from grey.
+
+    Args:
+        ab: Array (N, 2), a and b in units of Lab.
+        photo_chroma: The mean chroma of each photo.
+
+    Returns:
+        A `matplotlib.figure.Figure`, for `save_figure`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from colorlib.metrics import NEAR_GREY
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 3.9), layout="constrained")
+        plane, histogram = figure.subplots(1, 2, width_ratios=(1, 1.15))
+        *_, image = plane.hist2d(
+            *ab.T, bins=np.arange(-100, 101, 2), norm=matplotlib.colors.LogNorm()
+        )
+        figure.colorbar(image, ax=plane, label="pixels")
+        plane.plot(*ab.mean(axis=0), "o", color="#D55E00", markeredgecolor="white", label="mean")
+        plane.legend(loc="upper left")
+        plane.set(title="ab of the pixels", xlabel="a (green to red)", ylabel="b (blue to yellow)")
+        plane.set(aspect="equal", xlim=(-100, 100), ylim=(-100, 100))
+
+        chroma = np.hypot(*ab.T)
+        shares = np.full(len(chroma), 100 / len(chroma))
+        bins = np.arange(0, max(chroma.max(), *photo_chroma) + 2, 2)
+        histogram.hist(chroma, bins, weights=shares, color="#56B4E9")
+        histogram.axvline(np.median(chroma), label=f"median of the pixels, {np.median(chroma):.0f}")
+        histogram.axvline(
+            NEAR_GREY, color="#777777", linestyle="--", label="photos below: near-grey"
+        )
+        rug = np.zeros(len(photo_chroma))
+        histogram.plot(
+            photo_chroma, rug, "|", color="#D55E00", markersize=12, label="a photo's mean"
+        )
+        histogram.legend()
+        histogram.set(title="Chroma", xlabel="distance from grey", ylabel="% of the pixels")
+    return figure
+
+
+def history_figure(history, floors=None):
+    """The losses of a training run over its steps, with the floors.
+
+    Args:
+        history: The `history` of a run's card: dicts with `step`, `loss` and `val_loss`.
+        floors: MSE of the floors on the held-out crops, by name; `None` draws none.
+
+    Returns:
+        A `matplotlib.figure.Figure`, for `save_figure`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    steps, training, held_out = (
+        [row[name] for row in history] for name in ("step", "loss", "val_loss")
+    )
+    floors = floors or {}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 3.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(steps, training, "o-", markersize=4, label="training crops")
+        axes.plot(steps, held_out, "o-", markersize=4, label="held-out crops")
+        best = (steps[int(np.argmin(held_out))], min(held_out))
+        axes.plot(*best, "o", markersize=11, fillstyle="none", color="#222222")
+        below = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
+        axes.annotate("kept", best, **below)
+        for (name, value), style in zip(floors.items(), (":", "--"), strict=False):
+            line = {"color": "#777777", "linestyle": style, "linewidth": 1.4}
+            axes.axhline(value, label=f"floor: {name}", **line)
+        # The first steps, from random weights, would squeeze all that follows into a line.
+        shown = [*training, *held_out, *floors.values()]
+        top = min(max(shown), 2 * max([min(held_out), *floors.values()]))
+        axes.set(ylim=(0.75 * min(shown), 1.04 * top), xlabel="step", ylabel="MSE of ab / 127")
+        axes.legend(ncols=2)
+    return figure
+
+
 def save_figure(fig, name: str, *, data=(), preset=None, seed=None, alt: str = "") -> None:
     """Saves a figure as PNG with an entry in the manifest, and shows it in a notebook.
 
@@ -434,6 +640,13 @@ def remove_figures(folder, notebook) -> None:
         (Path(folder) / entries.pop(name)["file"]).unlink(missing_ok=True)
     if stale:
         _write_manifest(folder, entries)
+
+
+def output_folder() -> Path:
+    """The folder of this run: `outputs/<profile>`, or `outputs/interactive` by hand; made if new."""
+    folder = _context()[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _context():

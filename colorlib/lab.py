@@ -100,7 +100,8 @@ def _inside(lightness, a, b, tolerance):
 def fit_gamut(lab, steps=12):
     """Brings colors into sRGB by reducing their chroma at constant L and hue.
 
-    The largest chroma that fits is found by bisection, to 1/4096 of the given chroma.
+    The largest chroma that fits is found by bisection, to 1/4096 of the given chroma. (In bright
+    yellow, L above 90, a ray from grey can leave sRGB and come back: it may be the first exit.)
 
     Args:
         lab: array or tensor (..., 3). L in 0..100, a, b; a and b are clipped to [-128, 127].

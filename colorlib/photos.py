@@ -16,26 +16,22 @@ from colorlib import ASSETS, ColorlibError
 
 # libvips' warnings about odd files arrive as log records; the errors come as exceptions.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
+# Its cache of operations would keep whole photos in memory and their files open.
+pyvips.cache_set_max(0)
 
-READ_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff"),
-    *(".webp", ".avif", ".gif"),
-)
+_JPEG_SUFFIXES, _TIFF_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif"), (".tif", ".tiff")
+READ_SUFFIXES = (*_JPEG_SUFFIXES, ".png", *_TIFF_SUFFIXES, ".webp", ".avif", ".gif")
 # libvips may know more (conda's reads PDF and SVG): these decoders only.
 _LOADERS = ("jpegload", "pngload", "tiffload", "webpload", "heifload", "gifload")
-_JPEG = {"optimize_coding": True}
-_TIFF = {"compression": "lzw", "predictor": "horizontal"}
 _WRITERS = {
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
+    **dict.fromkeys(_JPEG_SUFFIXES, {"optimize_coding": True}),
     ".png": {},
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
+    **dict.fromkeys(_TIFF_SUFFIXES, {"compression": "deflate", "predictor": "horizontal"}),
     ".webp": {"smart_subsample": True},
-    ".avif": {"compression": "av1"},
+    ".avif": {"compression": "av1", "effort": 2},
 }
 WRITE_SUFFIXES = tuple(_WRITERS)
-_SIXTEEN_BIT = (".png", ".tif", ".tiff")
+_SIXTEEN_BIT = (".png", *_TIFF_SUFFIXES)  # also the lossless ones: no quality
 _MAX = {"uchar": 255, "ushort": 65535}
 _COLOR_BANDS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "cmyk": 4}
 
@@ -83,7 +79,7 @@ def write(path, rgb, *, quality=92):
     sRGB profile (480 bytes).
 
     Args:
-        path: str or Path. The suffix chooses the format: .jpg .jpeg .png .tif .tiff .webp .avif.
+        path: str or Path. The suffix (`WRITE_SUFFIXES`) chooses JPEG, PNG, TIFF, WebP or AVIF.
         rgb: array (H, W, 3), uint8 or uint16 (or any array that `as_rgb` takes). PNG and TIFF
             keep 16 bits; for the other formats v becomes round(v / 257).
         quality: int, 1 to 100, for JPEG, WebP and AVIF.
@@ -92,13 +88,15 @@ def write(path, rgb, *, quality=92):
         ColorlibError: another suffix, a folder that is missing or not writable, a full disk, a
             picture too large for the format.
     """
-    path, rgb = Path(path), as_rgb(np.asarray(rgb))
+    path, rgb = Path(path), as_rgb(rgb)
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
         raise ColorlibError(
             f"{path}: cannot write {suffix or 'a file without a suffix'}; "
-            f"use one of {' '.join(_WRITERS)}"
+            f"use one of {' '.join(WRITE_SUFFIXES)}"
         )
+    if not 1 <= quality <= 100:
+        raise ColorlibError(f"quality={quality}: must be from 1 to 100")
     if not path.parent.is_dir():
         raise ColorlibError(f"{path}: the folder {path.parent} does not exist; create it first")
     if rgb.dtype == np.uint16 and suffix not in _SIXTEEN_BIT:
@@ -202,7 +200,7 @@ def packaged(which="sample"):
         raise ColorlibError(f"{which}: not a set of photos; use sample or historical")
     table = pd.read_csv(ASSETS / which / "provenance.csv", keep_default_na=False)
     table["path"] = [ASSETS / which / name for name in table["file"]]
-    # loc_kodachrome_5_grey.jpg was made of the sample's history_endless_loc5.jpg.
+    # loc_kodachrome_5_grey.jpg was made of the sample's people_endless_loc5.jpg.
     numbers = table["file"].str.extract(r"_(\d+)_grey", expand=False)
     originals = [next((ASSETS / "sample").glob(f"*_endless_loc{n}.jpg"), None) for n in numbers]
     table["truth"] = pd.Series(originals, dtype=object)
@@ -210,20 +208,19 @@ def packaged(which="sample"):
 
 
 def _check_readable(path):
-    if Path(path).is_dir():
-        raise ColorlibError(f"{path}: a folder, not a photo; give a file in it")
-    try:
-        with open(path, "rb"):
-            pass
-    except FileNotFoundError:
-        raise ColorlibError(f"{path}: no such file; check the name and the folder") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ColorlibError(f"{path}: cannot be opened ({reason}); check the file") from error
+    if not os.path.exists(path):
+        raise ColorlibError(f"{path}: no such file; check the name and the folder")
+    if not os.path.isfile(path):  # a pipe would make us wait for ever
+        kind = "a folder" if os.path.isdir(path) else "a device or pipe"
+        raise ColorlibError(f"{path}: {kind}, not a photo; give a file")
+    if not os.access(path, os.R_OK):
+        raise ColorlibError(f"{path}: may not be read; check the file's permissions")
 
 
 def _open(path):
     """Reads the header. A source, unlike a file name, is not cached and has no options in it."""
+    # Else a photo with a bad profile, read in spite of it, lends its reason to the next error.
+    pyvips.vips_lib.vips_error_clear()
     source = pyvips.Source.new_from_file(os.fspath(path))
     try:
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
@@ -231,12 +228,20 @@ def _open(path):
         if "known format" not in error.detail:
             raise
         image = None
-    if image is None or not image.get("vips-loader").startswith(_LOADERS):
+    if image is None or not _is_known(image):
         raise ColorlibError(
             f"{path}: not a photo that can be read; give JPEG, PNG, TIFF, WebP, AVIF or GIF "
             "(convert others, HEIC too, first)"
         )
     return image
+
+
+def _is_known(image):
+    loader = image.get("vips-loader")
+    # HEIC shares AVIF's loader, but its decoder is not in the wheel.
+    return loader.startswith(_LOADERS) and (
+        not loader.startswith("heif") or image.get("heif-compression") == "av1"
+    )
 
 
 def _decode(image, name):
@@ -268,14 +273,15 @@ def _to_srgb(image):
     cmyk = image.interpretation == "cmyk"
     if not cmyk and profile in (None, _srgb_profile()):
         return image  # as it is: a 16-bit file that we wrote comes back exactly
-    return image.icc_transform(
-        "srgb",
-        embedded=True,
-        input_profile="cmyk" if cmyk else "sgrey" if image.bands == 1 else "srgb",
-        intent="relative",
-        black_point_compensation=True,
-        depth=16 if image.format == "ushort" else 8,
-    )
+    rendering = {"intent": "relative", "black_point_compensation": True}
+    fallback = "cmyk" if cmyk else "sgrey" if image.bands == 1 else "srgb"
+    source = {"embedded": True, "input_profile": fallback, **rendering}
+    if image.format == "uchar":
+        return image.icc_transform("srgb", depth=8, **source)
+    # From 16 bits straight to 16, LittleCMS interpolates in a coarse table: saturated wide-gamut
+    # colors come out up to 14 8-bit codes off. By way of float Lab it computes each pixel.
+    lab = image.icc_import(pcs="lab", **source)
+    return lab.icc_export(output_profile="srgb", pcs="lab", depth=16, **rendering)
 
 
 def _srgb_profile():
@@ -301,8 +307,9 @@ def _from_array(array):
 
 
 def _to_integers(array):
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype in (np.uint8, np.uint16):
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+        return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if not np.issubdtype(array.dtype, np.floating):
@@ -327,26 +334,30 @@ def _from_pil(picture):
         picture = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError) as error:
         raise ColorlibError(f"{name}: broken or cut short ({error}); get a fresh copy") from error
-    mode = picture.mode
-    if mode.startswith("I"):  # I;16 and its byte orders, or 32 bits that hold 16
-        array = np.asarray(picture)
-        if array.min() < 0 or array.max() > 65535:
-            raise ColorlibError(f"{name}: values beyond 16 bits; convert it to 8 or 16 bits")
-        return as_rgb(array.astype(np.uint16))
-    if mode == "F":
-        return as_rgb(np.asarray(picture))
-    if mode == "LAB":
-        raise ColorlibError(f"{name}: a Lab picture; convert it to RGB first")
-    if picture.has_transparency_data:
-        picture = picture.convert("LA" if mode in ("L", "LA", "La") else "RGBA")
-    elif mode not in ("L", "RGB", "CMYK"):
-        picture = picture.convert("L" if mode == "1" else "RGB")
-    image = _from_array(np.asarray(picture))
-    if mode == "CMYK":
+    image = _from_array(_pil_array(picture, name))
+    if picture.mode == "CMYK":
         image = image.copy(interpretation="cmyk")
     if profile:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     return _decode(image, name)
+
+
+def _pil_array(picture, name):
+    mode = picture.mode
+    if mode == "F":
+        return _to_integers(np.asarray(picture))
+    if mode.startswith("I"):  # I;16 and its byte orders, or 32 bits that hold 16
+        array = np.asarray(picture)
+        if array.min() < 0 or array.max() > 65535:
+            raise ColorlibError(f"{name}: values beyond 16 bits; convert it to 8 or 16 bits")
+        return array.astype(np.uint16)
+    if mode == "LAB":
+        raise ColorlibError(f"{name}: a Lab picture; convert it to RGB first")
+    if picture.has_transparency_data:
+        return np.asarray(picture.convert("LA" if mode in ("L", "LA", "La") else "RGBA"))
+    if mode not in ("L", "RGB", "CMYK"):
+        picture = picture.convert("L" if mode == "1" else "RGB")
+    return np.asarray(picture)
 
 
 def _photos_of(path):

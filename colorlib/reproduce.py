@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -28,13 +29,32 @@ PAGES = ASSETS / "pages"  # templates of the index and of the exported notebooks
 PROFILES: dict[str, dict[str, dict]] = {
     "quick": {},
     "smoke": {
-        "01_data": {},
-        "02_training": {"STEPS": 4, "BATCH_SIZE": 2},
+        "01_data": {"SHORT_SIDE": 64, "SIZE": 48},
+        "02_training": {
+            "SHORT_SIDE": 40,
+            "SIZE": 32,
+            "BATCH": 4,
+            "EPOCHS": 2,
+            "STEPS_PER_EPOCH": 3,
+        },
         "03_results": {},
         "04_historical_photos": {},
     },
+    # 02_training repeats the reference run's settings on the folder of photos.
     "full": {
-        "02_training": {"STEPS": 60_000, "BATCH_SIZE": 100},
+        "01_data": {"SHORT_SIDE": 160, "SIZE": 128, "BATCH": 32},
+        "02_training": {
+            "SHORT_SIDE": 160,
+            "SIZE": 128,
+            "BATCH": 32,
+            "EPOCHS": 10,
+            "STEPS_PER_EPOCH": 200,
+            "LEARNING_RATE": 1e-3,
+            "DROPOUT": 0.1,
+            "EMA": 0.998,
+            "PRECISION": "mixed_bfloat16",
+            "RESUME": True,
+        },
     },
 }
 
@@ -286,7 +306,11 @@ def _execute(notebook, target, parameters, kernel):
             cwd=notebook.parent,
             progress_bar=sys.stderr.isatty(),
             kernel_manager_class=kernel,
-            extra_arguments=["--log-level=CRITICAL"],  # of the kernel's own business
+            extra_arguments=[
+                "--log-level=CRITICAL",  # of the kernel's own business
+                # What TensorFlow's C++ writes on import is no output of a cell.
+                "--IPKernelApp.capture_fd_output=False",
+            ],
         )
     except KeyboardInterrupt:
         return "interrupted", None
@@ -317,7 +341,8 @@ def _kernel_class(environment):
             return KernelSpecManager(kernel_dirs=[], parent=self)
 
         async def start_kernel(self, **options):
-            await super().start_kernel(env=os.environ | environment, **options)
+            options |= {"env": os.environ | environment, "stderr": subprocess.DEVNULL}
+            await super().start_kernel(**options)
             threading.Thread(
                 target=_watch, args=(self.provisioner.pid, Kernel), daemon=True
             ).start()

@@ -549,6 +549,8 @@ def _fit(config, task, training, validation, progress, verbose):
 
 
 def _card(config, training, validation, embedding, environment, progress):
+    colors = data.color_statistics(training)
+    crops = {"size": config.size, "batch": config.batch}
     return {
         "name": progress.run.name,
         "network": config.network,
@@ -561,8 +563,9 @@ def _card(config, training, validation, embedding, environment, progress):
             "near_grey_left_out": training.near_grey,
             "unreadable": len(training.skipped),
         },
-        "colors": data.color_statistics(training),
+        "colors": colors,
         "best_val_loss": progress.best,
+        "floors": data.floor_losses(validation, colors["mean_ab"], **crops),
         "seconds": round(progress.trained_seconds, 1),
         "machine": environment,
         "history": progress.history,

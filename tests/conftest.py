@@ -4,6 +4,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 SCRATCH = tempfile.mkdtemp(prefix="colorlib-tests-")
 
 # Here rather than in a fixture: Keras reads its settings when it is imported, and the kernels and
@@ -18,3 +20,53 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 def pytest_unconfigure():
     shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """A fifth of the packaged color photos, of all kinds: list of Path."""
+    from colorlib import photos
+
+    return list(photos.packaged("sample")["path"][::5])
+
+
+@pytest.fixture(scope="session")
+def tiny_config(sample):
+    """A training run of seconds that still learns something."""
+    from colorlib.training import TrainingConfig
+
+    return TrainingConfig(
+        sample,
+        validation_fraction=0.3,
+        short_side=48,
+        size=32,
+        batch=4,
+        epochs=2,
+        steps_per_epoch=12,
+        ema=0.9,
+        dropout=0.1,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory):
+    """The folder of that run, finished: what takes a preset's name takes this path."""
+    from colorlib.training import train
+
+    return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """A folder for COLORLIB_WEIGHTS: the paper's backbone, random, in the file that Keras wants."""
+    import h5py
+    import keras
+    from keras.src.legacy.saving import legacy_h5_format
+
+    folder = tmp_path_factory.mktemp("weights")
+    keras.utils.set_random_seed(1)
+    model = keras.applications.InceptionResNetV2(weights=None, classifier_activation=None)
+    name = "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5"
+    with h5py.File(folder / name, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    return folder

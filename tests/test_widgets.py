@@ -49,7 +49,9 @@ def notebook(*sources):
 
 def export(folder, *sources):
     """Executes a notebook and writes the page that `jupyter nbconvert --to html` makes of it."""
-    executed = NotebookClient(notebook(*sources), kernel_name="python3").execute()
+    executed = NotebookClient(
+        notebook(*sources), kernel_name="python3", startup_timeout=180
+    ).execute()
     page = folder / "page.html"
     page.write_text(HTMLExporter().from_notebook_node(executed)[0], encoding="utf-8")
     return page.as_uri()
@@ -86,6 +88,7 @@ def visit(browser):
 
     def visit(address, width=1200, touch=False):
         context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=touch)
+        context.set_default_timeout(120_000)
         opened.append(context)
         page = context.new_page()
         page.route("**/*", judge)
@@ -267,27 +270,28 @@ def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
     )
     try:
         page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(180_000)
         page.goto(f"{url_of(server, tmp_path / 'RUNTIME_DIR')}lab/tree/slider.ipynb?token=secret")
-        page.locator(".jp-Notebook .jp-CodeCell").first.click(timeout=60_000)
+        page.locator(".jp-Notebook .jp-CodeCell").first.click()
         # Before the kernel is there, JupyterLab takes a cell's run for a question: which kernel?
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         for _ in range(2):
             page.keyboard.press("Shift+Enter")
-        page.locator("iframe.colorlib").wait_for(timeout=60_000)
+        page.locator("iframe.colorlib").wait_for()
         assert_slides(page, slider_in(page))
         page.close()
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
 
 def url_of(server, folder):
-    for _ in range(300):
+    for _ in range(600):
         for file in folder.glob(f"jpserver-{server.pid}.json"):
             return json.loads(file.read_text())["url"]
         assert server.poll() is None, "JupyterLab did not start"
         time.sleep(0.2)
-    raise AssertionError("JupyterLab did not start within a minute")
+    raise AssertionError("JupyterLab did not start within two minutes")
 
 
 @needs_chromium

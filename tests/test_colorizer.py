@@ -1,0 +1,248 @@
+"""A photo goes in and comes out at its own size and depth, with its own lightness."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from skimage.color import rgb2lab
+
+import colorlib
+from colorlib import Colorizer, ColorlibError, cards, photos
+from colorlib.colorizer import lightness_of, package, recombine, score
+
+
+@pytest.fixture(scope="module")
+def colorizer(tiny_run):
+    return Colorizer.from_preset(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def vivid(tiny_run):
+    """A colorizer whose network exaggerates: far more color than sRGB has room for."""
+    colorizer = Colorizer.from_preset(tiny_run)
+    last = colorizer.network.get_layer("decoder_5")
+    kernel, bias = last.get_weights()
+    last.set_weights([200 * kernel, 200 * bias])
+    return colorizer
+
+
+def difference(a, b):
+    return np.abs(np.asarray(a, int) - np.asarray(b, int)).max()
+
+
+def broken_copy(run, tmp_path):
+    """A run folder of one's own, without the large state."""
+    return shutil.copytree(run, tmp_path / "copy", ignore=lambda *_: ["state.npz", "logs"])
+
+
+# In and out
+
+
+@pytest.mark.parametrize("size", [(37, 51), (1, 1), (3, 2000), (2000, 3), (48, 48), (7, 9)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_size_and_depth_are_those_of_the_photo(colorizer, sample, size, dtype):
+    with Image.open(sample[3]) as image:
+        rgb = np.asarray(image.convert("RGB").resize(size[::-1])).astype(dtype)
+    rgb *= np.iinfo(dtype).max // 255
+    output = colorizer.colorize(rgb)
+    assert output.shape == (*size, 3) and output.dtype == dtype
+    assert np.abs(rgb2lab(output) - rgb2lab(rgb))[..., 0].max() < 1
+
+
+def test_every_kind_of_input_gives_the_same_photo(colorizer, tmp_path):
+    y, x = np.mgrid[:60, :80]
+    grey = np.uint8(2 * x + y)
+    photos.write(tmp_path / "photo.png", np.dstack([grey] * 3))
+    inputs = {
+        "path": tmp_path / "photo.png",
+        "text": str(tmp_path / "photo.png"),
+        "rgb": np.dstack([grey] * 3),
+        "grey": grey,
+        "one channel": grey[..., None],
+        "opaque": np.dstack([grey, grey, grey, np.full_like(grey, 255)]),
+        "float64": grey / 255,
+        "float32": np.float32(grey / 255),
+        "PIL": Image.open(tmp_path / "photo.png"),
+        "PIL grey": Image.fromarray(grey),
+    }
+    expected = colorizer.colorize(inputs["rgb"])
+    assert expected.dtype == np.uint8 and difference(expected, inputs["rgb"]) > 0
+    for name, image in inputs.items():
+        assert difference(colorizer.colorize(image), expected) <= 1, name
+    deep = colorizer.colorize(np.uint16(grey) * 257)
+    assert deep.dtype == np.uint16
+    assert difference(np.rint(deep / 257), expected) <= 1
+
+
+def test_only_lightness_matters(colorizer, sample):
+    rgb = photos.read(sample[3])[:200, :200]
+    grey = recombine(lightness_of(rgb), np.zeros((200, 200, 2)))
+    assert difference(colorizer.colorize(rgb), colorizer.colorize(grey)) <= 2
+
+
+def test_a_batch_is_its_photos_one_by_one(colorizer, sample):
+    images = [photos.read(path) for path in sample[:5]]
+    images[1], images[3] = images[1][:100, :60], images[1][:60, :100]
+    batch = colorizer.colorize_batch([*images, images[0]])
+    for image, output in zip([*images, images[0]], batch, strict=True):
+        assert output.shape == image.shape
+        assert difference(colorizer.colorize(image), output) <= 1
+    assert colorizer.colorize_batch([]) == []
+
+
+def test_half_precision_is_close(tiny_run, colorizer, sample):
+    half = Colorizer.from_preset(tiny_run, precision="mixed_bfloat16")
+    planes = [lightness_of(photos.read(path)) for path in sample[:3]]
+    for single, double in zip(half.predict_ab(planes), colorizer.predict_ab(planes), strict=True):
+        assert single.dtype == np.float32
+        assert 0 < np.abs(single - double).max() < 2  # units of Lab
+
+
+# Lightness
+
+
+def test_lightness_is_kept_under_exaggerated_color(vivid):
+    paths = list(photos.packaged("sample")["path"][::6])
+    for path in paths:
+        rgb = photos.read(path)
+        output = vivid.colorize(rgb)
+        before, after = rgb2lab(rgb), rgb2lab(output)
+        assert np.percentile(np.abs(after - before)[..., 0], 99.9) <= 0.5, path.name
+        assert np.hypot(after[..., 1], after[..., 2]).mean() > 10, "no exaggeration"
+    deep = vivid.colorize(np.uint16(rgb) * 257)
+    assert np.abs(rgb2lab(deep) - before)[..., 0].max() < 0.1
+
+
+def test_no_color_gives_grey():
+    lightness = np.linspace(0, 100, 2000, dtype=np.float32).reshape(20, 100)
+    for dtype in (np.uint8, np.uint16):
+        output = recombine(lightness, np.zeros((20, 100, 2), np.float32), dtype)
+        assert output.dtype == dtype and output.shape == (20, 100, 3)
+        # The constants of sRGB leave a neutral grey a 16-bit step or so off.
+        assert np.ptp(output.astype(int), axis=-1).max() <= (0 if dtype == np.uint8 else 12)
+        assert output.min() == 0 and output.max() == np.iinfo(dtype).max
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_photo_taken_apart_and_put_together_is_itself(sample, dtype):
+    rgb = photos.read(sample[2]).astype(dtype) * (np.iinfo(dtype).max // 255)
+    output = recombine(lightness_of(rgb), rgb2lab(rgb)[..., 1:], dtype)
+    assert difference(output, rgb) <= (1 if dtype == np.uint8 else 16)
+
+
+# Presets
+
+
+def test_unknown_presets_and_precisions(tmp_path):
+    for name in ("mes", str(tmp_path), tmp_path / "missing"):
+        with pytest.raises(ColorlibError, match="Unknown preset") as error:
+            Colorizer.from_preset(name)
+        assert "\n" not in str(error.value) and str(name) in str(error.value)
+    with pytest.raises(ColorlibError, match="float16"):
+        Colorizer.from_preset(precision="float16")
+
+
+@pytest.mark.parametrize(
+    "damage", ["half the weights", "text", "no JSON", "a list", "no embedding", "no size"]
+)
+def test_damaged_weights_or_card(tiny_run, tmp_path, damage):
+    run = broken_copy(tiny_run, tmp_path)
+    weights, card = run / "weights.weights.h5", run / "card.json"
+    content = json.loads(card.read_text())
+    if damage == "half the weights":
+        weights.write_bytes(weights.read_bytes()[:10_000_000])
+    elif damage == "text":
+        weights.write_text("not weights")
+    elif damage == "no JSON":
+        card.write_text(card.read_text()[:100])
+    elif damage == "a list":
+        card.write_text("[]")
+    elif damage == "no embedding":
+        card.write_text(json.dumps({k: v for k, v in content.items() if k != "embedding"}))
+    else:
+        card.write_text(json.dumps({k: v for k, v in content.items() if k != "working_size"}))
+    with pytest.raises(ColorlibError, match="damaged card or weights") as error:
+        Colorizer.from_preset(run)
+    assert str(run) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_preset_wants_the_backbone_that_it_was_trained_with(tiny_run, tmp_path):
+    run = broken_copy(tiny_run, tmp_path)
+    card = json.loads((run / "card.json").read_text())
+    card["embedding"]["weights_sha256"] = "0" * 64
+    (run / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ColorlibError, match="other weights of EfficientNetLite2"):
+        Colorizer.from_preset(run)
+
+
+# Scoring and packaging
+
+
+def test_scores_hold_a_row_for_each_photo_and_floor(colorizer, sample):
+    tables = score(colorizer, sample[:3], batch=2)
+    assert list(tables) == ["model", "grey", "mean ab"]
+    for table in tables.values():
+        assert list(table["file"]) == [path.name for path in sample[:3]]
+        assert {"ab_psnr", "ab_sse", "psnr", "ssim", "colorfulness"} <= set(table.columns)
+        assert np.isfinite(table.drop(columns="file").to_numpy(float)).all()
+    assert tables["grey"]["colorfulness"].max() < 1
+    # By hand, for a photo and the floor of its mean color.
+    truth = rgb2lab(photos.read(sample[0]))[..., 1:]
+    assert tables["grey"]["ab_sse"][0] == pytest.approx((truth**2).sum(), rel=0.01)
+    constant = np.array(colorizer.card["colors"]["mean_ab"])
+    assert tables["mean ab"]["ab_sse"][0] == pytest.approx(((truth - constant) ** 2).sum(), rel=0.1)
+    output = rgb2lab(colorizer.colorize(sample[0]))[..., 1:]
+    assert tables["model"]["ab_sse"][0] == pytest.approx(((truth - output) ** 2).sum(), rel=0.01)
+
+
+def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path, colorizer):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sample[:2]:
+        shutil.copy(path, folder)
+    card = package(tiny_run, tmp_path / "small", [folder], working_size=40)
+    small, large = tmp_path / "small", tiny_run
+    assert card["name"] == "small" and card["working_size"] == 40
+    assert card["weights_sha256"] == cards.sha256(small / cards.WEIGHTS)
+    assert (small / cards.MANIFEST).read_bytes() == (large / cards.MANIFEST).read_bytes()
+    sizes = [(path / cards.WEIGHTS).stat().st_size for path in (small, large)]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
+    with h5py.File(small / cards.WEIGHTS) as file:
+        types = set()
+        file.visititems(lambda _, item: types.add(getattr(item, "dtype", None)))
+    assert {str(dtype) for dtype in types - {None}} == {"float16"}
+
+    scores = pd.read_csv(small / cards.SCORES)
+    assert list(scores.columns[:3]) == ["set", "method", "file"]
+    assert len(scores) == 6 and set(scores["set"]) == {"photos"}
+    assert set(scores["method"]) == {"model", "grey", "mean ab"}
+
+    reloaded = Colorizer.from_preset(small)
+    assert reloaded.working_size == 40
+    for half, whole in zip(
+        reloaded.network.get_weights(), colorizer.network.get_weights(), strict=True
+    ):
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, whole, atol=1e-4, rtol=1e-3)
+    with pytest.raises(ColorlibError, match="run itself"):
+        package(tiny_run, tiny_run)
+
+
+def test_presets_are_listed_with_the_default_first():
+    names = colorlib.presets()
+    assert names[0] == cards.DEFAULT_PRESET
+    for name in names:
+        card = cards.load_card(name)
+        assert card["name"] == name
+        assert card["weights_sha256"] == cards.sha256(cards.preset_folder(name) / cards.WEIGHTS)
+
+
+def test_the_default_preset_colors_a_photo(sample):
+    rgb = photos.read(sample[0])
+    output = Colorizer.from_preset().colorize(rgb)
+    assert output.shape == rgb.shape and output.dtype == np.uint8
+    assert np.hypot(*np.moveaxis(rgb2lab(output)[..., 1:], -1, 0)).mean() > 2

@@ -1,0 +1,358 @@
+"""Photos become batches once, in any order of files, and the same batches every time."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import rgb2lab
+
+from colorlib import ColorlibError, data, photos
+from colorlib.embedding import PACKAGED, Embedder, shared_embedder
+from colorlib.metrics import ab_bin_counts
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return data.PhotoCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(tmp_path, sample):
+    """A folder of its own with eight color photos."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sample[:8]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo_set(sample, tmp_path_factory):
+    cache = data.PhotoCache(tmp_path_factory.mktemp("cache"))
+    return data.load_photos(sample, short_side=48, cache=cache)
+
+
+def rows(cache, table="photos"):
+    return cache.connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+
+
+def first(dataset, count):
+    """The first `count` batches of an endless dataset."""
+    return [batch for batch, _ in zip(dataset, range(count), strict=False)]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all((one[k] == other[k]).all() for k in one)
+
+
+# Loading
+
+
+def test_photos_are_resized_to_their_short_side(photo_set, sample):
+    assert photo_set.paths == sample
+    for index, path in enumerate(sample):
+        pixels = photo_set.pixels(index)
+        with Image.open(path) as image:
+            assert pixels.dtype == np.uint8 and min(pixels.shape[:2]) == 48
+            aspect = pixels.shape[1] / pixels.shape[0]
+            assert aspect == pytest.approx(image.width / image.height, rel=0.02)
+            small = np.asarray(image.convert("RGB").resize(pixels.shape[1::-1], Image.BOX), float)
+        assert np.abs(pixels - small).mean() < 8, path.name
+        assert photo_set.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_photo_is_decoded_once(folder, cache):
+    before = data.load_photos(folder, short_side=32, cache=cache)
+    for path in folder.iterdir():  # Spoiled without a trace: whoever reads them again fails.
+        status = path.stat()
+        path.write_bytes(b"x" * status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = data.load_photos(folder, short_side=32, cache=data.PhotoCache(cache.path.parent))
+    assert after.hashes == before.hashes and not after.skipped
+    assert all((after.pixels(i) == before.pixels(i)).all() for i in range(8))
+
+
+def test_a_renamed_photo_is_not_decoded_again_and_a_changed_one_is(folder, cache):
+    before = data.load_photos(folder, short_side=32, cache=cache)
+    one, other = sorted(folder.iterdir())[:2]
+    one.rename(folder / "renamed.jpg")
+    after = data.load_photos(folder, short_side=32, cache=cache)
+    assert after.digest == before.digest and rows(cache) == 8
+    photos.write(other, photos.read(other)[::-1])
+    changed = data.load_photos(folder, short_side=32, cache=cache)
+    assert changed.digest != before.digest and rows(cache) == 9
+    assert (changed.pixels(changed.paths.index(other))[0] != before.pixels(1)[0]).any()
+
+
+def test_another_size_is_another_photo(folder, cache):
+    small = data.load_photos(folder, short_side=32, cache=cache)
+    large = data.load_photos(folder, short_side=40, cache=cache)
+    assert rows(cache) == 16
+    assert min(small.pixels(0).shape[:2]) == 32 and min(large.pixels(0).shape[:2]) == 40
+
+
+def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, sample):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rgb = photos.read(sample[3])
+    for index in range(150):
+        photos.write(folder / f"{index}.png", rgb[index : index + 64, index : index + 64])
+    code = f"""
+import os, signal
+from colorlib import data
+cache = data.PhotoCache({str(tmp_path / "cache")!r})
+killed = lambda done, total: os.kill(os.getpid(), signal.SIGKILL)
+data.load_photos({str(folder)!r}, short_side=32, cache=cache, progress=killed)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode not in (0, 1)
+    cache = data.PhotoCache(tmp_path / "cache")
+    already = rows(cache)
+    assert 0 < already < 150
+    todo = []
+    photo_set = data.load_photos(
+        folder, short_side=32, cache=cache, progress=lambda done, total: todo.append(total)
+    )
+    assert len(photo_set) + photo_set.near_grey == 150
+    assert set(todo) == {150 - already}
+
+
+def test_near_grey_photos_are_left_out_and_counted(folder, cache):
+    for index, path in enumerate(sorted(folder.iterdir())[:3]):
+        with Image.open(path) as image:
+            image.convert("L").save(folder / f"grey{index}.png")
+    photo_set = data.load_photos(folder, short_side=32, cache=cache)
+    assert len(photo_set) == 8 and photo_set.near_grey == 3
+    everything = data.load_photos(folder, short_side=32, cache=cache, drop_near_grey=False)
+    assert len(everything) == 11 and everything.near_grey == 0
+
+
+def test_a_copy_under_another_name_counts_once(folder, cache):
+    shutil.copy(sorted(folder.iterdir())[0], folder / "copy.jpg")
+    photo_set = data.load_photos(folder, short_side=32, cache=cache)
+    assert len(photo_set) == len(set(photo_set.hashes)) == 8 and not photo_set.skipped
+
+
+def test_unreadable_files_are_skipped_and_listed(folder, cache):
+    whole = sorted(folder.iterdir())[0].read_bytes()
+    broken = {"cut.jpg": whole[: len(whole) // 2], "text.jpg": b"text", "copy.jpg": b"text"}
+    for name, content in broken.items():
+        (folder / name).write_bytes(content)
+    photos.write(folder / "narrow.png", np.zeros((400, 4, 3), np.uint8))
+    for _ in range(2):  # From the cache as well.
+        photo_set = data.load_photos(folder, short_side=32, cache=cache)
+        assert len(photo_set) == 8
+        assert {path.name for path, _ in photo_set.skipped} == {*broken, "narrow.png"}
+        assert all("\n" not in reason for _, reason in photo_set.skipped)
+
+
+def test_nothing_to_use_is_an_error_that_names_the_folder(tmp_path, cache):
+    for name, message in [
+        (None, "no photos"),
+        ("text.jpg", "1 unreadable"),
+        ("grey.png", "1 near"),
+    ]:
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        if name == "text.jpg":
+            (folder / name).write_text("text")
+        elif name:
+            photos.write(folder / name, np.full((50, 50, 3), 99, np.uint8))
+        with pytest.raises(ColorlibError, match=message) as error:
+            data.load_photos(folder, short_side=32, cache=cache)
+        assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+# Splitting
+
+
+def sides(photo_set, fraction=0.3):
+    training, validation = data.split(photo_set, fraction)
+    return set(training.hashes), set(validation.hashes)
+
+
+def test_a_photo_stays_on_its_side(cache):
+    paths = list(photos.packaged("sample")["path"])
+    few = data.load_photos(paths[:40], short_side=16, cache=cache, drop_near_grey=False)
+    many = data.load_photos(paths[::-1], short_side=16, cache=cache, drop_near_grey=False)
+    training, validation = sides(few)
+    assert training and validation and not training & validation
+    assert training | validation == set(few.hashes)
+    all_training, all_validation = sides(many)
+    assert training < all_training and validation < all_validation
+
+
+def test_the_split_is_of_the_size_that_was_asked_for():
+    hashes = [hashlib.sha256(bytes([i % 256, i // 256])).hexdigest() for i in range(5000)]
+    zeros = np.zeros(5000, int)
+    training, validation = data.split(data.PhotoSet(None, hashes, hashes, zeros, zeros, zeros))
+    assert len(training) + len(validation) == 5000
+    assert 430 < len(validation) < 570  # 10 %, within three standard deviations
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_no_side_is_empty(photo_set, fraction):
+    training, validation = data.split(photo_set.select([0, 1]), fraction)
+    assert len(training) == len(validation) == 1
+    with pytest.raises(ColorlibError, match="validation folder"):
+        data.split(photo_set.select([0]), fraction)
+
+
+# Batches
+
+
+def test_a_batch_depends_on_the_seed_and_its_number_alone(photo_set):
+    def batches(**changes):
+        return data.batches(photo_set, **{"size": 32, "batch": 3, "seed": 1} | changes)
+
+    stream = first(batches(), 9)  # More than two passes.
+    assert all(batch["rgb"].shape == (3, 32, 32, 3) for batch in stream)
+    assert all(batch["rgb"].dtype == np.uint8 for batch in stream)
+    for start in (1, 4, 7):
+        later = first(batches(start=start), 2)
+        assert all(same(a, b) for a, b in zip(later, stream[start:], strict=False))
+    assert not same(first(batches(seed=2), 1)[0], stream[0])
+
+
+def test_every_photo_comes_once_in_a_pass_in_changing_order_and_place(photo_set):
+    count = len(photo_set)
+    places = first(data.batches(photo_set, size=32, batch=1, seed=1, resident=True), 3 * count)
+    passes = [places[start : start + count] for start in range(0, 3 * count, count)]
+    orders = [[int(place["index"][0]) for place in one] for one in passes]
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    for index in range(count):
+        seen = {
+            tuple(int(place[name][0]) for name in ("top", "left", "flip"))
+            for place in places
+            if place["index"][0] == index
+        }
+        assert len(seen) > 1
+    assert {bool(place["flip"][0]) for place in places} == {False, True}
+
+
+def test_crops_are_cut_from_the_photos_everywhere(photo_set):
+    def batches(resident):
+        return data.batches(photo_set, size=32, batch=4, seed=3, start=2, resident=resident)
+
+    tops = []
+    for crops, places in zip(first(batches(False), 25), first(batches(True), 25), strict=True):
+        assert (crops["flip"] == places["flip"]).all()
+        for crop, index, top, left in zip(
+            crops["rgb"], places["index"], places["top"], places["left"], strict=True
+        ):
+            expected = photo_set.pixels(index)[top : top + 32, left : left + 32]
+            assert (crop == expected).all()
+            tops.append(int(top))
+    assert min(tops) == 0 and max(tops) >= 16  # To the last row: 48 - 32.
+
+
+def test_embeddings_travel_with_their_photos(photo_set):
+    marked = photo_set.select(range(len(photo_set)))
+    marked.embeddings = np.arange(len(marked), dtype=np.float32)[:, None] * [1, 10]
+    for batch in first(data.batches(marked, size=32, batch=4, seed=1, resident=True), 5):
+        assert (batch["embedding"] == batch["index"][:, None] * [1, 10]).all()
+
+
+def test_validation_takes_the_center_of_every_photo_once(photo_set):
+    dataset = data.center_batches(photo_set, size=32, batch=4)
+    batches = first(dataset, 6)
+    sizes = [len(batch["rgb"]) for batch in batches]
+    assert sum(sizes[:3]) == len(photo_set) == 11
+    assert same(batches[3], batches[0])
+    pixels = photo_set.pixels(0)
+    top, left = ((n - 32) // 2 for n in pixels.shape[:2])
+    assert (batches[0]["rgb"][0] == pixels[top : top + 32, left : left + 32]).all()
+
+
+def test_crops_that_do_not_fit_are_an_error(photo_set):
+    with pytest.raises(ColorlibError, match="48 px"):
+        data.batches(photo_set, size=49, batch=2, seed=1)
+
+
+@pytest.mark.backend
+def test_device_and_host_batches_give_equal_losses(photo_set):
+    from keras import ops
+
+    from colorlib.model import NETWORKS
+    from colorlib.training import ColorizationTask
+
+    known = photo_set.select(range(len(photo_set)))
+    known.embeddings = np.random.default_rng(1).normal(size=(len(known), 5)).astype("float32")
+    network = NETWORKS["paper"].build(5)
+    losses = {}
+    for resident in (False, True):
+        pixels = data.resident_pixels(known) if resident else None
+        task = ColorizationTask(network, "paper", 32, pixels)
+        losses[resident] = [
+            float(ops.convert_to_numpy(task.compute_loss(y_pred=task(batch))))
+            for batch in first(data.batches(known, size=32, batch=4, seed=1, resident=resident), 4)
+        ]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-6)
+    assert len(set(losses[True])) == 4
+
+
+# Embeddings
+
+
+def embed(photo_set, embedder):
+    """The embeddings, and how many of them had to be computed."""
+    computed = [0]
+    vectors = data.embed_photos(
+        photo_set, embedder, batch=2, progress=lambda done, total: computed.append(total)
+    )
+    return vectors, computed[-1]
+
+
+def test_embeddings_are_computed_once_for_each_backbone(sample, cache, tmp_path):
+    photo_set = data.load_photos(sample[:4], short_side=32, cache=cache)
+    embedder = shared_embedder()
+    _, computed = embed(photo_set.select([1]), embedder)
+    assert computed == 1
+    vectors, computed = embed(photo_set, embedder)
+    assert computed == 3 and vectors.shape == (4, 1000) and vectors.dtype == np.float32
+    again, computed = embed(photo_set.select([3, 1]), embedder)
+    assert computed == 0 and (again == vectors[[3, 1]]).all()
+
+    # The same photo by the way that a colorizer takes.
+    direct = embedder(rgb2lab(photos.read(sample[2]))[..., 0])
+    distances = np.linalg.norm(vectors - direct, axis=1)
+    assert distances[2] < 0.1 * np.delete(distances, 2).min()
+
+    arrays = dict(np.load(PACKAGED / embedder.backbone / "weights.npz"))
+    bias = next(name for name in arrays if "fc" in name and "bias" in name)
+    arrays[bias] = arrays[bias] + 1
+    np.savez(tmp_path / "other.npz", **arrays)
+    others, computed = embed(photo_set, Embedder(weights=tmp_path / "other.npz"))
+    assert computed == 4
+    np.testing.assert_allclose(others, vectors + 1, atol=1e-2)
+
+
+# Statistics
+
+
+def test_color_statistics_are_those_of_the_pixels(photo_set):
+    few = photo_set.select([0, 4, 7])
+    statistics = data.color_statistics(few)
+    ab = [rgb2lab(few.pixels(index)[::2, ::2])[..., 1:].reshape(-1, 2) for index in range(3)]
+    mean = np.concatenate(ab).mean(axis=0)
+    np.testing.assert_allclose(statistics["mean_ab"], mean, atol=1e-3)
+    counts = sum(np.int64(ab_bin_counts(one)) for one in ab)
+    assert statistics["photos"] == 3
+    assert np.abs(np.int64(statistics["ab_counts"]) - counts).sum() <= 4  # Rounding at an edge.
+
+
+def test_floor_losses_are_those_of_one_color_for_all(photo_set):
+    mean_ab = np.array([3.0, 11.0])
+    losses = data.floor_losses(photo_set, mean_ab, size=32, batch=4)
+    crops = np.concatenate(
+        [b["rgb"] for b in first(data.center_batches(photo_set, size=32, batch=4), 3)]
+    )
+    truth = rgb2lab(crops)[..., 1:]
+    assert losses["grey"] == pytest.approx(np.mean((truth / 127) ** 2), rel=1e-4)
+    assert losses["mean ab"] == pytest.approx(np.mean(((truth - mean_ab) / 127) ** 2), rel=1e-4)

@@ -1,0 +1,241 @@
+"""The network is the paper's, layer for layer, and takes photos of any size."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from colorlib import ColorlibError, lab
+from colorlib.colorizer import shrink_weights
+from colorlib.model import (
+    NETWORKS,
+    CropLike,
+    PadToMultiple,
+    RepeatOverGrid,
+    get_network,
+    paper_network,
+)
+
+pytestmark = pytest.mark.backend
+
+
+def inputs(batch=2, height=24, width=16, size=1000, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "l": rng.uniform(-1, 1, (batch, height, width, 1)).astype("float32"),
+        "embedding": rng.normal(size=(batch, size)).astype("float32"),
+    }
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(1)
+    return paper_network()
+
+
+# The paper's table 1: part, filters, kernel, strides, activation; "x2" is an upsampling.
+PAPER = [
+    ("encoder", 64, 3, 2, "relu"),
+    ("encoder", 128, 3, 1, "relu"),
+    ("encoder", 128, 3, 2, "relu"),
+    ("encoder", 256, 3, 1, "relu"),
+    ("encoder", 256, 3, 2, "relu"),
+    ("encoder", 512, 3, 1, "relu"),
+    ("encoder", 512, 3, 1, "relu"),
+    ("encoder", 256, 3, 1, "relu"),
+    ("fusion", 256, 1, 1, "relu"),
+    ("decoder", 128, 3, 1, "relu"),
+    "x2",
+    ("decoder", 64, 3, 1, "relu"),
+    ("decoder", 64, 3, 1, "relu"),
+    "x2",
+    ("decoder", 32, 3, 1, "relu"),
+    ("decoder", 2, 3, 1, "tanh"),
+    "x2",
+]
+
+
+def test_layers_are_those_of_the_paper(network):
+    table = []
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.UpSampling2D):
+            assert layer.size == (2, 2)
+            table.append("x2")
+        elif layer.weights:
+            assert isinstance(layer, keras.layers.Conv2D)
+            assert layer.padding == "same" and layer.use_bias
+            (kernel, same_kernel), (strides, same_strides) = layer.kernel_size, layer.strides
+            assert (kernel, strides) == (same_kernel, same_strides)
+            part, activation = layer.name.split("_")[0], layer.activation.__name__
+            table.append((part, layer.filters, kernel, strides, activation))
+    assert table == PAPER
+
+
+@pytest.mark.parametrize(
+    ("size", "fusion", "total"), [(1000, 321_792, 6_573_794), (1001, 322_048, 6_574_050)]
+)
+def test_parameters_are_those_of_the_paper(size, fusion, total):
+    network = paper_network(size)
+    parts = {"encoder": 0, "fusion": 0, "decoder": 0}
+    for layer in network.layers:
+        if layer.weights:
+            parts[layer.name.split("_")[0]] += layer.count_params()
+    assert parts == {"encoder": 5_827_200, "fusion": fusion, "decoder": 424_802}
+    assert network.count_params() == total
+
+
+def test_fusion_puts_the_embedding_at_every_place():
+    rng = np.random.default_rng(0)
+    features, vector = rng.random((2, 3, 4, 5), "float32"), rng.random((2, 6), "float32")
+    fused = ops.convert_to_numpy(RepeatOverGrid()([features, vector]))
+    assert fused.shape == (2, 3, 4, 11)
+    np.testing.assert_array_equal(fused[..., :5], features)
+    for row in range(3):
+        for column in range(4):
+            np.testing.assert_array_equal(fused[:, row, column, 5:], vector)
+
+
+def test_the_embedding_changes_the_whole_picture(network):
+    photo = inputs(1)
+    other = {**photo, "embedding": inputs(1, seed=1)["embedding"]}
+    change = network.predict_on_batch(photo) - network.predict_on_batch(other)
+    assert (np.abs(change).max(axis=-1) > 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("size", [1, 7, 1536])
+def test_takes_an_embedding_of_any_size(size):
+    assert paper_network(size)(inputs(size=size)).shape == (2, 24, 16, 2)
+
+
+def test_refuses_an_empty_embedding():
+    with pytest.raises(ValueError, match="embedding_size=0"):
+        paper_network(0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 16), (1, 5), (9, 1), (23, 50), (8, 31)])
+def test_takes_photos_of_any_height_and_width(network, height, width):
+    output = network.predict_on_batch(inputs(3, height, width))
+    assert output.shape == (3, height, width, 2) and output.dtype == np.float32
+    assert np.isfinite(output).all() and np.abs(output).max() <= 1
+
+
+def test_padding_reflects_and_leaves_multiples_of_8_untouched():
+    rng = np.random.default_rng(0)
+    for height, width in ((16, 24), (8, 8), (5, 13), (12, 16)):
+        photo = rng.random((2, height, width, 3), "float32")
+        expected = np.pad(photo, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), "reflect")
+        np.testing.assert_array_equal(ops.convert_to_numpy(PadToMultiple()(photo)), expected)
+    narrow = ops.convert_to_numpy(PadToMultiple()(np.array([[[[1.0]], [[2.0]], [[3.0]]]])))
+    assert narrow[0, :, :, 0].tolist() == [[n] * 8 for n in (1, 2, 3, 2, 1, 1, 1, 1)]
+
+
+def test_size_of_a_photo_does_not_matter_to_what_lies_far_from_its_edge(network):
+    """The crop takes the padding off again: the picture stays where it was."""
+    whole = inputs(1, 256, 16)
+    part = {**whole, "l": whole["l"][:, :251]}
+    far = slice(0, 160)
+    np.testing.assert_allclose(
+        network.predict_on_batch(part)[:, far],
+        network.predict_on_batch(whole)[:, far],
+        atol=1e-6,
+    )
+
+
+def test_saved_as_a_keras_file_it_gives_the_same_colors(network, tmp_path):
+    network.save(tmp_path / "paper.keras")
+    loaded = keras.saving.load_model(tmp_path / "paper.keras")
+    photo = inputs(height=13, width=21)
+    np.testing.assert_array_equal(loaded.predict_on_batch(photo), network.predict_on_batch(photo))
+
+
+@pytest.mark.parametrize(
+    "layer", [PadToMultiple(multiple=4, name="a"), CropLike(name="b"), RepeatOverGrid(name="c")]
+)
+def test_custom_layers_rebuild_from_their_config(layer):
+    config = keras.saving.serialize_keras_object(layer)
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is type(layer) and again.get_config() == layer.get_config()
+
+
+def test_mixed_precision_gives_nearly_the_same_colors_in_float32(network):
+    mixed = paper_network(dtype="mixed_bfloat16")
+    mixed.set_weights(network.get_weights())
+    assert mixed.get_layer("encoder_1").compute_dtype == "bfloat16"
+    photo = inputs(height=64, width=61)
+    full, half = network.predict_on_batch(photo), mixed.predict_on_batch(photo)
+    assert half.dtype == np.float32
+    assert np.abs(full - half).max() < 0.03 * np.abs(full).max()
+
+
+def test_dropout_of_the_embedding_is_for_training_only(network):
+    dropping = paper_network(dropout=0.5)
+    dropping.set_weights(network.get_weights())
+    photo, plain = inputs(), network(inputs())
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (dropping(photo), plain)), atol=1e-6)
+    trained = ops.convert_to_numpy(dropping(photo, training=True))
+    assert np.abs(trained - ops.convert_to_numpy(plain)).max() > 1e-4
+
+
+def test_one_step_moves_every_weight():
+    keras.utils.set_random_seed(2)
+    network = paper_network()
+    before = network.get_weights()
+    network.compile(optimizer=keras.optimizers.SGD(10.0), loss="mse")
+    network.train_on_batch(inputs(4, 32, 32), np.full((4, 32, 32, 2), 0.5, "float32"))
+    for variable, old, new in zip(network.weights, before, network.get_weights(), strict=True):
+        assert np.isfinite(new).all()
+        # Not single numbers: of 512 rectified filters some give zero on such a tiny batch.
+        assert (old != new).mean() > 0.3, variable.path
+    place = [variable.path for variable in network.weights].index("fusion/kernel")
+    moved = (before[place] != network.get_weights()[place])[0, 0].any(axis=-1)
+    assert moved[256:].all(), "some numbers of the embedding have no influence"
+
+
+def test_half_precision_weights_load_back(network, tmp_path):
+    whole, half = tmp_path / "whole.weights.h5", tmp_path / "half.weights.h5"
+    network.save_weights(whole)
+    shrink_weights(whole, half)
+    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    loaded = paper_network()
+    loaded.load_weights(half)
+    for new, old in zip(loaded.get_weights(), network.get_weights(), strict=True):
+        assert new.dtype == np.float32
+        # Below 6e-5 float16 has fixed steps.
+        np.testing.assert_allclose(new, old, rtol=1e-3, atol=6e-8)
+    photo = inputs(height=40, width=40)
+    change = loaded.predict_on_batch(photo) - network.predict_on_batch(photo)
+    assert np.abs(change).max() < 1e-3
+    paper_network(dtype="mixed_bfloat16").load_weights(half)
+
+
+# What data, training and colorizing rely on, of every network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_colors_and_is_judged(name):
+    spec = get_network(name)
+    batch = inputs(3, 24, 19)
+    if not spec.uses_embedding:
+        del batch["embedding"]
+    network = spec.build(1000, dropout=0.0, dtype="float32")
+    output = network.predict_on_batch(batch)
+    ab = ops.convert_to_numpy(spec.decode(output))
+    assert ab.shape == (3, 24, 19, 2)
+    assert ab.min() >= lab.AB_MIN and ab.max() <= lab.AB_MAX
+    truth = np.random.default_rng(0).uniform(-100, 100, (3, 24, 19, 2)).astype("float32")
+    loss = ops.convert_to_numpy(spec.loss(truth, output))
+    assert loss.shape == (3,) and (loss > 0).all()
+
+
+def test_the_papers_loss_is_the_mean_square_of_ab_over_127():
+    spec = get_network("paper")
+    truth = np.array([[[[127.0, 0.0]]], [[[0.0, -63.5]]]], "float32")
+    output = np.array([[[[0.5, 0.5]]], [[[0.0, 0.0]]]], "float32")
+    loss = ops.convert_to_numpy(spec.loss(truth, output))
+    np.testing.assert_allclose(loss, [(0.5**2 + 0.5**2) / 2, 0.5**2 / 2])
+    np.testing.assert_allclose(ops.convert_to_numpy(spec.decode(output))[0, 0, 0], [63.5, 63.5])
+
+
+def test_an_unknown_network_is_named_with_the_known_ones():
+    with pytest.raises(ColorlibError, match=r"'papr'.*paper"):
+        get_network("papr")

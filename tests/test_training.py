@@ -1,0 +1,328 @@
+"""Training ends where it should, whatever happens on the way."""
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from skimage.color import rgb2lab
+
+from colorlib import ColorlibError, data
+from colorlib.embedding import shared_embedder
+from colorlib.model import get_network
+from colorlib.training import TrainingConfig, prepare, train
+
+RUN_FOLDER = {
+    *("card.json", "config.json", "environment.json", "history.csv", "logs"),
+    *("manifest.csv.gz", "state.npz", "weights.weights.h5"),
+}
+
+
+def short(config, steps=1, **changes):
+    return replace(config, **{"epochs": 1, "steps_per_epoch": steps} | changes)
+
+
+def network_of(run):
+    """The network of a run with the weights that it kept."""
+    network = get_network("paper").build(1000)
+    network.load_weights(run / "weights.weights.h5")
+    return network
+
+
+def history(run):
+    with open(run / "history.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def manifest(run):
+    with gzip.open(run / "manifest.csv.gz", "rt", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def state(run):
+    with np.load(run / "state.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != "meta"}
+        return json.loads(str(file["meta"])), arrays
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path, sample):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sample[:6]:
+        shutil.copy(path, folder)
+    return folder
+
+
+# The config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 300}, "size must be at most short_side=224. Received: size=300"),
+        ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
+        ({"epochs": -1}, "epochs must be at least 1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1, or None"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be between 0 and 1"),
+        ({"dropout": 1.0}, "dropout must be in 0..1"),
+        ({"ema": 1.0}, "ema must be in 0..1"),
+        ({"schedule": "linear"}, "schedule must be 'cosine' or 'constant'"),
+        ({"precision": "float16"}, "precision must be 'float32' or 'mixed_bfloat16'"),
+        ({"network": "papers"}, "Unknown network 'papers': must be one of paper"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_bad_value_is_named(changes, message):
+    with pytest.raises(ColorlibError) as error:
+        TrainingConfig("photos", **changes)
+    assert message in str(error.value)
+
+
+def test_the_papers_run_has_the_papers_values():
+    config = TrainingConfig.paper("photos", epochs=3)
+    papers = {
+        "network": "paper",
+        "backbone": "InceptionResNetV2",
+        "standardize": False,
+        "size": 224,
+        "batch": 100,
+        "learning_rate": 0.001,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "dropout": 0.0,
+        "ema": 0.0,
+        "validation": None,
+        "validation_fraction": 0.1,
+        "epochs": 3,
+    }
+    assert asdict(config).items() >= papers.items()
+    assert config.short_side >= config.size
+
+
+# A step
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_step_changes_the_weights_and_leaves_a_whole_run(tiny_config, tmp_path, precision):
+    config = short(tiny_config, precision=precision)
+    run = train(config, tmp_path / "run", verbose=0)
+    assert {path.name for path in run.iterdir()} == RUN_FOLDER
+    (row,) = history(run)
+    assert row["step"] == 1
+    assert np.isfinite([row["loss"], row["val_loss"]]).all() and 0 < row["loss"] < 1
+
+    keras.utils.set_random_seed(config.seed)
+    initial = get_network("paper").build(1000).get_weights()
+    for before, after in zip(initial, network_of(run).get_weights(), strict=True):
+        assert np.isfinite(after).all() and (before != after).any()
+        assert np.abs(before - after).max() < 2 * config.learning_rate  # One step of Adam.
+
+    card = json.loads((run / "card.json").read_text())
+    assert card["config"]["precision"] == precision and card["history"][0]["step"] == 1
+    counts = [card["data"][side]["photos"] for side in ("training", "validation")]
+    assert sum(counts) == len(config.photos)
+    assert json.loads((run / "environment.json").read_text())["backend"] == keras.backend.backend()
+    assert json.loads((run / "config.json").read_text())["photos"] == list(config.photos)
+
+
+@pytest.mark.backend
+def test_a_step_with_the_photos_on_the_device(tiny_config, tmp_path):
+    losses = [
+        history(train(short(tiny_config, resident=resident), tmp_path / str(resident), verbose=0))
+        for resident in (False, True)
+    ]
+    assert losses[0][0]["loss"] == pytest.approx(losses[1][0]["loss"], rel=1e-5)
+    assert losses[0][0]["val_loss"] == pytest.approx(losses[1][0]["val_loss"], rel=1e-4)
+
+
+def test_the_manifest_names_every_photo(tiny_run, tiny_config):
+    rows = manifest(tiny_run)
+    files = {path.rsplit("/", 1)[1]: path for path in tiny_config.photos}
+    assert len(rows) == len(files)
+    for row in rows:
+        path = files[row["file"].rsplit("/", 1)[1]]
+        with open(path, "rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == row["sha256"]
+    assert {row["split"] for row in rows} == {"training", "validation"}
+
+
+def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
+    config = TrainingConfig.paper(
+        sample[:4], short_side=64, size=64, batch=2, epochs=1, steps_per_epoch=1
+    )
+    try:
+        run = train(config, tmp_path / "run", verbose=0)
+    finally:
+        shared_embedder.cache_clear()  # Others want the real weights.
+    card = json.loads((run / "card.json").read_text())
+    assert card["embedding"]["backbone"] == "InceptionResNetV2"
+    assert card["embedding"]["size"] == 1000 and card["embedding"]["layer"] == "logits"
+    assert (card["embedding"]["mean"], card["embedding"]["deviation"]) == (0.0, 1.0)
+    assert network_of(run).count_params() == 6_573_794
+    assert np.isfinite(history(run)[0]["loss"])
+
+
+# What it learns
+
+
+def squared_errors(config, network):
+    """Mean squared error on ab / 127 over the validation photos' centers: network's, and grey's."""
+    _, validation, _ = prepare(config)
+    batch = next(iter(data.center_batches(validation, size=32, batch=99)))
+    color = rgb2lab(batch["rgb"])
+    output = network.predict_on_batch(
+        {"l": np.float32(color[..., :1] / 50 - 1), "embedding": batch["embedding"]}
+    )
+    truth = color[..., 1:] / 127
+    return np.mean((ops.convert_to_numpy(output) - truth) ** 2), np.mean(truth**2)
+
+
+def test_the_loss_on_held_out_photos_falls(tiny_run, tiny_config):
+    losses = [row["val_loss"] for row in history(tiny_run)]
+    assert losses[-1] < losses[0]
+    network, grey = squared_errors(tiny_config, network_of(tiny_run))
+    # What is kept is what was validated, and it beats doing nothing.
+    assert network == pytest.approx(min(losses), rel=1e-3)
+    assert network < grey
+
+
+def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
+    def weights(name, **changes):
+        config = short(tiny_config, dropout=0.0, schedule="constant", **changes)
+        run = train(config, tmp_path / name, verbose=0)
+        return network_of(run).get_weights(), run, config
+
+    one, *_ = weights("one", steps=1, ema=0.0)
+    two, *_ = weights("two", steps=2, ema=0.0)
+    averages, run, config = weights("averages", steps=2, ema=0.75)
+    for first, second, average in zip(one, two, averages, strict=True):
+        # Keras begins with the weights after the first step.
+        np.testing.assert_allclose(average, 0.75 * first + 0.25 * second, atol=1e-6)
+        assert np.abs(average - second).max() > 1e-5
+    network, _ = squared_errors(config, network_of(run))
+    assert history(run)[0]["val_loss"] == pytest.approx(network, rel=1e-3)
+
+
+def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
+    with pytest.raises(ColorlibError, match="learning_rate") as error:
+        train(short(tiny_config, steps=3, learning_rate=1e30, ema=0.0), tmp_path / "run", verbose=0)
+    assert "\n" not in str(error.value)
+
+
+# Stopping and going on
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_killed_run_ends_like_an_uninterrupted_one(tiny_run, tiny_config, tmp_path, capsys):
+    run = tmp_path / "run"
+    code = f"""
+from colorlib.training import TrainingConfig, train
+train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    try:
+        step = 0
+        while step < 15 and process.poll() is None:  # Into the second epoch of twelve steps.
+            time.sleep(0.01)
+            step = state(run)[0]["step"] if (run / "state.npz").exists() else 0
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    step = state(run)[0]["step"]
+    assert 15 <= step < 24 and not (run / "card.json").exists()
+
+    train(tiny_config, run, verbose=0)
+    assert f"resuming at step {step} of 24" in capsys.readouterr().out
+    meta, resumed = state(run)
+    expected_meta, expected = state(tiny_run)
+    # Weights, Adam's moments, averages, random seeds, running losses.
+    assert resumed.keys() == expected.keys() and meta["step"] == expected_meta["step"] == 24
+    for name, value in expected.items():
+        np.testing.assert_allclose(resumed[name], value, atol=1e-6, rtol=0, err_msg=name)
+    for a, b in zip(network_of(run).get_weights(), network_of(tiny_run).get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+    for a, b in zip(history(run), history(tiny_run), strict=True):
+        assert [a["epoch"], a["step"]] == [b["epoch"], b["step"]]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
+
+
+def test_a_finished_run_is_returned_as_it_is(tiny_config, folder, tmp_path):
+    config = short(tiny_config, photos=str(folder))
+    run = train(config, tmp_path / "run", verbose=0)
+    before = contents(run)
+    shutil.rmtree(folder)  # Nothing of it is needed any more.
+    assert train(replace(config, checkpoint_seconds=1.0), run) == run
+    assert contents(run) == before
+
+
+def test_another_config_or_other_photos_are_refused(tiny_config, folder, tmp_path):
+    config = short(tiny_config, photos=str(folder))
+    run = train(config, tmp_path / "run", verbose=0)
+    before = contents(run)
+    with pytest.raises(ColorlibError, match="seed: 1 -> 2") as error:
+        train(replace(config, seed=2), run, verbose=0)
+    assert str(run) in str(error.value) and "\n" not in str(error.value)
+    assert contents(run) == before
+
+    os.unlink(run / "card.json")  # As if it had been stopped.
+    shutil.copy(config_photo := sorted(folder.iterdir())[0], folder / "copy.jpg")
+    train(config, run, verbose=0)  # A copy is nothing new.
+    os.unlink(run / "card.json")
+    os.unlink(config_photo)
+    os.unlink(folder / "copy.jpg")
+    with pytest.raises(ColorlibError, match="0 are new or changed, 1 gone") as error:
+        train(config, run, verbose=0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_folder_leaves_nothing_behind(tiny_config, folder, tmp_path):
+    run = tmp_path / "run"
+    for wrong in (str(folder) + "s", str(tmp_path / "empty")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ColorlibError):
+            train(short(tiny_config, photos=wrong), run, verbose=0)
+    assert not run.exists()
+    assert train(short(tiny_config, photos=str(folder)), run, verbose=0) == run
+
+
+def test_validation_photos_are_not_trained_on(tiny_config, sample, tmp_path):
+    config = short(tiny_config, photos=sample[:6], validation=sample[4:8])
+    rows = manifest(train(config, tmp_path / "run", verbose=0))
+    names = {
+        split: {row["file"].rsplit("/", 1)[1] for row in rows if row["split"] == split}
+        for split in ("training", "validation")
+    }
+    assert names["training"] == {path.name for path in sample[:4]}
+    assert names["validation"] == {path.name for path in sample[4:8]}
+    with pytest.raises(ColorlibError, match="other photos"):
+        train(replace(config, validation=sample[:6]), tmp_path / "other", verbose=0)
+
+
+def test_what_is_left_out_is_said(tiny_config, folder, tmp_path, capsys):
+    (folder / "text.jpg").write_text("text")
+    train(short(tiny_config, photos=str(folder)), tmp_path / "run", verbose=0)
+    said = capsys.readouterr().out
+    assert "6 photos; left out: 0 near grey, 1 unreadable" in said
+    assert str(folder / "text.jpg") in said
+    assert "device: " in said
