@@ -1,6 +1,7 @@
 """A photo in, a photo out, at its own size."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -258,7 +259,8 @@ def package(run, target, evaluate=(), working_size=None):
 
     Args:
         run: path of a finished run folder.
-        target: path of the preset's folder, which becomes its name; made or overwritten.
+        target: path of the preset's folder, which becomes its name; made, or overwritten but for
+            the card's `about`.
         evaluate: folders of photos to score on; each folder's name is the set's name.
         working_size: int or None. Short side at use, px; None keeps the run's.
 
@@ -274,6 +276,8 @@ def package(run, target, evaluate=(), working_size=None):
     sources = {Path(folder).name: photos.find(folder) for folder in evaluate}
     target.mkdir(parents=True, exist_ok=True)
     card = {**cards.load_card(run), "name": target.name}
+    with suppress(ColorlibError, ValueError, KeyError):  # What was written by hand stays.
+        card = {"about": cards.load_card(target)["about"], **card}
     card["working_size"] = working_size or card["working_size"]
     shutil.copyfile(run / cards.MANIFEST, target / cards.MANIFEST)
     shrink_weights(run / cards.WEIGHTS, target / cards.WEIGHTS)
