@@ -154,11 +154,12 @@ def photo_grid(
         for y, tall, row, side, under in zip(y_of, talls, photos, sides, notes, strict=True):
             write(side, left - gap, y + tall / 2, ha="right", va="center")
             for x, photo, note in zip(x_of, row, under, strict=True):
-                write(note, x + width / 2, y + tall + _pixels(0.03), ha="center", va="top")
+                high, wide = photo.shape[:2] if photo is not None else (tall, width)
+                x_photo, y_photo = x + (width - wide) // 2, y + (tall - high) // 2
+                bottom = y_photo + high
+                write(note, x + width / 2, bottom + _pixels(0.03), ha="center", va="top")
                 if photo is None:
                     continue
-                high, wide = photo.shape[:2]
-                x_photo, y_photo = x + (width - wide) // 2, y + (tall - high) // 2
                 axes = figure.add_axes(
                     (
                         x_photo / total_width,
@@ -643,7 +644,7 @@ def remove_figures(folder, notebook) -> None:
 
 
 def output_folder() -> Path:
-    """The folder of this run: `outputs/<profile>`, or `outputs/interactive` by hand; made if new."""
+    """The folder of this run: `outputs/<profile>`, or by hand `outputs/interactive`; made if new."""
     folder = _context()[0]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -699,9 +700,20 @@ def _show(fig, png, alt) -> None:
     if getattr(get_ipython(), "kernel", None) is None:
         return
     # 96 CSS pixels are an inch: the page shows the figure at its size, sharp on fine screens too.
-    display(Image(png, format="png", alt=alt, width=round(fig.get_figwidth() * 96)))
+    data, kind = _for_page(png)
+    display(Image(data, format=kind, alt=alt, width=round(fig.get_figwidth() * 96)))
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)
+
+
+def _for_page(png):
+    """The picture as a page shows it: JPEG where that is far smaller, which is where photos are."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "jpeg", quality=92, subsampling=0)
+    jpeg = buffer.getvalue()
+    return (jpeg, "jpeg") if len(jpeg) < len(png) / 2 else (png, "png")
 
 
 def _hash(path) -> str:

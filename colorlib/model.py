@@ -104,7 +104,7 @@ def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
         ab = network({"l": l, "embedding": embedding})
     """
     if embedding_size < 1:
-        raise ValueError(f"embedding_size must be at least 1. Received: embedding_size={embedding_size}")
+        raise ValueError(f"embedding_size must be at least 1. Received: {embedding_size=}")
 
     def conv(x, filters, name, strides=1, kernel=3, activation="relu"):
         return layers.Conv2D(

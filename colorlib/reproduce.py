@@ -21,6 +21,7 @@ from html import escape
 from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError, __version__, figures
+from colorlib.cards import presets
 
 PAGES = ASSETS / "pages"  # templates of the index and of the exported notebooks
 
@@ -37,8 +38,8 @@ PROFILES: dict[str, dict[str, dict]] = {
             "EPOCHS": 2,
             "STEPS_PER_EPOCH": 3,
         },
-        "03_results": {},
-        "04_historical_photos": {},
+        "03_results": {"MAX_PHOTOS": 6, "EXAMPLES": 2},
+        "04_historical_photos": {"EXAMPLES": 1},
     },
     # 02_training repeats the reference run's settings on the folder of photos.
     "full": {
@@ -53,8 +54,11 @@ PROFILES: dict[str, dict[str, dict]] = {
             "DROPOUT": 0.1,
             "EMA": 0.998,
             "PRECISION": "mixed_bfloat16",
+            "VALIDATION_FRACTION": 0.1,
             "RESUME": True,
         },
+        "03_results": {"RUN": "run"},
+        "04_historical_photos": {"RUN": "run"},
     },
 }
 
@@ -197,6 +201,10 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
             parameters[name] = str(Path(folder).expanduser().resolve())
             if not Path(folder).expanduser().is_dir():
                 raise ColorlibError(f"{folder}: no such folder of photos; check --{name.lower()}")
+    for name in ("PRESET", "MY_PHOTO"):
+        value = str(parameters.get(name))
+        if value not in presets() and Path(value).expanduser().exists():
+            parameters[name] = str(Path(value).expanduser().resolve())
     if profile == "full" and not parameters.get("PHOTOS"):
         raise ColorlibError("full: trains from scratch and needs photos; add --photos DIR")
 

@@ -212,7 +212,7 @@ class _Progress(keras.callbacks.Callback):
         return True
 
     def save(self):
-        metrics = [np.array(v) for m in self.model.metrics for v in m.variables]
+        metrics = [ops.convert_to_numpy(v) for m in self.model.metrics for v in m.variables]
         meta = {
             "step": self.step,
             "best": None if np.isinf(self.best) else self.best,
@@ -220,7 +220,8 @@ class _Progress(keras.callbacks.Callback):
             "seconds": self.trained_seconds,
             "metrics": len(metrics),
         }
-        arrays = {f"variable_{i}": np.array(v) for i, v in enumerate(self._variables())}
+        values = [ops.convert_to_numpy(variable) for variable in self._variables()]
+        arrays = {f"variable_{i}": value for i, value in enumerate(values)}
         arrays |= {f"metric_{i}": value for i, value in enumerate(metrics)}
         temporary = self.run / (STATE + ".tmp")
         with open(temporary, "wb") as file:

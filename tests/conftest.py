@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -56,17 +57,31 @@ def tiny_run(tiny_config, tmp_path_factory):
     return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
 
 
-@pytest.fixture(scope="session")
-def inception_weights(tmp_path_factory):
-    """A folder for COLORLIB_WEIGHTS: the paper's backbone, random, in the file that Keras wants."""
+def save_legacy_weights(model, path):
+    """Writes a file as Keras publishes the weights of its applications: legacy HDF5."""
     import h5py
-    import keras
     from keras.src.legacy.saving import legacy_h5_format
 
-    folder = tmp_path_factory.mktemp("weights")
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+@pytest.fixture(scope="session")
+def inception_weights():
+    """A folder for COLORLIB_WEIGHTS: the paper's backbone, random, in the file that Keras wants.
+
+    `expected.npz` beside it holds two images of numbers in -1..1 and the backbone's logits of them.
+    """
+    import keras
+    import numpy as np
+
+    folder = Path(SCRATCH) / "inception"  # Not tmp_path: pytest would keep three of 215 MB.
+    folder.mkdir()
     keras.utils.set_random_seed(1)
     model = keras.applications.InceptionResNetV2(weights=None, classifier_activation=None)
-    name = "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5"
-    with h5py.File(folder / name, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    save_legacy_weights(model, folder / "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5")
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 299, 299, 3)).astype("float32")
+    images[1] /= 2
+    logits = keras.ops.convert_to_numpy(model(images, training=False))
+    np.savez(folder / "expected.npz", images=images, logits=logits)
     return folder
