@@ -86,9 +86,10 @@ class Colorizer:
         self.embedder = None
         if self.spec.uses_embedding:
             wanted = card["embedding"]
-            self.embedder = shared_embedder(
-                wanted["backbone"], card["config"].get("backbone_weights")
-            )
+            weights = card["config"].get("backbone_weights")
+            if weights and not Path(weights).is_file():
+                weights = None  # On another machine they may come from COLORLIB_WEIGHTS.
+            self.embedder = shared_embedder(wanted["backbone"], weights)
             if self.embedder.digest != wanted["weights_sha256"]:
                 raise ColorlibError(
                     f"{card['name']} was trained with other weights of {wanted['backbone']} than "
@@ -170,6 +171,8 @@ class Colorizer:
         Returns:
             list of float32 arrays (H, W, 2): ab in Lab units, resized to each photo.
         """
+        if not lightness:
+            return []
         small = [self._working(plane) for plane in lightness]
         if self.embedder and embeddings is None:
             embeddings = self.embed(lightness)
@@ -181,7 +184,8 @@ class Colorizer:
             inputs = {"l": lab.scale_l(np.stack([small[i] for i in indices])[..., None])}
             if embeddings is not None:
                 inputs["embedding"] = embeddings[indices].astype("float32")
-            output = self.network.predict_on_batch(inputs)
+            # Not `predict_on_batch`, which is compiled anew for each shape of photo.
+            output = self.network(inputs, training=False)
             maps = ops.convert_to_numpy(self.spec.decode(output))
             for index, ab in zip(indices, maps, strict=True):
                 height, width = lightness[index].shape

@@ -202,7 +202,9 @@ class Embedder:
     def __init__(self, backbone=DEFAULT_BACKBONE, weights=None):
         self.backbone = backbone
         if weights is not None and not Path(weights).is_file():
-            raise ColorlibError(f"{weights}: no such weights file for the backbone {backbone}")
+            raise ColorlibError(
+                f"{weights}: no such weights file for the backbone {backbone}; give the path of one"
+            )
         with _float32_policy():
             if backbone == DEFAULT_BACKBONE:
                 self._build_packaged(weights or PACKAGED / backbone / "weights.npz")

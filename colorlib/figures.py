@@ -449,10 +449,9 @@ def history_figure(history, floors=None):
         axes = figure.subplots()
         axes.plot(steps, training, "o-", markersize=4, label="training crops")
         axes.plot(steps, held_out, "o-", markersize=4, label="held-out crops")
-        best = (steps[int(np.argmin(held_out))], min(held_out))
-        axes.plot(*best, "o", markersize=11, fillstyle="none", color="#222222")
-        below = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
-        axes.annotate("kept", best, **below)
+        best = steps[int(np.argmin(held_out))]
+        ring = {"markersize": 11, "fillstyle": "none", "color": "#222222", "linestyle": "none"}
+        axes.plot(best, min(held_out), "o", label="kept", **ring)
         for (name, value), style in zip(floors.items(), (":", "--"), strict=False):
             line = {"color": "#777777", "linestyle": style, "linewidth": 1.4}
             axes.axhline(value, label=f"floor: {name}", **line)
@@ -644,7 +643,7 @@ def remove_figures(folder, notebook) -> None:
 
 
 def output_folder() -> Path:
-    """The folder of this run: `outputs/<profile>`, or by hand `outputs/interactive`; made if new."""
+    """The folder of this run (made if new): `outputs/<profile>`, by hand `outputs/interactive`."""
     folder = _context()[0]
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -457,7 +457,7 @@ def report(tables, n_bootstrap=2000, seed=1):
         if pd.notna(row["better_floor"]):
             difference = signed.format(row["difference"], row["low"], row["high"])
             rows[label]["model - better floor"] = difference
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def verdict(tables, metric="ab_rmse", n_bootstrap=2000, seed=1):
@@ -478,10 +478,11 @@ def verdict(tables, metric="ab_rmse", n_bootstrap=2000, seed=1):
     gain = row["difference"] * _DIRECTIONS[metric]
     beyond = row["low"] > 0 or row["high"] < 0
     judgment = ("better than" if gain > 0 else "worse than") if beyond else "not told apart from"
+    percent = f" ({100 * row['relative_difference']:+.1f} %)" if metric == "ab_rmse" else ""
     numbers = ", ".join(
         [
             f"{form.format(row['model'])} against {form.format(row[row['better_floor']])}",
-            f"difference {signed.format(row['difference'])}",
+            f"difference {signed.format(row['difference'])}{percent}",
             f"95 % interval {signed.format(row['low'])} to {signed.format(row['high'])}",
         ]
     )

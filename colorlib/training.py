@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -571,16 +571,3 @@ def _card(config, training, validation, embedding, environment, progress):
         "machine": environment,
         "history": progress.history,
     }
-
-
-def with_config(config, **changes):
-    """A config with some fields changed, from strings if need be: for command lines.
-
-    Raises:
-        ColorlibError: a name that is no field.
-    """
-    names = [item.name for item in fields(config)]
-    for name in changes:
-        if name not in names:
-            raise ColorlibError(f"Unknown training parameter {name!r}: must be one of {names}")
-    return replace(config, **changes)

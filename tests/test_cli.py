@@ -17,9 +17,11 @@ from colorlib.__main__ import main
 
 def command(*arguments):
     """The command as a user runs it, in a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     return subprocess.run(
-        [sys.executable, "-m", "colorlib", *map(str, arguments)], capture_output=True, text=True
-    )
+        [sys.executable, "-m", "colorlib", *map(str, arguments)],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
 
 
 @pytest.fixture

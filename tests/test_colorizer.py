@@ -81,7 +81,9 @@ def test_every_kind_of_input_gives_the_same_photo(colorizer, tmp_path):
 def test_only_lightness_matters(colorizer, sample):
     rgb = photos.read(sample[3])[:200, :200]
     grey = recombine(lightness_of(rgb), np.zeros((200, 200, 2)))
-    assert difference(colorizer.colorize(rgb), colorizer.colorize(grey)) <= 2
+    assert difference(rgb, grey) > 50
+    # Rounding the grey to 8 bits moves L by a fraction of a unit.
+    assert difference(colorizer.colorize(rgb), colorizer.colorize(grey)) <= 4
 
 
 def test_a_batch_is_its_photos_one_by_one(colorizer, sample):
@@ -122,8 +124,8 @@ def test_no_color_gives_grey():
     for dtype in (np.uint8, np.uint16):
         output = recombine(lightness, np.zeros((20, 100, 2), np.float32), dtype)
         assert output.dtype == dtype and output.shape == (20, 100, 3)
-        # The constants of sRGB leave a neutral grey a 16-bit step or so off.
-        assert np.ptp(output.astype(int), axis=-1).max() <= (0 if dtype == np.uint8 else 12)
+        # With the constants of the standard a neutral grey is not quite neutral.
+        assert np.ptp(output.astype(int), axis=-1).max() <= (1 if dtype == np.uint8 else 16)
         assert output.min() == 0 and output.max() == np.iinfo(dtype).max
 
 

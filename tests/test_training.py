@@ -131,10 +131,11 @@ def test_a_step_changes_the_weights_and_leaves_a_whole_run(tiny_config, tmp_path
     assert np.isfinite([row["loss"], row["val_loss"]]).all() and 0 < row["loss"] < 1
 
     keras.utils.set_random_seed(config.seed)
-    initial = get_network("paper").build(1000).get_weights()
+    initial = get_network("paper").build(1000, config.dropout).get_weights()
     for before, after in zip(initial, network_of(run).get_weights(), strict=True):
         assert np.isfinite(after).all() and (before != after).any()
-        assert np.abs(before - after).max() < 2 * config.learning_rate  # One step of Adam.
+        # Adam's first step is the learning rate wherever there is a gradient.
+        assert np.abs(before - after).max() == pytest.approx(config.learning_rate, rel=0.1)
 
     card = json.loads((run / "card.json").read_text())
     assert card["config"]["precision"] == precision and card["history"][0]["step"] == 1
@@ -185,25 +186,25 @@ def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkey
 # What it learns
 
 
-def squared_errors(config, network):
-    """Mean squared error on ab / 127 over the validation photos' centers: network's, and grey's."""
-    _, validation, _ = prepare(config)
-    batch = next(iter(data.center_batches(validation, size=32, batch=99)))
+def squared_error(photo_set, network):
+    """The loss by its definition, on ab / 127, of the photos' centers; and that of their mean."""
+    batch = next(iter(data.center_batches(photo_set, size=32, batch=99)))
     color = rgb2lab(batch["rgb"])
     output = network.predict_on_batch(
         {"l": np.float32(color[..., :1] / 50 - 1), "embedding": batch["embedding"]}
     )
     truth = color[..., 1:] / 127
-    return np.mean((ops.convert_to_numpy(output) - truth) ** 2), np.mean(truth**2)
+    return np.mean((ops.convert_to_numpy(output) - truth) ** 2), truth.var(axis=(0, 1, 2)).mean()
 
 
 def test_the_loss_on_held_out_photos_falls(tiny_run, tiny_config):
     losses = [row["val_loss"] for row in history(tiny_run)]
     assert losses[-1] < losses[0]
-    network, grey = squared_errors(tiny_config, network_of(tiny_run))
-    # What is kept is what was validated, and it beats doing nothing.
-    assert network == pytest.approx(min(losses), rel=1e-3)
-    assert network < grey
+    training, validation, _ = prepare(tiny_config)
+    loss, _ = squared_error(validation, network_of(tiny_run))
+    assert loss == pytest.approx(min(losses), rel=1e-3)  # What is kept is what was validated.
+    loss, mean_color = squared_error(training, network_of(tiny_run))
+    assert loss < 0.6 * mean_color
 
 
 def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
@@ -219,8 +220,8 @@ def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
         # Keras begins with the weights after the first step.
         np.testing.assert_allclose(average, 0.75 * first + 0.25 * second, atol=1e-6)
         assert np.abs(average - second).max() > 1e-5
-    network, _ = squared_errors(config, network_of(run))
-    assert history(run)[0]["val_loss"] == pytest.approx(network, rel=1e-3)
+    loss, _ = squared_error(prepare(config)[1], network_of(run))
+    assert history(run)[0]["val_loss"] == pytest.approx(loss, rel=1e-3)
 
 
 def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
@@ -242,21 +243,21 @@ train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     try:
         step = 0
-        while step < 15 and process.poll() is None:  # Into the second epoch of twelve steps.
+        while step < 33 and process.poll() is None:  # Into the second epoch of thirty steps.
             time.sleep(0.01)
             step = state(run)[0]["step"] if (run / "state.npz").exists() else 0
     finally:
         process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     step = state(run)[0]["step"]
-    assert 15 <= step < 24 and not (run / "card.json").exists()
+    assert 33 <= step < 60 and not (run / "card.json").exists()
 
     train(tiny_config, run, verbose=0)
-    assert f"resuming at step {step} of 24" in capsys.readouterr().out
+    assert f"resuming at step {step} of 60" in capsys.readouterr().out
     meta, resumed = state(run)
     expected_meta, expected = state(tiny_run)
     # Weights, Adam's moments, averages, random seeds, running losses.
-    assert resumed.keys() == expected.keys() and meta["step"] == expected_meta["step"] == 24
+    assert resumed.keys() == expected.keys() and meta["step"] == expected_meta["step"] == 60
     for name, value in expected.items():
         np.testing.assert_allclose(resumed[name], value, atol=1e-6, rtol=0, err_msg=name)
     for a, b in zip(network_of(run).get_weights(), network_of(tiny_run).get_weights(), strict=True):

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/backbone_accuracy.py FOLDER [--backbone NAME]
 
-FOLDER holds photos whose names begin with their ImageNet synset, such as n02124075_egyptian_cat.webp.
+FOLDER holds photos whose names begin with their ImageNet synset: n02124075_egyptian_cat.webp.
 The embedder sees each as it sees any photo: lightness only, the center square, resized bicubically
 to its own size.
 """
