@@ -24,7 +24,15 @@ ROOT = ASSETS.resolve().parents[1]  # the clone
 DPI = 150
 
 # The figures of the reference run that are copied to figures/, by name.
-FIGURES: tuple[str, ...] = ()
+FIGURES: tuple[str, ...] = (
+    "data_lab",
+    "data_dull",
+    "training_network",
+    "training_reference_curve",
+    "results_drawn",
+    "results_colorfulness",
+    "historical_colored",
+)
 
 # Colors: Okabe and Ito (2008), told apart by all common kinds of color vision; black is for text.
 STYLE = {

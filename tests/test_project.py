@@ -98,7 +98,12 @@ def imported(paths):
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used():
-    package = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+    package = {
+        "bs4": "beautifulsoup4",
+        "PIL": "pillow",
+        "skimage": "scikit-image",
+        "yaml": "pyyaml",
+    }
 
     def packages(paths):
         return {canonicalize_name(package.get(m, m)) for m in imported(paths)}
