@@ -15,6 +15,7 @@ from colorlib.embedding import shared_embedder
 from colorlib.model import get_network
 
 _STRIP = 1 << 20  # Pixels whose Lab is in memory at a time.
+_BATCH = 8  # Photos that go through the network at a time.
 
 
 def _strips(height, width):
@@ -179,8 +180,13 @@ class Colorizer:
         groups = {}
         for index, plane in enumerate(small):
             groups.setdefault(plane.shape, []).append(index)
+        batches = [
+            group[start : start + _BATCH]
+            for group in groups.values()
+            for start in range(0, len(group), _BATCH)
+        ]
         result = [None] * len(lightness)
-        for indices in groups.values():
+        for indices in batches:
             inputs = {"l": lab.scale_l(np.stack([small[i] for i in indices])[..., None])}
             if embeddings is not None:
                 inputs["embedding"] = embeddings[indices].astype("float32")

@@ -24,6 +24,8 @@ from PIL import Image
 
 from colorlib import ColorlibError, lab, metrics, photos
 
+# Part of the file name: raise it when decoding changes, so that no stale pixels are used.
+_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, hash BLOB) WITHOUT ROWID;
@@ -44,7 +46,7 @@ class PhotoCache:
     """The SQLite file of decoded photos and embeddings; safe for several threads and processes."""
 
     def __init__(self, folder=None):
-        self.path = Path(folder or cache_folder()) / "photos.sqlite"
+        self.path = Path(folder or cache_folder()) / f"photos-{_VERSION}.sqlite"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
         with self.connection as connection:

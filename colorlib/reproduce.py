@@ -39,7 +39,7 @@ PROFILES: dict[str, dict[str, dict]] = {
             "STEPS_PER_EPOCH": 3,
         },
         "03_results": {"MAX_PHOTOS": 6, "EXAMPLES": 2},
-        "04_historical_photos": {"EXAMPLES": 1},
+        "04_historical_photos": {"EXAMPLES": 1, "GALLERY": 1},
     },
     # 02_training repeats the reference run's settings on the folder of photos.
     "full": {

@@ -43,7 +43,7 @@ def tiny_config(sample):
         size=32,
         batch=4,
         epochs=2,
-        steps_per_epoch=30,
+        steps_per_epoch=16,
         ema=0.9,
         dropout=0.1,
     )

@@ -8,8 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+import pyvips
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
+from skimage.color import rgb2lab
 
 from colorlib import ASSETS, ColorlibError, figures
 from colorlib.cards import presets
@@ -17,6 +19,7 @@ from colorlib.figures import (
     FIGURES,
     ROOT,
     check_manifest,
+    film_grey,
     notebook_source_hash,
     photo_grid,
     publish,
@@ -24,6 +27,7 @@ from colorlib.figures import (
     save_figure,
     use_style,
 )
+from colorlib.photos import read
 
 SAMPLE = sorted((ASSETS / "sample").glob("*.jpg"))
 NOTEBOOK = ROOT / "tests" / "notebooks" / "draws.ipynb"
@@ -316,3 +320,15 @@ def test_what_is_not_packaged_or_out_of_date_is_not_published(saved, tmp_path):
 def test_the_published_figures_of_this_project_hold():
     assert check_manifest(ROOT / "figures") == []
     assert set(read_manifest(ROOT / "figures")) == set(FIGURES)
+
+
+def test_film_grey_is_the_grey_of_a_films_sensitivities():
+    rgb = read(SAMPLE[0])
+    grey = film_grey(rgb)
+    neutral = np.repeat(grey[..., None], 3, axis=2)
+    assert np.abs(rgb2lab(rgb)[..., 0] - rgb2lab(neutral)[..., 0]).max() < 0.6
+    linear = pyvips.Image.new_from_array(rgb).copy(interpretation="srgb").colourspace("scrgb")
+    reference = linear.recomb([[0, 0.5, 0.5]] * 3).colourspace("b-w").numpy().squeeze()
+    assert np.abs(film_grey(rgb, (0, 0.5, 0.5)) - reference.astype(float)).max() <= 1
+    reds = np.array([[[0, 0, 0], [255, 0, 0], [255, 255, 255], [77, 77, 77]]], np.uint8)
+    assert film_grey(reds, (0, 1, 1)).tolist() == [[0, 0, 255, 77]]

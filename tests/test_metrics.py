@@ -399,3 +399,25 @@ def test_floors_of_other_photos_are_refused():
     for none in ({}, {"model": model}):
         with pytest.raises(ValueError, match="at least one floor, none of them 'model'. Received"):
             metrics.compare_to_floors(model, none)
+
+
+def test_report_and_verdict_say_what_the_comparison_says():
+    floors = {"grey": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
+    better = floors["grey"].assign(ab_sse=0.25 * floors["grey"]["ab_sse"])
+    tables = {"model": better, **floors}
+    compared = metrics.compare_to_floors(better, floors)
+    report = metrics.report(tables)
+    rmse = compared.loc["ab_rmse"]
+    assert report.loc["pooled ab-RMSE", "grey"] == f"{rmse['grey']:.2f}"
+    assert report.loc["pooled ab-RMSE", "model"].startswith(f"{rmse['model']:.2f} [")
+    assert report.loc["pooled ab-RMSE", "model - better floor"].startswith("-")
+    assert report.loc["mean colorfulness (signed)", "original"] != ""
+    assert not report.isin(["nan", "+nan [+nan, +nan]"]).any(axis=None)
+
+    sentence = metrics.verdict(tables)
+    assert sentence.startswith("pooled ab-RMSE: better than the better floor (grey): ")
+    assert "(-50.0 %)" in sentence
+    swapped = {"model": floors["grey"], "grey": better, "mean ab": better}
+    assert "worse than" in metrics.verdict(swapped)
+    same = {"model": floors["grey"], **{name: floors["grey"] for name in floors}}
+    assert "not told apart from" in metrics.verdict(same)

@@ -14,6 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from colorlib import ColorlibError
+from colorlib.cards import preset_folder
 from colorlib.figures import ROOT, check_manifest, read_manifest
 from colorlib.reproduce import PROFILES, declared_parameters, parse_parameters, reproduce
 
@@ -271,6 +272,13 @@ def test_folders_are_checked_before_anything_runs(tmp_path):
     refused("nowhere: no such folder of photos", evaluate=tmp_path / "nowhere")
     refused("nowhere: no such folder of photos", parameters={"PHOTOS": str(tmp_path / "nowhere")})
     refused("full: .* needs photos; add --photos DIR", profile="full")
+
+
+def test_a_preset_named_by_its_folder_is_found_from_where_the_command_is_given(tmp_path):
+    folder = str(preset_folder().relative_to(ROOT))
+    run = Run(tmp_path, {}, only=["draws"], parameters={"COUNT": 1, "PRESET": folder})
+    assert run.code == 0
+    assert list(read_manifest(tmp_path / "figures")["grid"]["weights"]) == ["mse"]
 
 
 def test_source_notebooks_are_never_written_over():
