@@ -102,7 +102,8 @@ def _reproduce(args):
         args.output,
     )
     if args.figures and not code:
-        figures.publish(args.output or figures.ROOT / "outputs" / args.profile, args.figures)
+        output = args.output or figures.ROOT / "outputs" / args.profile
+        figures.publish(output / "figures", args.figures)
     return code
 
 
