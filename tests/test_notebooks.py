@@ -52,6 +52,7 @@ def test_full_trains_from_scratch_and_scores_the_result(tmp_path):
     for photo in photos:
         shutil.copy(photo, folder)
     parameters = {"EPOCHS": 1, "STEPS_PER_EPOCH": 3, "BATCH": 4, "SIZE": 64, "SHORT_SIDE": 72}
+    parameters |= {"MAX_PHOTOS": 6, "EXAMPLES": 2}
     output = tmp_path / "out"
     code = reproduce(
         "full", ["02_training", "03_results"], parameters, photos=folder, output=output
