@@ -215,6 +215,8 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
     process = subprocess.Popen(
         command(tmp_path, only=["ok", "waits"]),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Where the tests run in a background job, the shell has had SIGINT ignored for all of it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not is_running(tmp_path / "waits.ipynb"):
