@@ -230,8 +230,7 @@ def score(colorizer, paths, *, batch=16, progress=None):
     rows = {"model": [], "grey": [], "mean ab": []}
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
-        truths = [photos.read(path) for path in chunk]
-        truths = [t if t.dtype == np.uint8 else np.uint8(np.rint(t / 257)) for t in truths]
+        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
         for path, truth, output in zip(
             chunk, truths, colorizer.colorize_batch(truths), strict=True
         ):

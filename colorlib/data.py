@@ -150,23 +150,16 @@ def resize_short_side(rgb, short_side):
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
 
 
-def _read_uint8(path):
-    rgb = photos.read(path)
-    if rgb.dtype == np.uint16:
-        rgb = ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return rgb
-
-
 def _lightness(path, largest):
     """L (H, W) of a file, reduced to a short side of at most `largest` px."""
-    rgb = _read_uint8(path)
+    rgb = photos.to_uint8(photos.read(path))
     if min(rgb.shape[:2]) > largest:
         rgb = resize_short_side(rgb, largest)
     return ops.convert_to_numpy(lab.rgb_to_lab(rgb / np.float32(255)))[..., 0]
 
 
 def _decode(path, short_side):
-    rgb = _read_uint8(path)
+    rgb = photos.to_uint8(photos.read(path))
     height, width = rgb.shape[:2]
     if max(height, width) > 8 * min(height, width):
         raise ColorlibError(f"{path}: {width} x {height} is too narrow to crop from")

@@ -249,15 +249,13 @@ def _fit(row, width) -> list:
     """The photos of one row as uint8 arrays, as large as a column and the row's height allow."""
     from PIL import Image
 
-    from colorlib.photos import as_rgb
+    from colorlib.photos import as_rgb, to_uint8
 
-    photos = [None if cell is None else as_rgb(cell) for cell in row]
+    photos = [None if cell is None else to_uint8(as_rgb(cell)) for cell in row]
     ratios = [photo.shape[0] / photo.shape[1] for photo in photos if photo is not None]
     tallest = min(max(ratios, default=2 / 3), TALLEST) * width
 
     def fit(photo):
-        if photo.dtype == np.uint16:
-            photo = np.round(photo / 257).astype(np.uint8)
         high, wide = photo.shape[:2]
         scale = min(width / wide, tallest / high)
         size = (max(round(wide * scale), 1), max(round(high * scale), 1))

@@ -100,7 +100,7 @@ def write(path, rgb, *, quality=92):
     if not path.parent.is_dir():
         raise ColorlibError(f"{path}: the folder {path.parent} does not exist; create it first")
     if rgb.dtype == np.uint16 and suffix not in _SIXTEEN_BIT:
-        rgb = ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        rgb = to_uint8(rgb)
     options = dict(_WRITERS[suffix])
     if suffix not in _SIXTEEN_BIT:
         options["Q"] = quality
@@ -122,6 +122,13 @@ def write(path, rgb, *, quality=92):
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def to_uint8(rgb):
+    """Rounds a uint16 array to 8 bits, v / 257; a uint8 array comes back as it is."""
+    if rgb.dtype == np.uint8:
+        return rgb
+    return ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def as_rgb(image):

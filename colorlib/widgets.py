@@ -229,10 +229,7 @@ def _slider(before, after, labels, alt, largest):
 
 
 def _eight_bit(image):
-    rgb = photos.as_rgb(image)
-    return np.ascontiguousarray(
-        np.rint(rgb / 257).astype("uint8") if rgb.dtype == "uint16" else rgb
-    )
+    return np.ascontiguousarray(photos.to_uint8(photos.as_rgb(image)))
 
 
 def _jpeg(image, largest, quality=90):
