@@ -10,16 +10,32 @@ from pathlib import Path
 
 from colorlib import ColorlibError, __version__
 
+
+def _numbers(kind):
+    """A parser of one number, or of several between commas."""
+
+    def parse(text):
+        values = tuple(kind(part) for part in text.split(","))
+        return values if len(values) > 1 else values[0]
+
+    parse.__name__ = kind.__name__  # Argparse names it where a value is wrong.
+    return parse
+
+
 # Options of `train` by field of TrainingConfig: type and help. Defaults are the config's own.
 _TRAINING = {
     "epochs": (int, "passes over the photos (or rounds of --steps-per-epoch)"),
     "steps_per_epoch": (int, "steps between two validations (default: one pass)"),
-    "size": (int, "side of the crops, px"),
+    "network": (str, "paper (default) or pyramid"),
+    "size": (_numbers(int), "side of the crops, px; several (96,128,224) rise in stages"),
+    "scales": (_numbers(float), "crops of so many times --size, resized to it, such as 0.7,1.4"),
+    "film": (float, "share of crops that are made to look like scans of old prints"),
+    "erase": (float, "share of crops of which a rectangle is covered"),
     "short_side": (int, "photos are resized to this short side, px"),
     "batch": (int, "crops in a step"),
     "learning_rate": (float, "Adam's, at its highest"),
     "weight_decay": (float, "decoupled weight decay"),
-    "dropout": (float, "share of the embedding dropped in training"),
+    "dropout": (float, "share of the embedding, or of the deepest features, dropped in training"),
     "ema": (float, "momentum of the average of the weights, 0 for none"),
     "backbone": (str, "EfficientNetLite2 (packaged) or a keras.applications model"),
     "backbone_weights": (str, "path of the backbone's weights file"),

@@ -8,6 +8,7 @@ step n.
 """
 
 import hashlib
+import math
 import os
 import sqlite3
 import threading
@@ -306,33 +307,55 @@ def embed_photos(photo_set, embedder, *, batch=16, progress=None):
     return np.stack([np.frombuffer(table[digest], np.float32) for digest in photo_set.hashes])
 
 
-def batches(photo_set, *, size, batch, seed, start=0, resident=False):
+def window_side(size, scales, short_side):
+    """The side, px, of the square of pixels that a crop of `size` at any of `scales` is cut from.
+
+    Raises:
+        ColorlibError: even the smallest scale needs more than photos of `short_side` have.
+    """
+    if size * scales[0] > short_side:
+        raise ColorlibError(
+            f"Crops of {size} px don't fit photos of {short_side} px at a scale of {scales[0]:g}: "
+            "raise short_side"
+        )
+    return min(short_side, math.ceil(size * scales[1]))
+
+
+def batches(photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, resident=False):
     """Random crops as an endless Grain dataset.
 
     Args:
         photo_set: PhotoSet. Its `embeddings`, if any, go into the batches.
-        size: int. Side of the square crops, px; at most the cached short side.
+        size: int. Side of the square crops, px.
         batch: int. Crops in a batch.
-        seed: int. Order, places and flips depend on it and on the step alone.
+        seed: int. Order, places, scales and flips depend on it and on the step alone.
+        scales: two floats. Side of a crop in the photo over `size`, drawn evenly between them (and
+            at most the cached short side); `augmentation.resample` brings it to `size`. Defaults
+            to (1, 1): crops as they are.
         start: int. The first step. Defaults to 0.
         resident: bool. The pixels already lie on the device: give where to crop instead of crops.
 
     Returns:
         grain.IterDataset of dicts with `flip` bool (B,) and either `rgb` uint8
-        (B, size, size, 3), or `index`, `top`, `left` int32 (B,); `embedding` float32 (B, E).
+        (B, S, S, 3) (S: `window_side`), or `index`, `top`, `left` int32 (B,) of that window;
+        unless the scales are 1, `box` float32 (B, 3), top, left and side within the window;
+        `embedding` float32 (B, E).
     """
-    short = min(photo_set.heights.min(), photo_set.widths.min())
-    if size > short:
-        raise ColorlibError(f"Crops of {size} px don't fit photos of {short} px: raise short_side")
+    short = int(min(photo_set.heights.min(), photo_set.widths.min()))
+    window = window_side(size, scales, short)
 
     def draw(index, rng):
         index = int(index)
-        return {
+        where = {
             "index": np.int32(index),
-            "top": np.int32(rng.integers(photo_set.heights[index] - size + 1)),
-            "left": np.int32(rng.integers(photo_set.widths[index] - size + 1)),
+            "top": np.int32(rng.integers(photo_set.heights[index] - window + 1)),
+            "left": np.int32(rng.integers(photo_set.widths[index] - window + 1)),
             "flip": np.bool_(rng.integers(2)),
         }
+        if tuple(scales) != (1, 1):
+            side = rng.uniform(size * scales[0], min(size * scales[1], window))
+            where["box"] = np.float32([*rng.uniform(0, window - side, 2), side])
+        return where
 
     dataset = (
         grain.MapDataset.source(np.arange(len(photo_set)))
@@ -340,7 +363,7 @@ def batches(photo_set, *, size, batch, seed, start=0, resident=False):
         .shuffle()
         .repeat(None)
         .random_map(draw)
-        .map(lambda where: _example(photo_set, where, size, resident))
+        .map(lambda where: _example(photo_set, where, window, resident))
         .batch(batch, drop_remainder=True)
     )
     # Slicing is exact: a batch depends on its number, not on what was drawn before it.
@@ -373,8 +396,8 @@ def _example(photo_set, where, size, resident):
     index, top, left = where["index"], where["top"], where["left"]
     example = dict(where)
     if not resident:
-        crop = photo_set.pixels(index)[top : top + size, left : left + size]
-        example = {"rgb": crop, "flip": where["flip"]}
+        del example["index"], example["top"], example["left"]
+        example["rgb"] = photo_set.pixels(index)[top : top + size, left : left + size]
     if photo_set.embeddings is not None:
         example["embedding"] = photo_set.embeddings[index]
     return example

@@ -63,6 +63,12 @@ def _lab_to_linear_rgb(lightness, a, b):
     return _mix(_RGB_FROM_XYZ, xyz)
 
 
+def _gamma(c):
+    """Linear light to sRGB's values, unclipped."""
+    bent = 1.055 * ops.power(ops.maximum(c, 0.0031308), 1.0 / 2.4) - 0.055
+    return ops.where(c > 0.0031308, bent, 12.92 * c)
+
+
 def lab_to_rgb(lab):
     """CIE Lab to sRGB; what lies outside sRGB is clipped per channel.
 
@@ -74,15 +80,22 @@ def lab_to_rgb(lab):
     Returns:
         float32 tensor (..., 3): sRGB in 0..1.
     """
-    rgb = [
-        ops.where(
-            c > 0.0031308,
-            1.055 * ops.power(ops.maximum(c, 0.0031308), 1.0 / 2.4) - 0.055,
-            12.92 * c,
-        )
-        for c in _lab_to_linear_rgb(*_channels(lab))
-    ]
+    rgb = [_gamma(c) for c in _lab_to_linear_rgb(*_channels(lab))]
     return ops.clip(ops.stack(rgb, axis=-1), 0.0, 1.0)
+
+
+def l_to_grey(lightness):
+    """The sRGB grey of an L.
+
+    Args:
+        lightness: array or tensor, any shape. L in 0..100.
+
+    Returns:
+        float32 tensor of that shape: sRGB in 0..1, the same for red, green and blue.
+    """
+    f = (ops.cast(ops.convert_to_tensor(lightness), "float32") + 16.0) / 116.0
+    y = ops.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787)
+    return ops.clip(_gamma(y), 0.0, 1.0)
 
 
 def in_gamut(lab, tolerance=1e-4):

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from colorlib import ColorlibError, cards, data, lab
+from colorlib import ColorlibError, augmentation, cards, data, lab
 from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder
 from colorlib.model import NETWORKS, get_network
 
@@ -44,7 +44,13 @@ class TrainingConfig:
         standardize: bool. Bring the embedding to mean 0 and deviation 1 over the training photos.
             Defaults to True.
         short_side: int. Photos are resized to it, px. Defaults to 224.
-        size: int. Side of the random crops, px. Defaults to 128.
+        size: int or tuple of int. Side of the random crops, px; several rise in stages of equal
+            numbers of epochs. Validation is at the last. Defaults to 128.
+        scales: two floats. Side of a crop in the photo over `size`, between these. Defaults to
+            (1, 1).
+        film: float in 0..1. Share of the crops that is made to look like scans of old prints, see
+            `colorlib.augmentation`. Defaults to 0.
+        erase: float in 0..1. Share of the crops of which a rectangle is covered. Defaults to 0.
         batch: int. Crops in a step. Defaults to 32.
         epochs: int. Defaults to 10.
         steps_per_epoch: int or None. Steps between two validations; None is one pass over the
@@ -52,10 +58,11 @@ class TrainingConfig:
         learning_rate: float. Adam's, at its highest. Defaults to 0.001.
         schedule: str. `"cosine"` (to zero, after a short warm-up) or `"constant"`. Defaults to
             `"cosine"`.
-        weight_decay: float. Decoupled (AdamW). Defaults to 0.
-        dropout: float in 0..1. Of the embedding. Defaults to 0.
+        weight_decay: float. Decoupled (AdamW), of kernels only. Defaults to 0.
+        dropout: float in 0..1. Of the embedding, or of the deepest features. Defaults to 0.
         ema: float in 0..1. Momentum of the average of the weights, which is what is validated and
-            kept; 0 turns it off. Defaults to 0.998.
+            kept; 0 turns it off. In a run of fewer than `20 / (1 - ema)` steps it is lowered to
+            `1 - 20 / steps`, so that the average forgets the first weights. Defaults to 0.998.
         precision: str. `"float32"` or `"mixed_bfloat16"`. Defaults to `"float32"`.
         resident: bool. Keep all pixels on the device and crop there: for GPUs. Defaults to False.
         checkpoint_seconds: float. How often the state is saved. Defaults to 120.
@@ -73,7 +80,10 @@ class TrainingConfig:
     backbone_weights: str | None = None
     standardize: bool = True
     short_side: int = 224
-    size: int = 128
+    size: int | tuple = 128
+    scales: tuple = (1.0, 1.0)
+    film: float = 0.0
+    erase: float = 0.0
     batch: int = 32
     epochs: int = 10
     steps_per_epoch: int | None = None
@@ -92,16 +102,35 @@ class TrainingConfig:
             value = getattr(self, name)
             value = tuple(map(str, value)) if isinstance(value, list | tuple) else value
             object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
-        get_network(self.network)
-        for name in ("short_side", "size", "batch", "epochs"):
+        stride = get_network(self.network).stride if self.network != "paper" else 1
+        for name in ("short_side", "batch", "epochs"):
             self._must(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("size", "scales"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        self._must("size", all(n >= 1 for n in self.sizes), "at least 1")
+        self._must(
+            "size",
+            all(n % stride == 0 for n in self.sizes),
+            f"a multiple of {stride} for {self.network}",
+        )
+        self._must(
+            "size", len(self.sizes) <= self.epochs, f"no more stages than epochs={self.epochs}"
+        )
+        self._must(
+            "scales", len(self.scales) == 2 and 0 < self.scales[0] <= self.scales[1], "two, rising"
+        )
         steps = self.steps_per_epoch
         self._must("steps_per_epoch", steps is None or steps >= 1, "at least 1, or None")
-        self._must("size", self.size <= self.short_side, f"at most short_side={self.short_side}")
+        self._must(
+            "size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"
+        )
         self._must("learning_rate", self.learning_rate > 0, "positive")
         self._must("weight_decay", self.weight_decay >= 0, "at least 0")
         self._must("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
         self._must("dropout", 0 <= self.dropout < 1, "in 0..1")
+        self._must("film", 0 <= self.film <= 1, "in 0..1")
+        self._must("erase", 0 <= self.erase <= 1, "in 0..1")
         self._must("ema", 0 <= self.ema < 1, "in 0..1")
         self._must("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
         precisions = ("float32", "mixed_bfloat16")
@@ -110,6 +139,11 @@ class TrainingConfig:
     def _must(self, name, holds, what):
         if not holds:
             raise ColorlibError(f"{name} must be {what}. Received: {name}={getattr(self, name)!r}")
+
+    @property
+    def sizes(self):
+        """tuple of int. The sides of the crops, one a stage."""
+        return self.size if isinstance(self.size, tuple) else (self.size,)
 
     @classmethod
     def paper(cls, photos, **changes):
@@ -134,15 +168,25 @@ class ColorizationTask(keras.Model):
 
     Args:
         network: keras.Model from `colorlib.model`.
-        name_of_network: str. Name in NETWORKS: its loss.
-        size: int. Side of the crops, px.
+        config: TrainingConfig.
+        embedder: Embedder or None. Needed by a network that takes its features.
         resident: None, or (pixels, offsets, widths) from `data.resident_pixels`, which then stay
             on the device; batches hold `index`, `top`, `left` instead of `rgb`.
+
+    Attributes:
+        size: int. Side of the crops, px; compile again after setting it.
     """
 
-    def __init__(self, network, name_of_network, size, resident=None):
+    def __init__(self, network, config, embedder=None, resident=None):
         super().__init__(dtype="float32")
-        self.network, self.spec, self.size = network, NETWORKS[name_of_network], size
+        self.network, self.spec, self.config = network, NETWORKS[config.network], config
+        self.size = config.sizes[0]
+        self.mse = keras.metrics.Mean(name="mse")
+        self.seed_generator = keras.random.SeedGenerator(config.seed)
+        self._features = None
+        if self.spec.condition == "features":
+            # Both: Keras has to know the variables, and they are called through the embedder.
+            self._features, self._backbone = embedder.features, embedder.model
         self._resident = None
         if resident is not None:
             # Variables, because XLA would compile a captured array into the program.
@@ -155,25 +199,51 @@ class ColorizationTask(keras.Model):
             return batch["rgb"]
         pixels, offsets, widths = self._resident
         index = ops.cast(batch["index"], "int32")
-        steps = ops.arange(self.size, dtype="int32")
+        side = data.window_side(self.size, self.config.scales, self.config.short_side)
+        steps = ops.arange(side, dtype="int32")
         width = ops.take(widths, index)[:, None, None]
         rows = (batch["top"][:, None] + steps)[:, :, None]
         columns = (batch["left"][:, None] + steps)[:, None, :]
         place = ops.take(offsets, index)[:, None, None] + rows * width + columns
         return ops.take(pixels, place, axis=0)
 
-    def call(self, batch, training=None):
+    def _crops(self, batch):
+        """sRGB in 0..1, (B, size, size, 3)."""
         rgb = ops.cast(self._pixels(batch), "float32") / 255.0
+        if "box" in batch:
+            rgb = augmentation.resample(rgb, batch["box"], self.size)
         flip = ops.reshape(batch["flip"], (-1, 1, 1, 1))
-        rgb = ops.where(flip, ops.flip(rgb, axis=2), rgb)
-        color = lab.rgb_to_lab(rgb)
-        inputs = {"l": lab.scale_l(color[..., :1])}
-        if self.spec.uses_embedding:
-            inputs["embedding"] = batch["embedding"]
-        return {"output": self.network(inputs, training=training), "ab": color[..., 1:]}
+        return ops.where(flip, ops.flip(rgb, axis=2), rgb)
+
+    def _inputs(self, lightness, batch):
+        if self._features:
+            return self._features(lightness)
+        return {"l": lab.scale_l(lightness), "embedding": batch["embedding"]}
+
+    def call(self, batch, training=None):
+        color = lab.rgb_to_lab(self._crops(batch))
+        lightness, ab = color[..., :1], color[..., 1:]
+        if training and self.config.film:
+            lightness, border = augmentation.film(lightness, self.config.film, self.seed_generator)
+            ab = ab * (1.0 - border)
+        if training and self.config.erase:
+            lightness = augmentation.erase(lightness, self.config.erase, self.seed_generator)
+        output = self.network(self._inputs(lightness, batch), training=training)
+        return {"output": output, "ab": ab} | ({} if training else {"l": lightness})
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return ops.mean(self.spec.loss(y_pred["ab"], y_pred["output"]))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """In validation also the error that all networks share: that of the expected color."""
+        validation = "l" in y_pred
+        if validation:
+            ab = self.spec.decode(y_pred["output"])
+            ab = ops.image.resize(ab, y_pred["ab"].shape[1:3], "bilinear")
+            errors = ops.square(lab.scale_ab(y_pred["ab"]) - ab / lab.AB_SCALE)
+            self.mse.update_state(ops.mean(errors, axis=(1, 2, 3)))
+        logs = super().compute_metrics(x, y, y_pred, sample_weight)
+        return logs if validation else {k: v for k, v in logs.items() if k != "mse"}
 
 
 class _Progress(keras.callbacks.Callback):
@@ -193,7 +263,11 @@ class _Progress(keras.callbacks.Callback):
 
     # On JAX the variables are stale within an epoch until `self.model` is asked for.
     def _variables(self):
-        return [*self.model.network.variables, *self.model.optimizer.variables]
+        return [
+            *self.model.network.variables,
+            *self.model.optimizer.variables,
+            self.model.seed_generator.state,
+        ]
 
     def load(self):
         """Restores a saved state; returns whether there was one."""
@@ -273,6 +347,7 @@ class _Progress(keras.callbacks.Callback):
             "step": self.step,
             "loss": float(logs["loss"]),
             "val_loss": float(logs["val_loss"]),
+            "val_mse": float(logs["val_mse"]),
             "seconds": round(self.trained_seconds, 2),
             "crops_per_second": round(self.rate, 2),
         }
@@ -323,10 +398,15 @@ def _optimizer(config, steps):
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
-    options = {"use_ema": True, "ema_momentum": config.ema} if config.ema else {}
-    if config.weight_decay:
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **options)
-    return keras.optimizers.Adam(rate, **options)
+    options = {}
+    if config.ema:
+        momentum = max(0.0, min(config.ema, 1 - 20 / steps))
+        options = {"use_ema": True, "ema_momentum": momentum}
+    if not config.weight_decay:
+        return keras.optimizers.Adam(rate, **options)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **options)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def _say(text):
@@ -354,13 +434,17 @@ def prepare(config, cache=None):
         cache: PhotoCache or None (the user's cache folder).
 
     Returns:
-        (training, validation, standardization): two PhotoSets with standardized embeddings, and
-        a dict of `mean` and `deviation`.
+        (training, validation, embedding): two PhotoSets, with standardized embeddings where the
+        network wants them, and a dict that says what the network is told: `backbone`, `layer`,
+        `size`, `weights_sha256` and, of embeddings, `mean` and `deviation`.
     """
     cache = cache or data.PhotoCache()
-    embedder = None
-    if NETWORKS[config.network].uses_embedding:  # First: it may be missing, and photos take hours.
-        embedder = shared_embedder(config.backbone, config.backbone_weights)
+    # First: it may be missing, and photos take hours.
+    embedder = shared_embedder(config.backbone, config.backbone_weights)
+    embedding = {"backbone": embedder.backbone, "weights_sha256": embedder.digest}
+    features = NETWORKS[config.network].condition == "features"
+    if features:
+        embedding |= {"layer": "features", "size": embedder.channels}
 
     def load(source):
         photo_set = data.load_photos(
@@ -385,8 +469,8 @@ def prepare(config, cache=None):
         _say(f"{len(shared):,} photos are in both sets: left out of the training set")
         if not len(training):
             raise ColorlibError("Every training photo is a validation photo: give other photos")
-    if embedder is None:
-        return training, validation, None
+    if features:
+        return training, validation, embedding
     raw = [
         data.embed_photos(photo_set, embedder, progress=_reporter("embedded"))
         for photo_set in (training, validation)
@@ -397,15 +481,8 @@ def prepare(config, cache=None):
     training.embeddings, validation.embeddings = (
         ((x - np.float32(mean)) / np.float32(deviation)).astype("float32") for x in raw
     )
-    standardization = {
-        "backbone": embedder.backbone,
-        "layer": embedder.layer,
-        "size": embedder.size,
-        "weights_sha256": embedder.digest,
-        "mean": mean,
-        "deviation": deviation,
-    }
-    return training, validation, standardization
+    embedding |= {"layer": embedder.layer, "size": embedder.size}
+    return training, validation, embedding | {"mean": mean, "deviation": deviation}
 
 
 def _write_manifest(path, sets):
@@ -495,16 +572,14 @@ def train(config, run, *, cache=None, verbose=None):
     cards.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     keras.utils.set_random_seed(config.seed)
-    embedding_size = embedding["size"] if embedding else None
-    network = get_network(config.network).build(embedding_size, config.dropout, config.precision)
+    network = get_network(config.network).build(embedding["size"], config.dropout, config.precision)
     resident = data.resident_pixels(training) if config.resident else None
-    task = ColorizationTask(network, config.network, config.size, resident)
+    embedder = shared_embedder(config.backbone, config.backbone_weights)
+    task = ColorizationTask(network, config, embedder, resident)
     steps_per_epoch = config.steps_per_epoch or max(1, len(training) // config.batch)
     optimizer = _optimizer(config, steps_per_epoch * config.epochs)
     optimizer.build(network.trainable_variables)
-    # XLA on a CPU gives up oneDNN's convolutions: four times slower under TensorFlow.
-    jit = False if keras.backend.backend() == "tensorflow" else "auto"
-    task.compile(optimizer=optimizer, jit_compile=jit)
+    _compile(task, optimizer)
 
     devices = environment["devices"]
     _say(f"device: {', '.join(devices)}; precision: {config.precision}")
@@ -521,6 +596,18 @@ def train(config, run, *, cache=None, verbose=None):
     return run
 
 
+def _compile(task, optimizer):
+    # XLA on a CPU gives up oneDNN's convolutions: four times slower under TensorFlow.
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
+    task.compile(optimizer=optimizer, jit_compile=jit)
+
+
+def stages(config):
+    """The sizes of a run and the epochs that they go to: [(size, first epoch, end epoch)]."""
+    ends = [config.epochs * n // len(config.sizes) for n in range(len(config.sizes) + 1)]
+    return list(zip(config.sizes, ends, ends[1:], strict=False))
+
+
 def _fit(config, task, training, validation, progress, verbose):
     if verbose is None:
         headless = not sys.stdout.isatty() and (
@@ -528,30 +615,43 @@ def _fit(config, task, training, validation, progress, verbose):
         )
         verbose = 2 if headless else 1
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
-    task.fit(
-        data.batches(
-            training,
-            size=config.size,
-            batch=config.batch,
-            seed=config.seed,
-            start=progress.step,
-            resident=config.resident,
-        ),
-        validation_data=data.center_batches(validation, size=config.size, batch=config.batch),
-        validation_steps=-(-len(validation) // config.batch),
-        shuffle=False,  # Grain has shuffled.
-        epochs=config.epochs,
-        steps_per_epoch=progress.steps_per_epoch,
-        initial_epoch=progress.step // progress.steps_per_epoch,
-        callbacks=[*swap, progress, keras.callbacks.TensorBoard(progress.run / "logs")],
-        verbose=verbose,
-    )
+    logs = keras.callbacks.TensorBoard(progress.run / "logs")
+    for size, _, end in stages(config):
+        if progress.step >= end * progress.steps_per_epoch:
+            continue
+        task.size = size
+        _compile(task, task.optimizer)  # The step is another one at each size.
+        task.fit(
+            data.batches(
+                training,
+                size=size,
+                batch=config.batch,
+                seed=config.seed,
+                scales=config.scales,
+                start=progress.step,
+                resident=config.resident,
+            ),
+            validation_data=data.center_batches(
+                validation, size=config.sizes[-1], batch=config.batch
+            ),
+            validation_steps=-(-len(validation) // config.batch),
+            shuffle=False,  # Grain has shuffled.
+            epochs=end,
+            steps_per_epoch=progress.steps_per_epoch,
+            initial_epoch=progress.step // progress.steps_per_epoch,
+            callbacks=[*swap, progress, logs],
+            verbose=verbose,
+        )
+        if keras.backend.backend() == "jax":
+            # What the step has donated can't be given to it twice: keras stops at a second `fit`.
+            for variable in task.optimizer.variables:
+                variable.assign(np.array(variable.value))
     progress.save()
 
 
 def _card(config, training, validation, embedding, environment, progress):
     colors = data.color_statistics(training)
-    crops = {"size": config.size, "batch": config.batch}
+    crops = {"size": config.sizes[-1], "batch": config.batch}
     return {
         "name": progress.run.name,
         "network": config.network,
