@@ -71,6 +71,9 @@ def _parser():
     command.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     command.add_argument("--output", type=Path, required=True, help="folder for the results")
     command.add_argument("--preset", help="a preset's name or a training run's folder")
+    command.add_argument(
+        "--vividness", type=float, help="0 (cautious) to 1 (vivid); the preset pyramid only"
+    )
     command.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
 
     command = commands.add_parser("train", help="train on a folder of photos; run again to resume")
@@ -138,6 +141,7 @@ def _colorize(args):
     from colorlib.colorizer import Colorizer
 
     colorizer = Colorizer.from_preset(args.preset, args.precision)
+    colorizer.predict_ab([], vividness=args.vividness)  # A wrong value is told once, not per photo.
     args.output.mkdir(parents=True, exist_ok=True)
     inputs, taken, failed = {_identity(path) for path, _ in jobs}, set(), 0
     for path, name in jobs:
@@ -150,7 +154,7 @@ def _colorize(args):
                     f"{path}: would overwrite {target}; give another --output or rename it"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
-            photos.write(target, colorizer.colorize(path))
+            photos.write(target, colorizer.colorize(path, args.vividness))
             taken.add(target)
             print(target, flush=True)
         except (ColorlibError, OSError) as error:  # One bad file doesn't stop the rest.

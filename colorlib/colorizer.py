@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pandas as pd
 from keras import ops
@@ -64,6 +65,23 @@ def _resize(plane, height, width, method):
     return np.asarray(Image.fromarray(plane).resize((width, height), method))
 
 
+class _Forward(keras.Model):
+    """Lightness in, ab at the network's resolution out: one program for one shape of photo."""
+
+    def __init__(self, network, embedder, card):
+        super().__init__(name="forward", dtype="float32")
+        self.network, self.spec = network, get_network(card["network"])
+        self.counts = np.array(card["colors"]["ab_counts"])
+        self.embedder, self.backbone = embedder, self.spec.backbone(embedder)
+        # XLA on a CPU gives up oneDNN's convolutions: four times slower under TensorFlow.
+        self.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+
+    def call(self, inputs, training=False):
+        told = self.spec.inputs(inputs["lightness"], self.embedder, inputs.get("embedding"))
+        output = self.network(told, training=False)
+        return self.spec.decode(output, self.counts, inputs["vividness"])
+
+
 class Colorizer:
     """Colors photos with a trained network.
 
@@ -72,30 +90,31 @@ class Colorizer:
 
     Args:
         network: keras.Model from `colorlib.model`, with its weights.
-        card: dict. The preset's card: network, embedding, working size.
+        card: dict. The preset's card: network, embedding, working size, colors, and `vividness`,
+            the default of that knob (0 where it is missing).
 
     Example:
 
         colorizer = Colorizer.from_preset()
         rgb = colorizer.colorize("old.jpg")   # uint8 (H, W, 3)
+        pale = colorizer.colorize("old.jpg", vividness=0)
     """
 
     def __init__(self, network, card):
         self.network, self.card = network, card
         self.spec = get_network(card["network"])
         self.working_size = card["working_size"]
-        self.embedder = None
-        if self.spec.uses_embedding:
-            wanted = card["embedding"]
-            weights = card["config"].get("backbone_weights")
-            if weights and not Path(weights).is_file():
-                weights = None  # On another machine they may come from COLORLIB_WEIGHTS.
-            self.embedder = shared_embedder(wanted["backbone"], weights)
-            if self.embedder.digest != wanted["weights_sha256"]:
-                raise ColorlibError(
-                    f"{card['name']} was trained with other weights of {wanted['backbone']} than "
-                    "those found: give the same file through COLORLIB_WEIGHTS"
-                )
+        self._compiled = {}
+        wanted = card["embedding"]
+        weights = card["config"].get("backbone_weights")
+        if weights and not Path(weights).is_file():
+            weights = None  # On another machine they may come from COLORLIB_WEIGHTS.
+        self.embedder = shared_embedder(wanted["backbone"], weights)
+        if self.embedder.digest != wanted["weights_sha256"]:
+            raise ColorlibError(
+                f"{card['name']} was trained with other weights of {wanted['backbone']} than "
+                "those found: give the same file through COLORLIB_WEIGHTS"
+            )
 
     @classmethod
     def from_preset(cls, name=None, precision="float32"):
@@ -116,7 +135,7 @@ class Colorizer:
         folder = cards.preset_folder(name)
         try:
             card = cards.load_card(folder)
-            size = card["embedding"]["size"] if card["embedding"] else None
+            size = card["embedding"]["size"]
             network = get_network(card["network"]).build(size, dtype=precision)
             network.load_weights(folder / cards.WEIGHTS)
             return cls(network, card)
@@ -126,56 +145,76 @@ class Colorizer:
                 f"{folder}: damaged card or weights ({reason}); restore the folder"
             ) from None
 
-    def colorize(self, image):
+    def colorize(self, image, vividness=None):
         """Colors one photo.
 
         Args:
             image: path, PIL image, or array (H, W), (H, W, 1) or (H, W, 3): uint8, uint16, or
                 float in 0..1. Only its lightness is used.
+            vividness: float in 0..1 or None. From the expected color, which is cautious, to vivid
+                ones, which are more often wrong; None is the preset's default. Only for presets
+                that give a distribution over colors.
 
         Returns:
             sRGB array (H, W, 3) of the same height and width: uint16 for 16-bit input, else uint8.
 
         Raises:
-            ColorlibError: a file that can't be read.
+            ColorlibError: a file that can't be read, or a vividness that the preset can't have.
         """
-        return self.colorize_batch([image])[0]
+        return self.colorize_batch([image], vividness)[0]
 
-    def colorize_batch(self, images):
+    def colorize_batch(self, images, vividness=None):
         """Colors several photos; those of one shape go through the network together.
 
         Args:
             images: list of images as for `colorize`.
+            vividness: as for `colorize`.
 
         Returns:
             list of sRGB arrays, in the order of `images`.
         """
         sources = [photos.as_rgb(image) for image in images]
         lightness = [lightness_of(rgb) for rgb in sources]
+        colors = self.predict_ab(lightness, vividness=vividness)
         return [
             recombine(plane, ab, rgb.dtype)
-            for rgb, plane, ab in zip(sources, lightness, self.predict_ab(lightness), strict=True)
+            for rgb, plane, ab in zip(sources, lightness, colors, strict=True)
         ]
+
+    def _vividness(self, value):
+        if not self.spec.vividness:
+            if value is None:
+                return 0.0
+            raise ColorlibError(
+                f"{self.card['name']} gives one color and no distribution, so it has no vividness: "
+                "leave it out, or choose a preset of the network pyramid"
+            )
+        value = self.card.get("vividness", 0.0) if value is None else value
+        if not 0 <= value <= 1:
+            raise ColorlibError(f"vividness must be in 0..1. Received: {value}")
+        return float(value)
 
     def embed(self, lightness):
         """What the network is told of lightness arrays: the standardized embeddings (B, size)."""
         wanted = self.card["embedding"]
         return (self.embedder(lightness) - wanted["mean"]) / wanted["deviation"]
 
-    def predict_ab(self, lightness, embeddings=None):
+    def predict_ab(self, lightness, embeddings=None, vividness=None):
         """The predicted color of lightness arrays.
 
         Args:
             lightness: list of float arrays (H, W), L in 0..100.
             embeddings: float array (B, size) in the place of the photos' own (`embed`), or None.
+            vividness: as for `colorize`.
 
         Returns:
             list of float32 arrays (H, W, 2): ab in Lab units, resized to each photo.
         """
+        vividness = self._vividness(vividness)
         if not lightness:
             return []
         small = [self._working(plane) for plane in lightness]
-        if self.embedder and embeddings is None:
+        if self.spec.condition == "embedding" and embeddings is None:
             embeddings = self.embed(lightness)
         groups = {}
         for index, plane in enumerate(small):
@@ -187,12 +226,14 @@ class Colorizer:
         ]
         result = [None] * len(lightness)
         for indices in batches:
-            inputs = {"l": lab.scale_l(np.stack([small[i] for i in indices])[..., None])}
+            inputs = {"lightness": np.stack([small[i] for i in indices])[..., None]}
+            inputs["vividness"] = np.full((len(indices), 1, 1, 1), vividness, "float32")
             if embeddings is not None:
                 inputs["embedding"] = embeddings[indices].astype("float32")
-            # Not `predict_on_batch`, which is compiled anew for each shape of photo.
-            output = self.network(inputs, training=False)
-            maps = ops.convert_to_numpy(self.spec.decode(output))
+            shape = small[indices[0]].shape
+            if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
+                self._compiled[shape] = _Forward(self.network, self.embedder, self.card)
+            maps = self._compiled[shape].predict_on_batch(inputs)
             for index, ab in zip(indices, maps, strict=True):
                 height, width = lightness[index].shape
                 planes = [
@@ -207,8 +248,11 @@ class Colorizer:
         height, width = plane.shape
         scale = self.working_size / min(height, width)
         # A strip of 10,000 x 10 px must not become a million columns: the long side is bounded.
-        longest = 4 * self.working_size
-        size = [int(np.clip(8 * round(n * scale / 8), 8, longest)) for n in (height, width)]
+        longest, stride = 4 * self.working_size, self.spec.stride
+        size = [
+            int(np.clip(stride * round(n * scale / stride), stride, longest))
+            for n in (height, width)
+        ]
         return np.clip(_resize(plane, *size, Image.BICUBIC), 0.0, 100.0)
 
 

@@ -289,18 +289,18 @@ def mean_of_bins(logits, ab_counts=None, vividness=0.0):
     Args:
         logits: tensor (..., Q).
         ab_counts: array (23, 23). How often the bins occur in the training photos
-            (`metrics.ab_bin_counts`). Needed where vividness isn't 0.
-        vividness: float in 0..1. Defaults to 0.
+            (`metrics.ab_bin_counts`), or None for a vividness of 0.
+        vividness: float in 0..1, or a tensor of such that broadcasts to (..., 1). Defaults to 0.
 
     Returns:
         float32 tensor (..., 2): ab in Lab units.
     """
-    if vividness:
+    if ab_counts is not None:
         temperature, gamma = 1 - 0.5 * vividness, 0.75 * vividness
         rows, columns = (ab_bins() / AB_GRID + AB_BINS // 2).astype(int).T
         prior = np.asarray(ab_counts, "float64")[rows, columns]
-        shift = gamma * np.log(0.5 * prior / prior.sum() + 0.5 / len(prior))
-        logits = (logits - shift.astype("float32")) / temperature
+        rarity = np.log(0.5 * prior / prior.sum() + 0.5 / len(prior)).astype("float32")
+        logits = (logits - gamma * rarity) / temperature
     return ops.matmul(ops.softmax(logits, axis=-1), ab_bins())
 
 
@@ -328,6 +328,16 @@ class Network:
     stride: int
     scale: int = 1
     vividness: bool = False
+
+    def inputs(self, lightness, embedder, embedding=None):
+        """What `build`'s model takes, for an L (B, H, W, 1) in 0..100 and its photos' embedding."""
+        if self.condition == "features":
+            return embedder.features(lightness)
+        return {"l": lab.scale_l(lightness), "embedding": embedding}
+
+    def backbone(self, embedder):
+        """The model that `inputs` calls, whose variables a compiled step has to know, or None."""
+        return embedder.model if self.condition == "features" else None
 
 
 NETWORKS = {

@@ -169,7 +169,7 @@ class ColorizationTask(keras.Model):
     Args:
         network: keras.Model from `colorlib.model`.
         config: TrainingConfig.
-        embedder: Embedder or None. Needed by a network that takes its features.
+        embedder: Embedder. Gives the features where the network takes them.
         resident: None, or (pixels, offsets, widths) from `data.resident_pixels`, which then stay
             on the device; batches hold `index`, `top`, `left` instead of `rgb`.
 
@@ -177,16 +177,13 @@ class ColorizationTask(keras.Model):
         size: int. Side of the crops, px; compile again after setting it.
     """
 
-    def __init__(self, network, config, embedder=None, resident=None):
+    def __init__(self, network, config, embedder, resident=None):
         super().__init__(dtype="float32")
         self.network, self.spec, self.config = network, NETWORKS[config.network], config
         self.size = config.sizes[0]
         self.mse = keras.metrics.Mean(name="mse")
         self.seed_generator = keras.random.SeedGenerator(config.seed)
-        self._features = None
-        if self.spec.condition == "features":
-            # Both: Keras has to know the variables, and they are called through the embedder.
-            self._features, self._backbone = embedder.features, embedder.model
+        self.embedder, self.backbone = embedder, self.spec.backbone(embedder)
         self._resident = None
         if resident is not None:
             # Variables, because XLA would compile a captured array into the program.
@@ -215,11 +212,6 @@ class ColorizationTask(keras.Model):
         flip = ops.reshape(batch["flip"], (-1, 1, 1, 1))
         return ops.where(flip, ops.flip(rgb, axis=2), rgb)
 
-    def _inputs(self, lightness, batch):
-        if self._features:
-            return self._features(lightness)
-        return {"l": lab.scale_l(lightness), "embedding": batch["embedding"]}
-
     def call(self, batch, training=None):
         color = lab.rgb_to_lab(self._crops(batch))
         lightness, ab = color[..., :1], color[..., 1:]
@@ -228,7 +220,8 @@ class ColorizationTask(keras.Model):
             ab = ab * (1.0 - border)
         if training and self.config.erase:
             lightness = augmentation.erase(lightness, self.config.erase, self.seed_generator)
-        output = self.network(self._inputs(lightness, batch), training=training)
+        inputs = self.spec.inputs(lightness, self.embedder, batch.get("embedding"))
+        output = self.network(inputs, training=training)
         return {"output": output, "ab": ab} | ({} if training else {"l": lightness})
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
