@@ -82,6 +82,9 @@ def _parser():
     command.add_argument("--output", type=Path, required=True, help="the run folder")
     command.add_argument("--paper", action="store_true", help="start from the paper's settings")
     command.add_argument("--resident", action="store_true", help="keep all pixels on the GPU")
+    command.add_argument(
+        "--distribute", action="store_true", help="use all devices, and all processes (JAX only)"
+    )
     for name, (kind, text) in _TRAINING.items():
         command.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
 
@@ -180,7 +183,11 @@ def _train(args):
     options = {name: value for name, value in options.items() if value is not None}
     make = TrainingConfig.paper if args.paper else TrainingConfig
     config = make(args.photos, validation=args.validation, resident=args.resident, **options)
-    run = train(config, args.output)
+    if args.distribute and "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        import keras
+
+        keras.distribution.initialize()
+    run = train(config, args.output, distribute=args.distribute)
     print(f"{run}: trained; colorlib colorize PHOTO --preset {run} --output DIR uses it")
     return 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError
 
-DEFAULT_PRESET = "mse"
+DEFAULT_PRESET = "pyramid"
 CARD, WEIGHTS, MANIFEST, SCORES = (
     "card.json",
     "weights.weights.h5",

@@ -1,5 +1,6 @@
 """A photo in, a photo out, at its own size."""
 
+import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from PIL import Image
 from colorlib import ColorlibError, cards, lab, metrics, photos
 from colorlib.embedding import shared_embedder
 from colorlib.model import get_network
+
+# A program is compiled for each shape of photo on purpose; TensorFlow would warn of it.
+logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
 _STRIP = 1 << 20  # Pixels whose Lab is in memory at a time.
 _BATCH = 8  # Photos that go through the network at a time.
@@ -242,6 +246,25 @@ class Colorizer:
                 ]
                 result[index] = np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
         return result
+
+    def distribution(self, lightness):
+        """How probable each color is at each place, before `vividness`.
+
+        Args:
+            lightness: float array (H, W), L in 0..100.
+
+        Returns:
+            float32 array (h, w, Q), of the colors `model.ab_bins()`: a grid over the photo, of
+            the working size over the network's `scale`. Its logarithm is what
+            `model.mean_of_bins` makes a color of.
+
+        Raises:
+            ColorlibError: the preset gives one color and no distribution.
+        """
+        self._vividness(0.0)  # Refuses presets without a distribution.
+        plane = self._working(lightness)[None, ..., None]
+        logits = self.network(self.spec.inputs(plane, self.embedder), training=False)
+        return ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0]
 
     def _working(self, plane):
         """L with its short side at the working size, both a multiple of the network's stride."""

@@ -12,6 +12,7 @@ import math
 import os
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -58,10 +59,22 @@ class PhotoCache:
         if not hasattr(self._local, "connection"):
             connection = sqlite3.connect(self.path, timeout=60)
             connection.execute("PRAGMA page_size = 32768")  # Pixels are blobs of some 100 KB.
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             self._local.connection = connection
         return self._local.connection
+
+    @staticmethod
+    def _use_wal(connection):
+        # SQLite doesn't wait for another process that does the same at the same moment.
+        for attempt in range(100):
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if attempt == 99:
+                    raise
+                time.sleep(0.1)
 
     def pixels(self, row, height, width):
         """The uint8 pixels (height, width, 3) of the photo with this row id."""
@@ -321,7 +334,9 @@ def window_side(size, scales, short_side):
     return min(short_side, math.ceil(size * scales[1]))
 
 
-def batches(photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, resident=False):
+def batches(
+    photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, resident=False, worker=(0, 1)
+):
     """Random crops as an endless Grain dataset.
 
     Args:
@@ -334,6 +349,8 @@ def batches(photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, residen
             to (1, 1): crops as they are.
         start: int. The first step. Defaults to 0.
         resident: bool. The pixels already lie on the device: give where to crop instead of crops.
+        worker: (index, count). One of several processes that train together: it gets every
+            `count`-th crop of each batch, and their parts make up the whole. Defaults to (0, 1).
 
     Returns:
         grain.IterDataset of dicts with `flip` bool (B,) and either `rgb` uint8
@@ -364,17 +381,19 @@ def batches(photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, residen
         .repeat(None)
         .random_map(draw)
         .map(lambda where: _example(photo_set, where, window, resident))
-        .batch(batch, drop_remainder=True)
     )
+    index, count = worker
+    dataset = dataset[index::count].batch(batch // count, drop_remainder=True)
     # Slicing is exact: a batch depends on its number, not on what was drawn before it.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     return dataset[start:].to_iter_dataset(options)
 
 
-def center_batches(photo_set, *, size, batch):
+def center_batches(photo_set, *, size, batch, worker=(0, 1)):
     """The central crop of every photo in order, over and over: a Grain dataset for validation.
 
-    A pass takes `ceil(len(photo_set) / batch)` batches, of which the last may be smaller.
+    A pass takes `ceil(len(photo_set) / batch)` batches, of which the last may be smaller. `worker`
+    is as for `batches`; the number of photos must then be a multiple of its count.
     """
 
     def place(index):
@@ -388,8 +407,10 @@ def center_batches(photo_set, *, size, batch):
         return _example(photo_set, where, size, False)
 
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    dataset = grain.MapDataset.source(np.arange(len(photo_set))).map(place)
-    return dataset.batch(batch, drop_remainder=False).repeat(None).to_iter_dataset(options)
+    index, count = worker
+    dataset = grain.MapDataset.source(np.arange(len(photo_set))).map(place)[index::count]
+    dataset = dataset.batch(batch // count, drop_remainder=False)
+    return dataset.repeat(None).to_iter_dataset(options)
 
 
 def _example(photo_set, where, size, resident):

@@ -247,10 +247,11 @@ class _Progress(keras.callbacks.Callback):
     and those are what is validated and kept as best.
     """
 
-    def __init__(self, task, run, steps_per_epoch, seconds, crops_per_step):
+    def __init__(self, task, run, steps_per_epoch, config):
         super().__init__()
-        self.task, self.run, self.seconds = task, run, seconds
-        self.steps_per_epoch, self.crops_per_step = steps_per_epoch, crops_per_step
+        self.task, self.run, self.seconds = task, run, config.checkpoint_seconds
+        self.steps_per_epoch, self.crops_per_step = steps_per_epoch, config.batch
+        self.writes = _worker()[0] == 0  # Of several processes only the first.
         self.step, self.best, self.history, self.trained_seconds = 0, np.inf, [], 0.0
         self._resumed_metrics = None
 
@@ -279,6 +280,9 @@ class _Progress(keras.callbacks.Callback):
         return True
 
     def save(self):
+        self._saved = time.monotonic()
+        if not self.writes:
+            return
         metrics = [ops.convert_to_numpy(v) for m in self.model.metrics for v in m.variables]
         meta = {
             "step": self.step,
@@ -296,7 +300,6 @@ class _Progress(keras.callbacks.Callback):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.run / STATE)
-        self._saved = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._resumed_metrics:  # Fit has just reset them: this epoch began before the stop.
@@ -346,8 +349,11 @@ class _Progress(keras.callbacks.Callback):
         }
         if row["val_loss"] < self.best:
             self.best = row["val_loss"]
-            save_weights(self.model.network, self.run / cards.WEIGHTS)
+            if self.writes:
+                save_weights(self.model.network, self.run / cards.WEIGHTS)
         self.history.append(row)
+        if not self.writes:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
         writer.writeheader()
@@ -525,7 +531,36 @@ def _plain(config):
     return json.loads(json.dumps(asdict(config)))
 
 
-def train(config, run, *, cache=None, verbose=None):
+def _worker():
+    """(index, count) of this process among those that train together, as Keras is told them."""
+    index, count = (
+        os.environ.get(f"KERAS_DISTRIBUTION_{n}") for n in ("PROCESS_ID", "NUM_PROCESSES")
+    )
+    return int(index or 0), int(count or 1)
+
+
+def _distribute(config, validation):
+    """Spreads what is built from now on over all devices of all processes.
+
+    Returns:
+        The validation photos, without the few that would leave a device without its share.
+    """
+    if keras.backend.backend() != "jax":
+        raise ColorlibError(
+            "Training on several devices needs JAX: set KERAS_BACKEND=jax. "
+            f"Received: {keras.backend.backend()}"
+        )
+    devices = len(keras.distribution.list_devices())
+    if config.batch % devices:
+        raise ColorlibError(
+            f"batch must be a multiple of the {devices} devices. Received: batch={config.batch}"
+        )
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    shared_embedder.cache_clear()  # Its variables were made for one device.
+    return validation.select(range(len(validation) // devices * devices))
+
+
+def train(config, run, *, cache=None, verbose=None, distribute=False):
     """Trains a network, or goes on with an interrupted run.
 
     Args:
@@ -536,6 +571,10 @@ def train(config, run, *, cache=None, verbose=None):
         cache: PhotoCache or None (the user's cache folder).
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch; None chooses 1 in a terminal or a
             live notebook and 2 when headless.
+        distribute: bool. Data-parallel over all devices, on JAX only: each takes its part of every
+            batch. Several processes, on one machine or more, see the same `run` and photos and are
+            told each other by `keras.distribution.initialize` before; the first one writes.
+            Defaults to False.
 
     Returns:
         Path of the run folder: `card.json`, `weights.weights.h5` (of the epoch with the lowest
@@ -560,10 +599,27 @@ def train(config, run, *, cache=None, verbose=None):
     _check_photos(run, sets)
     environment = machine()
     run.mkdir(parents=True, exist_ok=True)
-    cards.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
-    _write_manifest(run / cards.MANIFEST, sets)
-    cards.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
+    if _worker()[0] == 0:
+        cards.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+        _write_manifest(run / cards.MANIFEST, sets)
+        cards.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
+    devices = environment["devices"]
+    _say(f"device: {', '.join(devices)}; precision: {config.precision}")
+    if not any("gpu" in device.lower() for device in devices):
+        _say("no GPU: training goes on on the CPU, at a fraction of the speed")
+    before = keras.distribution.distribution()
+    try:
+        validated = _distribute(config, validation) if distribute else validation
+        progress = _train(config, run, training, validated, embedding, verbose)
+    finally:
+        keras.distribution.set_distribution(before)
+    if progress.writes:
+        card = _card(config, training, validation, embedding, environment, progress)
+        cards.write_card(run, card)
+    return run
 
+
+def _train(config, run, training, validation, embedding, verbose):
     keras.utils.set_random_seed(config.seed)
     network = get_network(config.network).build(embedding["size"], config.dropout, config.precision)
     resident = data.resident_pixels(training) if config.resident else None
@@ -573,20 +629,13 @@ def train(config, run, *, cache=None, verbose=None):
     optimizer = _optimizer(config, steps_per_epoch * config.epochs)
     optimizer.build(network.trainable_variables)
     _compile(task, optimizer)
-
-    devices = environment["devices"]
-    _say(f"device: {', '.join(devices)}; precision: {config.precision}")
-    if not any("gpu" in device.lower() for device in devices):
-        _say("no GPU: training goes on on the CPU, at a fraction of the speed")
-    progress = _Progress(task, run, steps_per_epoch, config.checkpoint_seconds, config.batch)
+    progress = _Progress(task, run, steps_per_epoch, config)
     progress.set_model(task)
     if progress.load():
         _say(f"resuming at step {progress.step:,} of {steps_per_epoch * config.epochs:,}")
     if progress.step < steps_per_epoch * config.epochs:
         _fit(config, task, training, validation, progress, verbose)
-    card = _card(config, training, validation, embedding, environment, progress)
-    cards.write_card(run, card)
-    return run
+    return progress
 
 
 def _compile(task, optimizer):
@@ -623,9 +672,10 @@ def _fit(config, task, training, validation, progress, verbose):
                 scales=config.scales,
                 start=progress.step,
                 resident=config.resident,
+                worker=_worker(),
             ),
             validation_data=data.center_batches(
-                validation, size=config.sizes[-1], batch=config.batch
+                validation, size=config.sizes[-1], batch=config.batch, worker=_worker()
             ),
             validation_steps=-(-len(validation) // config.batch),
             shuffle=False,  # Grain has shuffled.

@@ -103,6 +103,24 @@ def test_no_input_and_no_result_is_overwritten(here, folder, tiny_run, tmp_path)
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_vividness(here, folder, tiny_run, tmp_path):
+    photo, chroma = folder / "a.jpg", []
+    for value in ("0", "1"):
+        options = ("--preset", "pyramid", "--vividness", value)
+        code, (path,), err = here("colorize", photo, "--output", tmp_path / value, *options)
+        assert (code, err) == (0, [])
+        chroma.append(np.abs(rgb2lab(photos.read(path))[..., 1:]).mean())
+    assert chroma[1] > chroma[0]
+    for preset, value, message in [
+        ("pyramid", "1.5", "vividness must be in 0..1. Received: 1.5"),
+        (tiny_run, "0.5", "has no vividness"),
+    ]:
+        options = ("--preset", preset, "--vividness", value)
+        code, out, (line,) = here("colorize", folder, "--output", tmp_path / "none", *options)
+        assert (code, out) == (2, []) and message in line
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_text_file_named_jpg_and_a_missing_one(here, tiny_run, tmp_path):
     (tmp_path / "text.jpg").write_text("no photo")
     for name in ("text.jpg", "missing.jpg"):
@@ -157,8 +175,19 @@ def test_train_then_colorize_with_the_run(here, sample, tmp_path):
     folder.mkdir()
     for path in sample[:8]:
         shutil.copy(path, folder)
-    train = ("train", "--photos", folder, "--output", tmp_path / "run", "--epochs", "1")
-    train += ("--steps-per-epoch", "2", "--batch", "2", "--size", "32", "--short-side", "40")
+    train = ("train", "--photos", folder, "--output", tmp_path / "run", "--epochs", "2")
+    train += (
+        "--steps-per-epoch",
+        "1",
+        "--scales",
+        "0.8,1.2",
+        "--batch",
+        "2",
+        "--size",
+        "24,32",
+        "--short-side",
+        "40",
+    )
     code, out, err = here(*train)
     assert (code, err) == (0, [])
     assert any("8 photos" in line for line in out)

@@ -104,6 +104,33 @@ def test_half_precision_is_close(tiny_run, colorizer, sample):
         assert 0 < np.abs(single - double).max() < 2  # units of Lab
 
 
+# Vividness
+
+
+def test_vividness_adds_chroma_and_keeps_lightness(sample):
+    colorizer = Colorizer.from_preset("pyramid")
+    paths = sample[:4]
+    grey = [lightness_of(photos.read(path)) for path in paths]
+    chroma = []
+    for vividness in (0, 0.25, 0.5, 0.75, 1):
+        outputs = [rgb2lab(rgb) for rgb in colorizer.colorize_batch(paths, vividness)]
+        chroma.append(np.mean([np.hypot(*np.moveaxis(x[..., 1:], -1, 0)).mean() for x in outputs]))
+        for output, lightness in zip(outputs, grey, strict=True):
+            assert np.percentile(np.abs(output[..., 0] - lightness), 99.9) < 0.5
+    assert (np.diff(chroma) > 0).all() and chroma[-1] > 1.3 * chroma[0]
+    default = colorizer.card["vividness"]
+    assert 0 < default < 1
+    assert difference(colorizer.colorize(paths[0]), colorizer.colorize(paths[0], default)) == 0
+
+
+def test_vividness_out_of_range_or_without_a_distribution(colorizer, sample):
+    with pytest.raises(ColorlibError, match="no vividness: leave it out"):
+        colorizer.colorize(sample[0], vividness=0.5)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ColorlibError, match=f"in 0..1. Received: {wrong}"):
+            Colorizer.from_preset("pyramid").colorize(sample[0], vividness=wrong)
+
+
 # Lightness
 
 

@@ -271,27 +271,45 @@ def test_validation_takes_the_center_of_every_photo_once(photo_set):
 
 
 def test_crops_that_do_not_fit_are_an_error(photo_set):
-    with pytest.raises(ColorlibError, match="48 px"):
+    with pytest.raises(ColorlibError, match="photos of 48 px"):
         data.batches(photo_set, size=49, batch=2, seed=1)
 
 
+def test_crops_of_any_scale_lie_within_their_window(photo_set):
+    options = {"size": 32, "batch": 4, "seed": 1, "scales": (0.5, 2.0)}
+    batches = first(data.batches(photo_set, **options), 25)
+    boxes = np.concatenate([batch["box"] for batch in batches])
+    assert all(batch["rgb"].shape == (4, 48, 48, 3) for batch in batches)  # All that there is.
+    sides = boxes[:, 2]
+    assert 16 <= sides.min() < 20 and 44 < sides.max() <= 48
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] + sides[:, None] <= 48).all()
+    (fifth,) = first(data.batches(photo_set, **options, start=5), 1)
+    assert same(fifth, batches[5])
+    with pytest.raises(ColorlibError, match="raise short_side"):
+        data.batches(photo_set, **options | {"scales": (1.6, 2.0)})
+
+
 @pytest.mark.backend
-def test_device_and_host_batches_give_equal_losses(photo_set):
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (0.7, 1.4)])
+def test_device_and_host_batches_give_equal_losses(photo_set, scales):
     from keras import ops
 
+    from colorlib.embedding import shared_embedder
     from colorlib.model import NETWORKS
-    from colorlib.training import ColorizationTask
+    from colorlib.training import ColorizationTask, TrainingConfig
 
     known = photo_set.select(range(len(photo_set)))
     known.embeddings = np.random.default_rng(1).normal(size=(len(known), 5)).astype("float32")
     network = NETWORKS["paper"].build(5)
+    config = TrainingConfig("photos", size=32, short_side=48, scales=scales)
+    options = {"size": 32, "batch": 4, "seed": 1, "scales": scales}
     losses = {}
     for resident in (False, True):
         pixels = data.resident_pixels(known) if resident else None
-        task = ColorizationTask(network, "paper", 32, pixels)
+        task = ColorizationTask(network, config, shared_embedder(), pixels)
         losses[resident] = [
             float(ops.convert_to_numpy(task.compute_loss(y_pred=task(batch))))
-            for batch in first(data.batches(known, size=32, batch=4, seed=1, resident=resident), 4)
+            for batch in first(data.batches(known, **options, resident=resident), 4)
         ]
     assert losses[True] == pytest.approx(losses[False], rel=1e-6)
     assert len(set(losses[True])) == 4

@@ -1,19 +1,26 @@
-"""The network is the paper's, layer for layer, and takes photos of any size."""
+"""One network is the paper's, layer for layer; the other fuses features at every scale."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, lab
 from colorlib.colorizer import shrink_weights
+from colorlib.embedding import shared_embedder
 from colorlib.model import (
     NETWORKS,
     CropLike,
     PadToMultiple,
     RepeatOverGrid,
+    ab_bins,
+    cross_entropy_on_bins,
     get_network,
+    mean_of_bins,
     paper_network,
+    pyramid_network,
+    soft_targets,
 )
 
 pytestmark = pytest.mark.backend
@@ -213,18 +220,119 @@ def test_half_precision_weights_load_back(network, tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_colors_and_is_judged(name):
-    spec = get_network(name)
-    batch = inputs(3, 24, 19)
-    if not spec.uses_embedding:
-        del batch["embedding"]
-    network = spec.build(1000, dropout=0.0, dtype="float32")
-    output = network.predict_on_batch(batch)
+    spec, embedder = get_network(name), shared_embedder()
+    height, width = (24, 19) if name == "paper" else (64, 96)
+    lightness = np.random.default_rng(0).uniform(0, 100, (3, height, width, 1)).astype("float32")
+    size = embedder.size if spec.condition == "embedding" else embedder.channels
+    network = spec.build(size, dropout=0.0, dtype="float32")
+    told = spec.inputs(lightness, embedder, np.ones((3, 1000), "float32"))
+    output = network(told, training=False)
     ab = ops.convert_to_numpy(spec.decode(output))
-    assert ab.shape == (3, 24, 19, 2)
+    assert ab.shape == (3, height // spec.scale, width // spec.scale, 2)
     assert ab.min() >= lab.AB_MIN and ab.max() <= lab.AB_MAX
-    truth = np.random.default_rng(0).uniform(-100, 100, (3, 24, 19, 2)).astype("float32")
+    truth = np.random.default_rng(0).uniform(-100, 100, (3, height, width, 2)).astype("float32")
     loss = ops.convert_to_numpy(spec.loss(truth, output))
     assert loss.shape == (3,) and (loss > 0).all()
+
+
+# The pyramid
+
+
+def test_the_pyramid_has_two_million_parameters_and_logits_at_stride_4():
+    channels = shared_embedder().channels
+    network = pyramid_network(channels, dropout=0.2, dtype="mixed_bfloat16")
+    assert 2.0e6 < network.count_params() < 2.4e6
+    maps = {
+        scale: np.ones((1, 64 // (stride := int(scale[7:])), 96 // stride, n), "float32")
+        for scale, n in channels.items()
+    }
+    logits = network(maps, training=False)
+    assert tuple(logits.shape) == (1, 16, 24, len(ab_bins()))
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+
+
+def test_every_scale_reaches_the_pyramids_output():
+    channels = shared_embedder().channels
+    keras.utils.set_random_seed(1)
+    network = pyramid_network(channels)
+    rng = np.random.default_rng(1)
+    maps = {
+        scale: rng.uniform(0, 6, (1, 64 // int(scale[7:]), 64 // int(scale[7:]), n))
+        for scale, n in channels.items()
+    }
+    before = ops.convert_to_numpy(network(maps, training=False))
+    for scale in channels:
+        after = ops.convert_to_numpy(network({**maps, scale: 0 * maps[scale]}, training=False))
+        assert np.abs(after - before).max() > 1e-3, scale
+
+
+def test_bins_are_where_srgb_has_colors():
+    bins = ab_bins()
+    assert bins.shape == (261, 2) and (bins % 10 == 0).all()
+    colors = np.random.default_rng(0).uniform(0, 1, (100_000, 3))
+    ab = rgb2lab(colors[:, None])[:, 0, 1:]
+    cells = np.floor(ab / 10 + 0.5) * 10
+    known = {tuple(center) for center in bins}
+    missing = [cell for cell in map(tuple, cells) if cell not in known]
+    assert len(missing) < 10  # A corner of sRGB may touch a cell between the levels of the cube.
+
+
+def test_soft_targets_are_those_of_zhang():
+    ab = np.random.default_rng(0).uniform(-60, 60, (500, 2)).astype("float32")
+    targets = ops.convert_to_numpy(soft_targets(ab))
+    bins = ab_bins()
+    for color, target in zip(ab, targets, strict=True):
+        distances = ((bins - color) ** 2).sum(axis=1)
+        nearest = np.argsort(distances)[:5]
+        expected = np.zeros(len(bins))
+        expected[nearest] = np.exp(-distances[nearest] / 50)
+        expected /= expected.sum()
+        # Two bins that are about as far may change places: their neighbors are found for whole ab.
+        margin = np.sort(distances)[5] - np.sort(distances)[4]
+        if margin > 30:
+            np.testing.assert_allclose(target, expected, atol=1e-5)
+        assert target.sum() == pytest.approx(1, abs=1e-5) and (target > 0).sum() == 5
+        inside = np.abs(target @ bins - color).max()
+        assert inside < 6 or distances.min() > 50  # Its mean is near the color, within the bins.
+
+
+def test_cross_entropy_by_hand():
+    rng = np.random.default_rng(0)
+    ab = rng.uniform(-40, 40, (2, 8, 4, 2)).astype("float32")
+    logits = rng.normal(size=(2, 2, 1, 261)).astype("float32")
+    losses = ops.convert_to_numpy(cross_entropy_on_bins(ab, logits))
+    means = ab.reshape(2, 2, 4, 1, 4, 2).mean(axis=(2, 4))
+    targets = ops.convert_to_numpy(soft_targets(means.reshape(-1, 2))).reshape(logits.shape)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    np.testing.assert_allclose(losses, -(targets * log_p).sum(-1).mean((1, 2)), rtol=1e-5)
+
+
+def test_the_mean_of_bins_and_its_knob():
+    rng = np.random.default_rng(0)
+    bins, counts = ab_bins(), rng.integers(0, 1000, (23, 23))
+    sure = np.full((1, 1, 1, 261), -1e4, "float32")
+    sure[..., 17] = 0
+    for vividness in (0.0, 1.0):
+        ab = ops.convert_to_numpy(mean_of_bins(sure, counts, vividness))
+        np.testing.assert_allclose(ab[0, 0, 0], bins[17], atol=1e-3)
+
+    logits = rng.normal(size=(2, 1, 1, 261)).astype("float32")
+    prior = counts[tuple((bins / 10 + 11).astype(int).T)] / 1.0
+    rarity = np.log(0.5 * prior / prior.sum() + 0.5 / 261)
+    for vividness, (temperature, gamma) in {0.0: (1, 0), 1.0: (0.5, 0.75)}.items():
+        p = np.exp((logits - gamma * rarity) / temperature)
+        expected = (p / p.sum(-1, keepdims=True)) @ bins
+        ab = ops.convert_to_numpy(mean_of_bins(logits, counts, vividness))
+        np.testing.assert_allclose(ab, expected, atol=1e-3)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(mean_of_bins(logits)),
+        ops.convert_to_numpy(mean_of_bins(logits, counts, 0.0)),
+        atol=1e-4,
+    )
+    # A knob for each photo.
+    each = np.array([0.0, 1.0], "float32").reshape(2, 1, 1, 1)
+    both = ops.convert_to_numpy(mean_of_bins(logits, counts, each))
+    np.testing.assert_allclose(both[1], expected[1], atol=1e-3)
 
 
 def test_the_papers_loss_is_the_mean_square_of_ab_over_127():

@@ -280,7 +280,7 @@ def test_a_preset_named_by_its_folder_is_found_from_where_the_command_is_given(t
     folder = str(preset_folder().relative_to(ROOT))
     run = Run(tmp_path, {}, only=["draws"], parameters={"COUNT": 1, "PRESET": folder})
     assert run.code == 0
-    assert list(read_manifest(tmp_path / "figures")["grid"]["weights"]) == ["mse"]
+    assert list(read_manifest(tmp_path / "figures")["grid"]["weights"]) == [preset_folder().name]
 
 
 def test_source_notebooks_are_never_written_over():

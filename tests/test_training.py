@@ -21,7 +21,7 @@ from skimage.color import rgb2lab
 from colorlib import ColorlibError, data
 from colorlib.embedding import shared_embedder
 from colorlib.model import get_network
-from colorlib.training import TrainingConfig, prepare, train
+from colorlib.training import TrainingConfig, prepare, stages, train
 
 RUN_FOLDER = {
     *("card.json", "config.json", "environment.json", "history.csv", "logs"),
@@ -35,7 +35,8 @@ def short(config, steps=1, **changes):
 
 def network_of(run):
     """The network of a run with the weights that it kept."""
-    network = get_network("paper").build(1000)
+    card = json.loads((run / "card.json").read_text())
+    network = get_network(card["network"]).build(card["embedding"]["size"])
     network.load_weights(run / "weights.weights.h5")
     return network
 
@@ -76,6 +77,12 @@ def folder(tmp_path, sample):
     ("changes", "message"),
     [
         ({"size": 300}, "size must be at most short_side=224. Received: size=300"),
+        ({"size": (64, 300)}, "size must be at most short_side=224. Received: size=(64, 300)"),
+        ({"size": 100, "network": "pyramid"}, "size must be a multiple of 32 for pyramid"),
+        ({"size": (8, 16, 24), "epochs": 2}, "size must be no more stages than epochs=2"),
+        ({"scales": (1.5, 0.5)}, "scales must be two, rising. Received: scales=(1.5, 0.5)"),
+        ({"film": 1.5}, "film must be in 0..1"),
+        ({"erase": -0.1}, "erase must be in 0..1"),
         ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
         ({"epochs": -1}, "epochs must be at least 1"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1, or None"),
@@ -183,6 +190,37 @@ def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkey
     assert np.isfinite(history(run)[0]["loss"])
 
 
+@pytest.mark.backend
+def test_stages_rise_in_one_run(pyramid_config, tmp_path):
+    config = short(pyramid_config, steps=2, epochs=3, size=(32, 64))
+    assert stages(config) == [(32, 0, 1), (64, 1, 3)]
+    run = train(config, tmp_path / "run", verbose=0)
+    rows = history(run)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert all(0 < row["val_mse"] < 1 for row in rows)
+    card = json.loads((run / "card.json").read_text())
+    assert card["embedding"]["layer"] == "features" and card["config"]["size"] == [32, 64]
+    validation = prepare(config)[1]
+    batch = next(iter(data.center_batches(validation, size=64, batch=99)))
+    color = rgb2lab(batch["rgb"]).astype("float32")
+    output = network_of(run)(shared_embedder().features(color[..., :1]), training=False)
+    spec = get_network("pyramid")
+    # What is validated is the loss and the error of the expected color, of what is kept.
+    best = min(rows, key=lambda row: row["val_loss"])
+    loss = ops.convert_to_numpy(spec.loss(color[..., 1:], output)).mean()
+    assert best["val_loss"] == pytest.approx(loss, rel=1e-3)
+    ab = ops.image.resize(spec.decode(output), (64, 64), "bilinear")
+    errors = (ops.convert_to_numpy(ab) - color[..., 1:]) / 127
+    assert best["val_mse"] == pytest.approx((errors**2).mean(), rel=1e-3)
+
+
+def test_short_runs_average_over_fewer_steps(tiny_config, tmp_path):
+    """An average with a long memory would still hold the random weights of the start."""
+    config = replace(tiny_config, ema=0.998)
+    rows = history(train(config, tmp_path / "run", verbose=0))
+    assert rows[-1]["val_loss"] < 2 * rows[-1]["loss"]
+
+
 # What it learns
 
 
@@ -233,9 +271,30 @@ def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
 # Stopping and going on
 
 
+@pytest.fixture(scope="module")
+def pyramid_config(tiny_config):
+    """Everything that draws random numbers, and a stage at each of two sizes."""
+    return replace(
+        tiny_config,
+        network="pyramid",
+        size=(32, 64),
+        scales=(0.7, 1.3),
+        short_side=72,
+        film=0.5,
+        erase=0.5,
+        weight_decay=0.01,
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_a_killed_run_ends_like_an_uninterrupted_one(tiny_run, tiny_config, tmp_path, capsys):
+@pytest.mark.parametrize("network", ["paper", "pyramid"])
+def test_a_killed_run_ends_like_an_uninterrupted_one(
+    network, tiny_run, tiny_config, pyramid_config, tmp_path, capsys
+):
     run = tmp_path / "run"
+    if network == "pyramid":
+        tiny_config = pyramid_config
+        tiny_run = train(pyramid_config, tmp_path / "uninterrupted", verbose=0)
     code = f"""
 from colorlib.training import TrainingConfig, train
 train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
