@@ -32,10 +32,7 @@ def lightness_of(rgb):
     """L of a photo: (H, W, 3) uint8 or uint16 sRGB -> float32 (H, W) in 0..100."""
     scale = np.float32(1 / np.iinfo(rgb.dtype).max)
     return np.concatenate(
-        [
-            ops.convert_to_numpy(lab.rgb_to_lab(rgb[rows] * scale))[..., 0]
-            for rows in _strips(*rgb.shape[:2])
-        ]
+        [lab.rgb_to_lab(rgb[rows] * scale)[..., 0] for rows in _strips(*rgb.shape[:2])]
     )
 
 
@@ -57,11 +54,10 @@ def recombine(lightness, ab, dtype=np.uint8):
     output = np.empty((*lightness.shape, 3), dtype)
     for rows in _strips(*lightness.shape):
         color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")
-        outside = ~ops.convert_to_numpy(lab.in_gamut(color))
+        outside = ~lab.in_gamut(color)
         if outside.any():
-            color[outside] = ops.convert_to_numpy(lab.fit_gamut(color[outside]))
-        rgb = ops.convert_to_numpy(lab.lab_to_rgb(color))
-        output[rows] = np.rint(rgb * top).astype(dtype)
+            color[outside] = lab.fit_gamut(color[outside])
+        output[rows] = np.rint(lab.lab_to_rgb(color) * top).astype(dtype)
     return output
 
 

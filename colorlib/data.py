@@ -169,7 +169,7 @@ def _lightness(path, largest):
     rgb = photos.to_uint8(photos.read(path))
     if min(rgb.shape[:2]) > largest:
         rgb = resize_short_side(rgb, largest)
-    return ops.convert_to_numpy(lab.rgb_to_lab(rgb / np.float32(255)))[..., 0]
+    return lab.rgb_to_lab(rgb / np.float32(255))[..., 0]
 
 
 def _decode(path, short_side):
@@ -464,7 +464,7 @@ def color_statistics(photo_set, sample=30_000, seed=1):
     total, pixels, counts = np.zeros(2), 0, 0
     for index in chosen:
         rgb = photo_set.pixels(index)[::2, ::2] / np.float32(255)
-        ab = ops.convert_to_numpy(lab.rgb_to_lab(rgb))[..., 1:]
+        ab = lab.rgb_to_lab(rgb)[..., 1:]
         total += ab.sum((0, 1), dtype=np.float64)
         pixels += ab[..., 0].size
         counts = counts + metrics.ab_bin_counts(ab)

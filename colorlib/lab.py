@@ -1,10 +1,12 @@
-"""CIE Lab in `keras.ops`: the same code for arrays and inside a compiled training step.
+"""CIE Lab: one code for NumPy arrays and for tensors inside a compiled step.
 
 sRGB (IEC 61966-2-1) and CIE Lab with the D65 white point of the 2 degree observer, with the
 constants of scikit-image, against which the tests hold it. Everything is computed in float32
 whatever the precision policy: in bfloat16 the conversion is off by four units of Lab.
 
-Arrays have the channels last: RGB in 0..1, L in 0..100, a and b in about -128..127.
+Arrays have the channels last: RGB in 0..1, L in 0..100, a and b in about -128..127. An array gives
+an array, computed by NumPy, whose powers are ten times as fast on a CPU as TensorFlow's; a tensor
+gives a tensor of Keras' backend.
 """
 
 import numpy as np
@@ -20,11 +22,18 @@ _RGB_FROM_XYZ = np.linalg.inv(_XYZ_FROM_RGB)
 _WHITE = (0.95047, 1.0, 1.08883)
 
 
+def _float32(x):
+    """The namespace that computes with `x`, NumPy or `keras.ops`, and `x` as its float32."""
+    if isinstance(x, np.ndarray):
+        return np, x.astype("float32", copy=False)
+    return ops, ops.cast(ops.convert_to_tensor(x), "float32")
+
+
 def _channels(x):
-    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    xp, x = _float32(x)
     if x.shape[-1] != 3:
         raise ValueError(f"The last axis must be 3 channels. Received: shape={tuple(x.shape)}")
-    return x[..., 0], x[..., 1], x[..., 2]
+    return xp, x[..., 0], x[..., 1], x[..., 2]
 
 
 def _mix(matrix, channels):
@@ -39,34 +48,33 @@ def rgb_to_lab(rgb):
         rgb: array or tensor (..., 3). sRGB in 0..1, any float type.
 
     Returns:
-        float32 tensor (..., 3): L in 0..100, a, b.
+        float32 array or tensor (..., 3): L in 0..100, a, b.
     """
+    xp, *channels = _channels(rgb)
     linear = [
-        ops.where(c > 0.04045, ops.power((ops.maximum(c, 0.04045) + 0.055) / 1.055, 2.4), c / 12.92)
-        for c in _channels(rgb)
+        xp.where(c > 0.04045, ((xp.maximum(c, 0.04045) + 0.055) / 1.055) ** 2.4, c / 12.92)
+        for c in channels
     ]
     x, y, z = (
-        ops.where(
-            t > 0.008856, ops.power(ops.maximum(t, 0.008856), 1.0 / 3.0), 7.787 * t + 16.0 / 116.0
-        )
+        xp.where(t > 0.008856, xp.maximum(t, 0.008856) ** (1.0 / 3.0), 7.787 * t + 16.0 / 116.0)
         for t in (c / w for c, w in zip(_mix(_XYZ_FROM_RGB, linear), _WHITE, strict=True))
     )
-    return ops.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
+    return xp.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
 
-def _lab_to_linear_rgb(lightness, a, b):
+def _lab_to_linear_rgb(xp, lightness, a, b):
     fy = (lightness + 16.0) / 116.0
     xyz = [
-        w * ops.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787)
-        for f, w in zip((fy + a / 500.0, fy, ops.maximum(fy - b / 200.0, 0.0)), _WHITE, strict=True)
+        w * xp.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787)
+        for f, w in zip((fy + a / 500.0, fy, xp.maximum(fy - b / 200.0, 0.0)), _WHITE, strict=True)
     ]
     return _mix(_RGB_FROM_XYZ, xyz)
 
 
-def _gamma(c):
-    """Linear light to sRGB's values, unclipped."""
-    bent = 1.055 * ops.power(ops.maximum(c, 0.0031308), 1.0 / 2.4) - 0.055
-    return ops.where(c > 0.0031308, bent, 12.92 * c)
+def _gamma(xp, c):
+    """Linear light to sRGB's values, clipped to 0..1."""
+    bent = 1.055 * xp.maximum(c, 0.0031308) ** (1.0 / 2.4) - 0.055
+    return xp.clip(xp.where(c > 0.0031308, bent, 12.92 * c), 0.0, 1.0)
 
 
 def lab_to_rgb(lab):
@@ -78,10 +86,10 @@ def lab_to_rgb(lab):
         lab: array or tensor (..., 3). L in 0..100, a, b.
 
     Returns:
-        float32 tensor (..., 3): sRGB in 0..1.
+        float32 array or tensor (..., 3): sRGB in 0..1.
     """
-    rgb = [_gamma(c) for c in _lab_to_linear_rgb(*_channels(lab))]
-    return ops.clip(ops.stack(rgb, axis=-1), 0.0, 1.0)
+    xp, *channels = _channels(lab)
+    return xp.stack([_gamma(xp, c) for c in _lab_to_linear_rgb(xp, *channels)], axis=-1)
 
 
 def l_to_grey(lightness):
@@ -91,11 +99,11 @@ def l_to_grey(lightness):
         lightness: array or tensor, any shape. L in 0..100.
 
     Returns:
-        float32 tensor of that shape: sRGB in 0..1, the same for red, green and blue.
+        float32 array or tensor of that shape: sRGB in 0..1, the same for red, green and blue.
     """
-    f = (ops.cast(ops.convert_to_tensor(lightness), "float32") + 16.0) / 116.0
-    y = ops.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787)
-    return ops.clip(_gamma(y), 0.0, 1.0)
+    xp, lightness = _float32(lightness)
+    f = (lightness + 16.0) / 116.0
+    return _gamma(xp, xp.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787))
 
 
 def in_gamut(lab, tolerance=1e-4):
@@ -103,11 +111,11 @@ def in_gamut(lab, tolerance=1e-4):
     return _inside(*_channels(lab), tolerance)
 
 
-def _inside(lightness, a, b, tolerance):
-    rgb = _lab_to_linear_rgb(lightness, a, b)
-    lowest = ops.minimum(ops.minimum(rgb[0], rgb[1]), rgb[2])
-    highest = ops.maximum(ops.maximum(rgb[0], rgb[1]), rgb[2])
-    return ops.logical_and(lowest >= -tolerance, highest <= 1.0 + tolerance)
+def _inside(xp, lightness, a, b, tolerance):
+    rgb = _lab_to_linear_rgb(xp, lightness, a, b)
+    lowest = xp.minimum(xp.minimum(rgb[0], rgb[1]), rgb[2])
+    highest = xp.maximum(xp.maximum(rgb[0], rgb[1]), rgb[2])
+    return (lowest >= -tolerance) & (highest <= 1.0 + tolerance)
 
 
 def fit_gamut(lab, steps=12):
@@ -121,18 +129,18 @@ def fit_gamut(lab, steps=12):
         steps: int. Halvings of the interval. Defaults to 12.
 
     Returns:
-        float32 tensor (..., 3): the same L; a and b scaled by a common factor in 0..1.
+        float32 array or tensor (..., 3): the same L; a and b scaled by a common factor in 0..1.
     """
-    lightness, a, b = _channels(lab)
-    lightness = ops.clip(lightness, 0.0, 100.0)
-    a, b = ops.clip(a, AB_MIN, AB_MAX), ops.clip(b, AB_MIN, AB_MAX)
-    fits = ops.cast(_inside(lightness, a, b, 1e-4), "float32")
-    low, width = fits, 1.0 - fits
+    xp, lightness, a, b = _channels(lab)
+    lightness = xp.clip(lightness, 0.0, 100.0)
+    a, b = xp.clip(a, AB_MIN, AB_MAX), xp.clip(b, AB_MIN, AB_MAX)
+    low = xp.where(_inside(xp, lightness, a, b, 1e-4), xp.ones_like(a), xp.zeros_like(a))
+    width = 1.0 - low
     for _ in range(steps):
         width = width / 2.0
         middle = low + width
-        low = ops.where(_inside(lightness, a * middle, b * middle, 1e-4), middle, low)
-    return ops.stack([lightness, a * low, b * low], axis=-1)
+        low = xp.where(_inside(xp, lightness, a * middle, b * middle, 1e-4), middle, low)
+    return xp.stack([lightness, a * low, b * low], axis=-1)
 
 
 def scale_l(lightness):

@@ -19,7 +19,10 @@ from colorlib.figures import (
     FIGURES,
     ROOT,
     check_manifest,
+    distribution_figure,
     film_grey,
+    history_figure,
+    layer_table,
     notebook_source_hash,
     photo_grid,
     publish,
@@ -31,6 +34,9 @@ from colorlib.photos import read
 
 SAMPLE = sorted((ASSETS / "sample").glob("*.jpg"))
 NOTEBOOK = ROOT / "tests" / "notebooks" / "draws.ipynb"
+
+
+SAMPLE_RGB = np.full((80, 120, 3), 120, np.uint8)
 
 
 def rendered(figure):
@@ -137,6 +143,65 @@ def test_style_clips_no_labels():
         box = figure.get_tightbbox()
         assert box.x0 >= 0 and box.y0 >= 0
         assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
+
+
+def drawn(axes):
+    """The curves of a panel by their labels."""
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+
+
+def test_runs_are_compared_by_the_error_that_they_share():
+    floors = {"grey": 0.02, "mean ab": 0.017}
+    steps = [{"step": 10, "loss": 0.016, "val_loss": 0.018}]
+    steps += [{"step": 20, "loss": 0.012, "val_loss": 0.014}]
+    entropy = [{"step": 30, "loss": 4.1, "val_loss": 3.9, "val_mse": 0.016}]
+    entropy += [{"step": 60, "loss": 3.2, "val_loss": 4.0, "val_mse": 0.011}]
+    old = {"name": "mse", "history": steps, "floors": floors}
+    new = {**old, "history": [row | {"val_mse": row["val_loss"]} for row in steps]}
+    pyramid = {"name": "pyramid", "history": entropy, "floors": floors}
+    left, right = history_figure(old, pyramid).axes
+    (alone,) = history_figure(new).axes
+    assert drawn(left) == drawn(alone)
+    assert drawn(left)["training crops"] == [0.016, 0.012]
+    assert drawn(left)["kept"] == [0.014]
+    assert drawn(right)["held-out crops"] == [0.016, 0.011]
+    assert drawn(right)["kept"] == [0.016], "kept is the round of the lowest loss of its own"
+    assert "training crops" not in drawn(right)
+    low, high = right.get_ylim()
+    assert left.get_ylim() == (low, high) and low < 0.011 and 0.02 < high < 1
+
+
+def test_layers_of_both_networks_are_told_by_their_shapes():
+    from colorlib.model import paper_network, pyramid_network
+
+    channels = {"stride_4": 8, "stride_8": 8, "stride_16": 8, "stride_32": 16}
+    for network, size in ((paper_network(10), 224), (pyramid_network(channels), 256)):
+        table = layer_table(network, size).set_index("layer")
+        assert table["parameters"].sum() == network.count_params()
+    assert [table["height"][f"stride_{n}"] for n in (4, 8, 16, 32)] == [64, 32, 16, 8]
+    assert list(table.loc["logits", ["height", "width", "channels"]]) == [64, 64, 261]
+
+
+def test_a_distribution_is_drawn_where_its_colors_are():
+    from colorlib.model import ab_bins
+
+    bins = ab_bins()
+    probability = np.zeros(len(bins), "float32")
+    at = {(20, 30): 0.75, (-10, -20): 0.25}
+    for color, share in at.items():
+        probability[(bins == color).all(1)] = share
+    answers = {"vividness 0": np.array([12.5, 17.5]), "vividness 1": np.array([20.0, 30.0])}
+    figure = distribution_figure(SAMPLE_RGB, (40, 60), probability, (15.0, 25.0), answers)
+    _, plane, patches = figure.axes
+    (circles,) = plane.collections
+    areas = dict(zip(map(tuple, circles.get_offsets().tolist()), circles.get_sizes(), strict=True))
+    assert areas[20, 30] == pytest.approx(3 * areas[-10, -20]) and sum(areas.values()) < 1300
+    assert [list(line.get_xdata()) for line in plane.lines] == [[12.5, 20.0], [12.5], [15.0]]
+    assert [label.get_text() for label in patches.get_yticklabels()] == [*answers, "true"]
+    # The patches are those colors, at the lightness of the place.
+    shown = rgb2lab(patches.images[0].get_array()[:, 0])
+    np.testing.assert_allclose(shown[:, 1:], [[12.5, 17.5], [20, 30], [15, 25]], atol=1)
+    assert np.ptp(shown[:, 0]) < 1
 
 
 def test_importing_figures_and_runner_is_quick():

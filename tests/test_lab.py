@@ -126,6 +126,29 @@ def extremes():
     return np.stack(np.meshgrid(lightness, ab, ab), axis=-1).reshape(-1, 3)
 
 
+@pytest.mark.parametrize(
+    "function", [lab.rgb_to_lab, lab.lab_to_rgb, lab.fit_gamut, lab.in_gamut, lab.l_to_grey]
+)
+def test_an_array_gives_an_array_and_a_tensor_the_same_as_a_tensor(function):
+    rng = np.random.default_rng(3)
+    x = np.float32([100, 60, 60]) * rng.uniform([0, -1, -1], 1, (20_000, 3)).astype("float32")
+    if function is lab.rgb_to_lab:
+        x = rng.uniform(0, 1, (20_000, 3)).astype("float32")
+    array, tensor = function(x), function(ops.convert_to_tensor(x))
+    assert isinstance(array, np.ndarray) and ops.is_tensor(tensor)
+    tensor = ops.convert_to_numpy(tensor)
+    assert array.dtype == tensor.dtype
+    # At the border of sRGB the last bit decides: few colors may fall on the other side.
+    differ = np.abs(array * 1.0 - tensor) > 1e-3
+    assert differ.mean() < 1e-3
+
+
+def test_the_grey_of_an_l_is_scikit_images():
+    lightness = np.linspace(0, 100, 1001).astype("float32")
+    expected = color.lab2rgb(np.stack([lightness, 0 * lightness, 0 * lightness], axis=-1))
+    np.testing.assert_allclose(lab.l_to_grey(lightness), expected.mean(axis=-1), atol=2e-4)
+
+
 def test_never_nan():
     tiny = [-0.1, -1e-30, 0.0, 1e-38, 1e-10, 0.0031308, 0.04045, 0.5, 1.0, 1.0001, 1.5]
     rgb = np.stack(np.meshgrid(tiny, tiny, tiny), axis=-1)

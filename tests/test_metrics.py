@@ -421,3 +421,15 @@ def test_report_and_verdict_say_what_the_comparison_says():
     assert "worse than" in metrics.verdict(swapped)
     same = {"model": floors["grey"], **{name: floors["grey"] for name in floors}}
     assert "not told apart from" in metrics.verdict(same)
+
+
+def test_reports_set_models_beside_each_other():
+    floors = {"grey": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
+    better = floors["grey"].assign(ab_sse=0.25 * floors["grey"]["ab_sse"])
+    models = {name: {"model": t, **floors} for name, t in (("b", better), ("a", floors["grey"]))}
+    both = metrics.reports(models)
+    assert list(both.index[:4]) == [
+        (label, name) for label in ("pooled ab-RMSE", "mean ab-PSNR, dB") for name in ("b", "a")
+    ]
+    for name, tables in models.items():
+        pd.testing.assert_frame_equal(both.xs(name, level=1), metrics.report(tables))

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
 
-from colorlib import ASSETS, figures
+from colorlib import ASSETS, cards, figures
+from colorlib.__main__ import _parser
 from colorlib.reproduce import reproduce
+from colorlib.training import TrainingConfig
 
 NOTEBOOKS = sorted(path.stem for path in (figures.ROOT / "notebooks").glob("*.ipynb"))
 
@@ -37,6 +40,20 @@ def test_figures_of_a_run_trace_to_code_data_and_weights(smoke):
     assert {entry["notebook"] for entry in entries.values()} == {
         f"notebooks/{stem}.ipynb" for stem in NOTEBOOKS
     }
+
+
+def test_printed_commands_train_the_presets_again(smoke):
+    cells = json.loads((smoke / "02_training.ipynb").read_text())["cells"]
+    streams = [o for cell in cells for o in cell.get("outputs", []) if o["output_type"] == "stream"]
+    text = "".join("".join(stream["text"]) for stream in streams)
+    commands = re.findall(r"^colorlib (train .*?[^\\])$", text, re.MULTILINE | re.DOTALL)
+    assert len(commands) == len(cards.presets())
+    paths = {"photos": "DIR", "validation": "DIR"}
+    for command in commands:
+        args = vars(_parser().parse_args(shlex.split(command.replace("\\\n", " "))))
+        card = cards.load_card(args["output"].name)
+        options = {k: v for k, v in args.items() if k in card["config"] and v is not None}
+        assert TrainingConfig(**options | paths) == TrainingConfig(**card["config"] | paths)
 
 
 def test_published_figures_still_hold():

@@ -305,6 +305,35 @@ def test_explorer_leaves_a_live_slider_in_an_export(visit, tmp_path, context):
     assert position(slider) == 100 and look(page, slider, 0.6) == "grey"
 
 
+class Recorder:
+    """Stands in for the display that a running notebook updates."""
+
+    def __init__(self):
+        self.pages = []
+
+    def update(self, page):
+        self.pages.append(page.html)
+
+
+def test_explorer_has_a_vividness_where_the_preset_has_one():
+    sample = photos.packaged("sample")["path"]
+    explorer = widgets.explorer(list(sample[:2]), ["pyramid", "mse"])
+    explorer._controls()
+    explorer._handle = Recorder()
+    explorer._show()
+    slider, pages = explorer._vividness, explorer._handle.pages
+    default = colorlib.Colorizer.from_preset("pyramid").card["vividness"]
+    assert not slider.disabled and slider.value == pytest.approx(default)
+    slider.value = 1.0
+    assert len(pages) == 2 and pages[0] != pages[1], "moving the slider colors anew, once"
+    explorer._preset.value = "mse"
+    assert slider.disabled and len(pages) == 3
+    explorer._photo.value = explorer.paths[1]
+    assert len(pages) == 4 and explorer._status.value == ""
+    explorer._preset.value = "pyramid"
+    assert not slider.disabled and slider.value == pytest.approx(default) and len(pages) == 5
+
+
 def test_sixteen_bit_photos_look_like_eight_bit_ones():
     rgb = photos.as_rgb(photos.packaged("sample")["path"][0])
     eight = widgets.compare(rgb, rgb)._repr_html_()
