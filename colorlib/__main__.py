@@ -96,6 +96,7 @@ def _parser():
         help="a folder of photos to score on; may be given several times",
     )  # fmt: skip
     command.add_argument("--working-size", type=int, help="short side at use, px")
+    command.add_argument("--vividness", type=float, help="default of that knob, 0 to 1")
     return parser
 
 
@@ -196,7 +197,7 @@ def _package(args):
     _import_keras()
     from colorlib.colorizer import package
 
-    package(args.run, args.output, args.evaluate, args.working_size)
+    package(args.run, args.output, args.evaluate, args.working_size, args.vividness)
     return 0
 
 

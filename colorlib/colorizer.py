@@ -275,12 +275,13 @@ class Colorizer:
         return np.clip(_resize(plane, *size, Image.BICUBIC), 0.0, 100.0)
 
 
-def score(colorizer, paths, *, batch=16, progress=None):
+def score(colorizer, paths, *, vividness=None, batch=16, progress=None):
     """Scores a colorizer, and the floors, on photos whose colors are known.
 
     Args:
         colorizer: Colorizer.
         paths: list of paths.
+        vividness: as for `Colorizer.colorize`.
         batch: int. Photos read at a time. Defaults to 16.
         progress: callable(done, total) or None.
 
@@ -295,7 +296,7 @@ def score(colorizer, paths, *, batch=16, progress=None):
         chunk = paths[start : start + batch]
         truths = [photos.to_uint8(photos.read(path)) for path in chunk]
         for path, truth, output in zip(
-            chunk, truths, colorizer.colorize_batch(truths), strict=True
+            chunk, truths, colorizer.colorize_batch(truths, vividness), strict=True
         ):
             outputs = {"model": output} | metrics.floors(
                 truth, colors["mean_ab"], lambda rgb, ab: recombine(lightness_of(rgb), ab)
@@ -326,7 +327,7 @@ def shrink_weights(source, target):
         old.visititems(copy)
 
 
-def package(run, target, evaluate=(), working_size=None):
+def package(run, target, evaluate=(), working_size=None, vividness=None):
     """Makes a preset of a training run: float16 weights, a card with scores, the manifest.
 
     Args:
@@ -335,9 +336,12 @@ def package(run, target, evaluate=(), working_size=None):
             the card's `about`.
         evaluate: folders of photos to score on; each folder's name is the set's name.
         working_size: int or None. Short side at use, px; None keeps the run's.
+        vividness: float in 0..1 or None. The default of that knob; None keeps the run's.
 
     Returns:
-        dict: the card. `scores.csv` beside it has a row per photo, set and method.
+        dict: the card, with the metrics of each set in `results`, where there is that knob at a
+        vividness of 0 as well. `scores.csv` beside it has a row per photo, set and method, at the
+        default vividness.
 
     Raises:
         ColorlibError: `run` is no run folder, or a folder holds no photos.
@@ -351,15 +355,29 @@ def package(run, target, evaluate=(), working_size=None):
     with suppress(ColorlibError, ValueError, KeyError):  # What was written by hand stays.
         card = {"about": cards.load_card(target)["about"], **card}
     card["working_size"] = working_size or card["working_size"]
+    if vividness is not None:
+        if not get_network(card["network"]).vividness or not 0 <= vividness <= 1:
+            raise ColorlibError(
+                "vividness must be in 0..1, of a network that has that knob. "
+                f"Received: {vividness} for {card['network']}"
+            )
+        card["vividness"] = vividness
     shutil.copyfile(run / cards.MANIFEST, target / cards.MANIFEST)
     shrink_weights(run / cards.WEIGHTS, target / cards.WEIGHTS)
     card["weights_sha256"] = cards.sha256(target / cards.WEIGHTS)
     cards.write_card(target, card)
     if sources:
-        colorizer, tables = Colorizer.from_preset(target), []
+        colorizer, tables, card["results"] = Colorizer.from_preset(target), [], {}
         for name, paths in sources.items():
-            for method, table in score(colorizer, paths).items():
+            at = {card.get("vividness"): score(colorizer, paths)}
+            for method, table in at[card.get("vividness")].items():
                 tables.append(table.assign(set=name, method=method))
+            if colorizer.spec.vividness:
+                at = {0: score(colorizer, paths, vividness=0), **at}
+            card["results"][name] = [
+                {"vividness": value} | metrics.gains(scored) for value, scored in at.items()
+            ]
+        cards.write_card(target, card)
         scores = pd.concat(tables)[["set", "method", *tables[0].columns[:-2]]]
         scores.to_csv(target / cards.SCORES, index=False, float_format="%.6g", lineterminator="\n")
     return card

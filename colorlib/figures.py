@@ -27,10 +27,12 @@ DPI = 150
 FIGURES: tuple[str, ...] = (
     "data_lab",
     "data_dull",
+    "data_distribution",
     "training_network",
-    "training_reference_curve",
+    "training_reference_curves",
     "results_drawn",
     "results_colorfulness",
+    "results_vividness",
     "historical_colored",
 )
 
@@ -269,7 +271,8 @@ def layer_table(network, size: int = 224):
 
     Args:
         network: A `keras.Model` of `colorlib.model`.
-        size: Side of the photo in pixels. Defaults to 224, as in the paper's training.
+        size: Side of the photo in pixels, a multiple of 32 for `pyramid`. Defaults to 224, as in
+            the paper's training.
 
     Returns:
         A `pandas.DataFrame`, a row for each layer: `layer` (its name), `operation`, `height`,
@@ -279,8 +282,9 @@ def layer_table(network, size: int = 224):
     import pandas
 
     outputs = {layer.name: layer.output for layer in network.layers}
+    strides = {name: int(name.partition("stride_")[2] or 1) for name in network.input}
     photo = {
-        name: keras.KerasTensor((1, *(n or size for n in tensor.shape[1:])))
+        name: keras.KerasTensor((1, *(n or size // strides[name] for n in tensor.shape[1:])))
         for name, tensor in network.input.items()
     }
     # Traced, not computed: every layer says what shape it gives.
@@ -308,6 +312,9 @@ def _operation(layer) -> str:
         "UpSampling2D": "upsample ×2",
         "CropLike": "crop to the input's size",
         "Activation": "as float32",
+        "Add": "add",
+        "Concatenate": "stack",
+        "GlobalAveragePooling2D": "mean over the photo",
     }
     return words.get(kind, kind)
 
@@ -433,12 +440,19 @@ def color_figure(ab, photo_chroma):
     return figure
 
 
-def history_figure(history, floors=None):
-    """The losses of a training run over its steps, with the floors.
+def distribution_figure(photo, place, probability, truth, answers):
+    """The distribution over colors that a network gives one place of a photo.
+
+    Left the place; in the middle the bins of the ab plane, each in its color at the place's L, its
+    area its probability, with the true color and the path of the answers; right all of these as
+    patches.
 
     Args:
-        history: The `history` of a run's card: dicts with `step`, `loss` and `val_loss`.
-        floors: MSE of the floors on the held-out crops, by name; `None` draws none.
+        photo: uint8 array (H, W, 3).
+        place: row and column, px.
+        probability: array (Q,), of the colors `colorlib.model.ab_bins()`.
+        truth: a and b of the place in the original.
+        answers: a and b by name, in the order of the path.
 
     Returns:
         A `matplotlib.figure.Figure`, for `save_figure`.
@@ -446,26 +460,96 @@ def history_figure(history, floors=None):
     import matplotlib
     from matplotlib.figure import Figure
 
-    steps, training, held_out = (
-        [row[name] for row in history] for name in ("step", "loss", "val_loss")
-    )
-    floors = floors or {}
+    from colorlib.colorizer import lightness_of, recombine
+    from colorlib.model import ab_bins
+
+    row, column = place
+    lightness = lightness_of(photo)[row, column]
+
+    def shown(ab):
+        ab = np.asarray(ab, "float32").reshape(1, -1, 2)
+        return recombine(np.full(ab.shape[:2], lightness, "float32"), ab)[0] / 255
+
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 3.8), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(steps, training, "o-", markersize=4, label="training crops")
-        axes.plot(steps, held_out, "o-", markersize=4, label="held-out crops")
-        best = steps[int(np.argmin(held_out))]
-        ring = {"markersize": 11, "fillstyle": "none", "color": "#222222", "linestyle": "none"}
-        axes.plot(best, min(held_out), "o", label="kept", **ring)
-        for (name, value), style in zip(floors.items(), (":", "--"), strict=False):
-            line = {"color": "#777777", "linestyle": style, "linewidth": 1.4}
-            axes.axhline(value, label=f"floor: {name}", **line)
+        figure = Figure(figsize=(9.0, 3.9), layout="constrained")
+        left, plane, right = figure.subplots(1, 3, width_ratios=(1.1, 1.25, 0.75))
+        left.imshow(film_grey(photo), cmap="gray", vmin=0, vmax=255)
+        ring = {"markersize": 16, "fillstyle": "none", "color": "#D55E00", "markeredgewidth": 2.5}
+        left.plot(column, row, "o", **ring)
+        left.set(title="The place")
+        left.set_axis_off()
+
+        bins, edge = ab_bins(), {"edgecolors": "#777777", "linewidths": 0.4}
+        area = 900 * probability / max(probability.max(), 0.1)
+        plane.scatter(*bins.T, s=area, c=shown(bins), **edge)
+        path = np.array(list(answers.values()))
+        plane.plot(*path.T, ".-", color="#222222", markersize=5, linewidth=1.2)
+        plane.plot(*path[0], "s", color="#222222", markersize=6, label=next(iter(answers)))
+        plane.plot(
+            *truth, "*", color="#D55E00", markeredgecolor="white", markersize=15, label="true"
+        )
+        plane.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        likely = np.concatenate([bins[probability > 0.002], path, [truth]])
+        middle = (likely.min(0) + likely.max(0)) / 2
+        reach = np.ptp(likely, axis=0).max() / 2 + 12
+        plane.set(xlim=(middle[0] - reach, middle[0] + reach), aspect="equal")
+        plane.set(ylim=(middle[1] - reach, middle[1] + reach))
+        plane.set(title="Its distribution", xlabel="a", ylabel="b")
+
+        patches = {**answers, "true": truth}
+        right.imshow(shown(list(patches.values()))[:, None], aspect="auto")
+        right.set(title="Its color", xticks=[])
+        right.set_yticks(range(len(patches)), patches)
+        right.hlines(np.arange(1, len(patches)) - 0.5, -0.5, 0.5, color="white", linewidth=3)
+        right.grid(False)
+        right.tick_params(length=0)
+    return figure
+
+
+def history_figure(*cards):
+    """The errors of training runs over their steps, with their floors; a panel for each run.
+
+    Drawn is the error that runs of all networks and the floors have in common, the mean squared
+    error of the expected ab / 127: on the held-out crops, and on the training crops where it is
+    what the run minimizes.
+
+    Args:
+        *cards: The cards of runs, of which `name`, `history` and `floors` are used.
+
+    Returns:
+        A `matplotlib.figure.Figure`, for `save_figure`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5 if len(cards) == 1 else 9.0, 3.8), layout="constrained")
+        panels = figure.subplots(1, len(cards), sharey=True, squeeze=False)[0]
+        shown, top = [], 0.0
+        for axes, card in zip(panels, cards, strict=True):
+            history, floors = card["history"], card["floors"]
+            steps, loss, held_out_loss = (
+                [row[name] for row in history] for name in ("step", "loss", "val_loss")
+            )
+            # Older cards have no val_mse: their loss is the error.
+            held_out = [row.get("val_mse", row["val_loss"]) for row in history]
+            training = loss if np.allclose(held_out, held_out_loss, rtol=0.02) else []
+            if training:
+                axes.plot(steps, training, "o-", markersize=4, label="training crops")
+            axes.plot(steps, held_out, "o-", color="#D55E00", markersize=4, label="held-out crops")
+            best = int(np.argmin(held_out_loss))
+            ring = {"markersize": 11, "fillstyle": "none", "color": "#222222", "linestyle": "none"}
+            axes.plot(steps[best], held_out[best], "o", label="kept", **ring)
+            for (name, value), style in zip(floors.items(), (":", "--"), strict=False):
+                line = {"color": "#777777", "linestyle": style, "linewidth": 1.4}
+                axes.axhline(value, label=f"floor: {name}", **line)
+            axes.set(xlabel="step", title=card["name"] if len(cards) > 1 else "")
+            axes.legend(ncols=2 if len(cards) == 1 else 1)
+            shown += [*training, *held_out, *floors.values()]
+            top = max(top, min(held_out), *floors.values())
         # The first steps, from random weights, would squeeze all that follows into a line.
-        shown = [*training, *held_out, *floors.values()]
-        top = min(max(shown), 2 * max([min(held_out), *floors.values()]))
-        axes.set(ylim=(0.75 * min(shown), 1.04 * top), xlabel="step", ylabel="MSE of ab / 127")
-        axes.legend(ncols=2)
+        panels[0].set(ylim=(0.75 * min(shown), 1.04 * min(max(shown), 2 * top)))
+        panels[0].set(ylabel="MSE of ab / 127")
     return figure
 
 

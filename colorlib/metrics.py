@@ -460,6 +460,49 @@ def report(tables, n_bootstrap=2000, seed=1):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def reports(models, n_bootstrap=2000, seed=1):
+    """`report` of several models on one set of photos, metric by metric.
+
+    Args:
+        models: dict by model of dicts as for `report`.
+        n_bootstrap, seed: as in `summarize`.
+
+    Returns:
+        pandas.DataFrame of str, a row for each metric and model (the index), columns as in
+        `report`.
+    """
+    tables = {name: report(tables, n_bootstrap, seed) for name, tables in models.items()}
+    rows = [(label, name) for label, _ in _SHOWN.values() for name in tables]
+    return pd.concat(tables).swaplevel().loc[rows]
+
+
+def gains(tables):
+    """What a model gains over the better floor of each metric, in a few numbers for a card.
+
+    Args:
+        tables: as in `report`.
+
+    Returns:
+        dict of numbers: `ab_rmse` (pooled) and by how many percent it lies under the better floor,
+        `ab_psnr` (mean, dB) and by how much it lies over the better floor, `auc` and the floors'
+        best, `colorfulness` (signed) in percent of the originals'.
+    """
+    floors_ = {name: table for name, table in tables.items() if name != "model"}
+    compared = compare_to_floors(tables["model"], floors_, n_bootstrap=1)
+    rmse, psnr_, auc_ = (compared.loc[name] for name in ("ab_rmse", "ab_psnr_mean", "auc"))
+    ratio = summarize(tables["model"], n_bootstrap=1).loc["colorfulness_ratio", "value"]
+    return {
+        "photos": int((~tables["model"]["near_grey"].astype(bool)).sum()),
+        "ab_rmse": round(rmse["model"], 3),
+        "percent_under_better_floor": round(-100 * rmse["relative_difference"], 2),
+        "ab_psnr": round(psnr_["model"], 3),
+        "db_over_better_floor": round(psnr_["difference"], 3),
+        "auc": round(auc_["model"], 4),
+        "auc_of_better_floor": round(auc_[auc_["better_floor"]], 4),
+        "colorfulness_percent": round(100 * ratio, 1),
+    }
+
+
 def verdict(tables, metric="ab_rmse", n_bootstrap=2000, seed=1):
     """Whether a model beats the better floor on a set of photos, as a sentence.
 

@@ -272,7 +272,7 @@ def cross_entropy_on_bins(ab, logits):
     Returns:
         tensor (B,).
     """
-    targets = soft_targets(ops.reshape(ops.average_pool(ab, 4), (-1, 2)))
+    targets = soft_targets(ops.reshape(ops.average_pool(ab, 4, 4), (-1, 2)))
     losses = ops.categorical_crossentropy(
         targets, ops.reshape(logits, (-1, logits.shape[-1])), from_logits=True
     )

@@ -120,6 +120,8 @@ def gallery(items, *, titles=None, credits=None, labels=("before", "after"), wid
 def explorer(source, names=None):
     """Choose a photo and a preset, or upload a photo, and compare grey with colored.
 
+    A slider sets the vividness; it is off where a preset has none.
+
     Without a kernel (exported HTML) the comparison last shown stays, alive; under `colorlib
     reproduce` it is that of the first photo, without the controls that nothing would answer.
 
@@ -166,13 +168,17 @@ class Explorer:
         wide = ipywidgets.Layout(width="24em", max_width="100%")
         self._photo = ipywidgets.Dropdown(options=options, description="Photo", layout=wide)
         self._preset = ipywidgets.Dropdown(options=self.names, description="Preset")
+        self._vividness = ipywidgets.FloatSlider(
+            max=1.0, step=0.05, description="Vividness", continuous_update=False, layout=wide
+        )
         self._upload = ipywidgets.FileUpload(accept="image/*,.tif,.tiff", description="Your photo")
         self._status = ipywidgets.HTML()
         self._photo.observe(self._show, "value")
         self._preset.observe(self._show, "value")
+        self._vividness.observe(self._show, "value")
         self._upload.observe(self._add, "value")
         row = ipywidgets.Layout(flex_flow="row wrap")
-        controls = [self._photo, self._preset, self._upload]
+        controls = [self._photo, self._preset, self._vividness, self._upload]
         return ipywidgets.VBox([ipywidgets.Box(controls, layout=row), self._status])
 
     def _add(self, change):
@@ -186,12 +192,23 @@ class Explorer:
     def _show(self, change=None):
         self._status.value = "Coloring …"
         try:
+            if change is None or change["owner"] is self._preset:
+                self._set_vividness()
+            vividness = None if self._vividness.disabled else self._vividness.value
             # Not an ipywidget: a display is saved with the notebook and survives export.
-            self._handle.update(_colored(self._photo.value, self._preset.value))
+            self._handle.update(_colored(self._photo.value, self._preset.value, vividness))
             self._status.value = ""
         except Exception as error:  # whatever it is, the reader sees one line and goes on
             line = (str(error).splitlines() or [type(error).__name__])[0]
             self._status.value = f"<b>{escape(line)}</b>"
+
+    def _set_vividness(self):
+        """Brings the slider to the preset's default, or turns it off; colors nothing itself."""
+        colorizer = _colorizer(self._preset.value)
+        self._vividness.unobserve(self._show, "value")
+        self._vividness.disabled = not colorizer.spec.vividness
+        self._vividness.value = colorizer.card.get("vividness", 0.0)
+        self._vividness.observe(self._show, "value")
 
 
 @cache
@@ -201,8 +218,8 @@ def _colorizer(name):
     return Colorizer.from_preset(name)
 
 
-def _colored(path, name):
-    colored = _colorizer(name).colorize(path)
+def _colored(path, name, vividness=None):
+    colored = _colorizer(name).colorize(path, vividness)
     # Equal luminance is equal L, so this grey is what the network saw.
     grey = pyvips.Image.new_from_array(_eight_bit(path)).colourspace("b-w").numpy()
     return compare(grey, colored, labels=("grey", Path(name).name), alt=Path(path).name)

@@ -250,6 +250,18 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path,
     assert len(scores) == 6 and set(scores["set"]) == {"photos"}
     assert set(scores["method"]) == {"model", "grey", "mean ab"}
 
+    rows = scores.groupby("method").sum(numeric_only=True)
+    rmse = np.sqrt(rows["ab_sse"] / rows["n_pixels"] / 2)
+    floor = rmse.drop("model").min()
+    (result,) = json.loads((small / cards.CARD).read_text())["results"]["photos"]
+    assert result["vividness"] is None and result["photos"] == 2
+    assert result["ab_rmse"] == pytest.approx(rmse["model"], abs=1e-3)
+    gain = 100 * (1 - rmse["model"] / floor)
+    assert result["percent_under_better_floor"] == pytest.approx(gain, abs=0.01)
+    assert result["colorfulness_percent"] == pytest.approx(
+        100 * rows["colorfulness"]["model"] / rows["truth_colorfulness"]["model"], abs=0.1
+    )
+
     reloaded = Colorizer.from_preset(small)
     assert reloaded.working_size == 40
     for half, whole in zip(
@@ -259,6 +271,8 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path,
         np.testing.assert_allclose(half, whole, atol=1e-4, rtol=1e-3)
     with pytest.raises(ColorlibError, match="run itself"):
         package(tiny_run, tiny_run)
+    with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
+        package(tiny_run, tmp_path / "other", vividness=0.5)
 
 
 def test_presets_are_listed_with_the_default_first():

@@ -1,0 +1,110 @@
+"""The largest memory of a short training and of coloring photos, as the operating system counts it.
+
+    python tests/benchmarks/memory.py [--presets mse pyramid] [--photos FOLDER]
+
+Each row is a process of its own, the command of `colorlib` that it names; `import` is what Keras
+and its backend take without doing anything. Linux and macOS.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from colorlib import ColorlibError, photos, presets
+
+MACHINE = "import json; from colorlib.training import machine; print(json.dumps(machine()))"
+# Bytes on macOS, KiB elsewhere.
+UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def peak(*command):
+    """(MB at the peak, seconds, what it printed) of a Python process."""
+    # This process must stay small and without Keras: a child starts with its parent's peak.
+    command = [sys.executable, *map(str, command)]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            raise ColorlibError(f"{' '.join(command)}: {log.read().strip()[-500:]}")
+    return usage.ru_maxrss * UNIT / 1e6, time.perf_counter() - start, output
+
+
+def resized(source, target, width, height):
+    """A JPEG file of this size made of a photo."""
+    from PIL import Image
+
+    with Image.open(source) as photo:
+        photo.convert("RGB").resize((width, height)).save(target, quality=92)
+    return target
+
+
+def measurements(arguments, folder):
+    """What to run: {(what, with which): the command}."""
+    paths = photos.find(arguments.photos or list(photos.packaged("sample")["path"]))
+    many = folder / "photos"
+    many.mkdir()
+    for path in paths:
+        (many / path.name).write_bytes(path.read_bytes())
+    side, (width, height) = 256, arguments.large
+    sources = {
+        f"{side} px photo": resized(paths[0], folder / "small.jpg", side, side),
+        f"{width * height / 1e6:.3g} MP photo": resized(
+            paths[0], folder / "large.jpg", width, height
+        ),
+        f"folder of {len(paths)}": many,
+    }
+    commands = {}
+    for network in arguments.networks:
+        commands["train", network] = [
+            *("train", "--photos", many, "--output", folder / network, "--network", network),
+            *("--size", arguments.size, "--batch", arguments.batch, "--precision"),
+            *(arguments.precision, "--epochs", 2, "--steps-per-epoch", arguments.steps),
+        ]
+    for preset in arguments.presets:
+        for name, source in sources.items():
+            output = folder / f"{preset} {name}"
+            commands[f"colorize a {name}", preset] = [
+                *("colorize", source, "--output", output, "--preset", preset)
+            ]
+    return commands
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=["paper", "pyramid"], help="to train")
+    parser.add_argument("--presets", nargs="+", default=presets())
+    parser.add_argument("--photos", help="folder (default: the packaged sample)")
+    parser.add_argument("--precision", default="mixed_bfloat16", help="of the training")
+    parser.add_argument("--size", type=int, default=160, help="of the crops, px")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5, help="in each of two epochs")
+    parser.add_argument("--large", type=int, nargs=2, default=(6000, 4000), metavar="PX")
+    arguments = parser.parse_args()
+    rows = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["COLORLIB_CACHE"] = folder
+            megabytes, seconds, machine = peak("-c", MACHINE)
+            print(machine.strip(), flush=True)
+            rows.append(("import", "", megabytes, seconds))
+            for key, command in measurements(arguments, Path(folder)).items():
+                megabytes, seconds, _ = peak("-m", "colorlib", *command)
+                rows.append((*key, megabytes, seconds))
+    except ColorlibError as error:
+        parser.exit(1, f"{error}\n")
+    table = pd.DataFrame(rows, columns=["what", "with", "peak MB", "seconds"])
+    print(table.to_string(index=False, float_format="{:.1f}".format))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""How fast training goes, and what stands between it and the machine's own peak.
+
+    python tests/benchmarks/training_speed.py [--precision float32] [--plain] [--photos FOLDER]
+
+A row for each network and size of crops: images per second of `train()` from photo cache to weight
+average, without the first epoch (it compiles) and validation; of the bare step, the same compiled
+one on a fixed batch that costs nothing to get; and what the convolutions, counted by hand, make of
+that in FLOP/s, against the best of several large matrix products in this process. Nothing else
+should run beside it. KERAS_BACKEND=jax works too; on a GPU the photos are kept on it.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers, ops
+
+from colorlib import ColorlibError, data, photos, training
+from colorlib.embedding import shared_embedder
+from colorlib.model import NETWORKS
+
+AUGMENTATION = {"scales": (0.75, 1.4), "film": 0.3, "erase": 0.2}
+
+
+class Clock(keras.callbacks.Callback):
+    """The seconds of each epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.seconds = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        float(logs["loss"])  # What still runs on a device is waited for.
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def peak_flops(dtype, side, repeats=8):
+    """The best FLOP/s of a matrix product of side x side."""
+    a = ops.convert_to_tensor(np.random.default_rng(1).normal(size=(side, side)), dtype)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        float(ops.cast(ops.matmul(a, a)[0, 0], "float32"))  # Waits for a device, too.
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds)
+
+
+def multiply_adds(model, shapes):
+    """Of one pass through the convolutions and dense layers, for inputs of these shapes."""
+    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
+    found = [layer for layer in model.layers if isinstance(layer, kinds)]
+    outputs = keras.Model(model.input, [layer.output for layer in found])
+    total = 0
+    for layer, shape in zip(found, outputs.compute_output_shape(shapes), strict=True):
+        depthwise = isinstance(layer, layers.DepthwiseConv2D)
+        total += math.prod(shape) * math.prod(layer.kernel.shape[: 2 if depthwise else -1])
+    return total
+
+
+def step_flops(config, network, embedder):
+    """FLOP of a step, an image: (of the network, forward and backward; of the frozen backbone)."""
+    size = config.size
+    if NETWORKS[config.network].condition == "embedding":
+        shapes = {"l": (1, size, size, 1), "embedding": (1, embedder.size)}
+        return 6 * multiply_adds(network, shapes), 0
+    maps = embedder.features(ops.zeros((1, size, size, 1)))
+    backbone = multiply_adds(embedder._maps, (1, size, size, 3))
+    shapes = {name: tuple(tensor.shape) for name, tensor in maps.items()}
+    return 6 * multiply_adds(network, shapes), 2 * backbone
+
+
+class BareStep:
+    """`train()`'s own compiled step on one batch, over and over."""
+
+    def __init__(self, config, photo_set, embedding):
+        keras.utils.set_random_seed(config.seed)
+        build = NETWORKS[config.network].build
+        self.network = build(embedding["size"], config.dropout, config.precision)
+        resident = data.resident_pixels(photo_set) if config.resident else None
+        self.embedder = shared_embedder(config.backbone, config.backbone_weights)
+        self.task = training.ColorizationTask(self.network, config, self.embedder, resident)
+        optimizer = training._optimizer(config, config.steps_per_epoch * config.epochs)
+        optimizer.build(self.network.trainable_variables)
+        training._compile(self.task, optimizer)
+        names = ("size", "batch", "seed", "scales", "resident")
+        self.batch = next(iter(data.batches(photo_set, **{n: getattr(config, n) for n in names})))
+        self.seconds(1, 1)  # Compiles.
+
+    def seconds(self, rounds, steps):
+        """Seconds a step of each round."""
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            source = tf.data.Dataset.from_tensors(self.batch).repeat()
+        else:
+            batch = {name: ops.convert_to_tensor(value) for name, value in self.batch.items()}
+            source = ((batch,) for _ in itertools.count())
+        clock = Clock()
+        options = {"epochs": rounds, "steps_per_epoch": steps, "callbacks": [clock]}
+        self.task.fit(source, shuffle=False, verbose=0, **options)
+        for variable in self.task.optimizer.variables:  # JAX has donated them to the step.
+            variable.assign(np.array(variable.value))
+        return [seconds / steps for seconds in clock.seconds]
+
+
+def whole_step(config, cache):
+    """Seconds a step of each round of `train()`."""
+    with tempfile.TemporaryDirectory() as run:
+        training.train(config, run, cache=cache, verbose=0)
+        history = pd.read_csv(Path(run) / training.HISTORY)
+    return list(config.batch / history["crops_per_second"][1:])
+
+
+def measure(config, cache, peaks):
+    """A row of the table. The bare step is measured before and after, as machines drift."""
+    with contextlib.redirect_stdout(sys.stderr):
+        photo_set, _, embedding = training.prepare(config, cache)
+        step, steps = BareStep(config, photo_set, embedding), max(1, config.steps_per_epoch // 2)
+        bare = step.seconds(config.epochs - 1, steps)
+        whole = statistics.median(whole_step(config, cache))
+        bare = statistics.median(bare + step.seconds(config.epochs - 1, steps))
+    trained, frozen = step_flops(config, step.network, step.embedder)
+    precision = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
+    # The backbone is in float32 whatever the precision.
+    ideal = trained / peaks[precision] + frozen / peaks["float32"]
+    return {
+        "network": config.network,
+        "px": config.size,
+        "images/s": config.batch / whole,
+        "bare step images/s": config.batch / bare,
+        "s/image": whole / config.batch,
+        "whole/bare time": whole / bare,
+        "GFLOP/image": (trained + frozen) / 1e9,
+        "GFLOP/s": (trained + frozen) * config.batch / whole / 1e9,
+        "of peak": ideal * config.batch / whole,
+        "bare of peak": ideal * config.batch / bare,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="+", default=["paper:128", "paper:224", "pyramid:160"])
+    parser.add_argument("--photos", help="folder (default: the packaged sample)")
+    parser.add_argument("--precision", default="mixed_bfloat16")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=16, help="in a round")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of which is told")
+    parser.add_argument("--peak-side", type=int, default=4096, help="of the matrix product")
+    parser.add_argument("--plain", action="store_true", help="crops and flips, no augmentation")
+    arguments = parser.parse_args()
+    machine = training.machine()
+    print(json.dumps(machine), flush=True)
+    options = {
+        "photos": arguments.photos or tuple(photos.packaged("sample")["path"]),
+        "precision": arguments.precision,
+        "batch": arguments.batch,
+        "steps_per_epoch": arguments.steps,
+        "epochs": arguments.rounds + 1,
+        "resident": any("gpu" in device.lower() for device in machine["devices"]),
+        **({} if arguments.plain else AUGMENTATION),
+    }
+    dtypes = ("bfloat16", "float32")
+    peaks = {dtype: peak_flops(dtype, arguments.peak_side) for dtype in dtypes}
+    text = ", ".join(f"{dtype} {flops / 1e9:.1f} GFLOP/s" for dtype, flops in peaks.items())
+    print(f"peak of {arguments.peak_side}^3: {text}", flush=True)
+    rows = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            cache = data.PhotoCache(folder)
+            for run in arguments.runs:
+                network, size = run.split(":")
+                size = int(size)
+                config = training.TrainingConfig(
+                    network=network, size=size, short_side=max(224, size), **options
+                )
+                rows.append(measure(config, cache, peaks))
+    except (ColorlibError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.4g}".format))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The benchmarks run as one command each and tell numbers: what those are is not tested."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "benchmarks"
+TINY = {
+    "training_speed": "--runs paper:32 pyramid:32 --batch 2 --steps 2 --rounds 1 --peak-side 256",
+    "inference_speed": "--presets mse --precisions float32 --size 64 --batch 2 --rounds 1",
+    "memory": "--networks paper --presets mse --size 32 --batch 2 --steps 1 --large 300 200",
+}
+
+
+@pytest.fixture(scope="module")
+def lines(sample, tmp_path_factory):
+    """The lines that each script prints. They run side by side: most of it is one core's work."""
+    folder = tmp_path_factory.mktemp("photos")
+    for path in sample[:3]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, FOLDER / f"{name}.py", *options.split(), "--photos", folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, options in TINY.items()
+    }
+    printed = {}
+    try:
+        for name, process in running.items():
+            output, errors = process.communicate()
+            assert process.returncode == 0, errors
+            printed[name] = output.splitlines()
+    finally:
+        for process in running.values():
+            process.kill()
+    return printed
+
+
+def check(lines, rows, count):
+    """The row that begins with each of these texts has so many numbers, finite and positive."""
+    for start in rows:
+        found = [
+            line.split() for line in lines if line.split()[: len(start.split())] == start.split()
+        ]
+        assert len(found) == 1, start
+        numbers = [float(x) for x in found[0][len(start.split()) :]]
+        assert len(numbers) == count, start
+        assert all(math.isfinite(x) and x > 0 for x in numbers), start
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_first_line_describes_the_machine(lines, name):
+    machine = json.loads(lines[name][0])
+    assert machine["processor"] and machine["versions"]["keras"]
+
+
+def test_training_speed(lines):
+    check(lines["training_speed"], ["paper 32", "pyramid 32"], 8)
+
+
+def test_inference_speed(lines):
+    printed = lines["inference_speed"]
+    check(printed, ["mse float32 1", "mse float32 2"], 8)
+    networks = ["paper 64", "paper 224", "pyramid 64", "EfficientNetLite2 260", "its features 64"]
+    check(printed, [f"{network} float32" for network in networks], 1)
+    check([line for line in printed if len(line.split()) == 6], ["mse float32"], 4)
+    check(printed[-1:], ["mse"], 1)
+
+
+def test_memory(lines):
+    rows = ["import", "train paper", "colorize a 256 px photo mse", "colorize a 0.06 MP photo mse"]
+    check(lines["memory"], [*rows, "colorize a folder of 3 mse"], 2)
