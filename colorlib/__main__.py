@@ -36,7 +36,10 @@ _TRAINING = {
     "learning_rate": (float, "Adam's, at its highest"),
     "weight_decay": (float, "decoupled weight decay"),
     "dropout": (float, "share of the embedding, or of the deepest features, dropped in training"),
-    "ema": (float, "momentum of the average of the weights, 0 for none"),
+    "ema": (
+        float,
+        "momentum of the average of the weights, 0 for none (default: by the number of steps)",
+    ),
     "backbone": (str, "EfficientNetLite2 (packaged) or a keras.applications model"),
     "backbone_weights": (str, "path of the backbone's weights file"),
     "precision": (str, "float32 or mixed_bfloat16"),

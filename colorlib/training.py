@@ -60,9 +60,9 @@ class TrainingConfig:
             `"cosine"`.
         weight_decay: float. Decoupled (AdamW), of kernels only. Defaults to 0.
         dropout: float in 0..1. Of the embedding, or of the deepest features. Defaults to 0.
-        ema: float in 0..1. Momentum of the average of the weights, which is what is validated and
-            kept; 0 turns it off. In a run of fewer than `20 / (1 - ema)` steps it is lowered to
-            `1 - 20 / steps`, so that the average forgets the first weights. Defaults to 0.998.
+        ema: float in 0..1 or None. Momentum of the average of the weights, which is what is
+            validated and kept; 0 turns it off. None is 0.998, and `1 - 20 / steps` in a run of
+            fewer than 10,000 steps: the average shall forget the first weights. Defaults to None.
         precision: str. `"float32"` or `"mixed_bfloat16"`. Defaults to `"float32"`.
         resident: bool. Keep all pixels on the device and crop there: for GPUs. Defaults to False.
         checkpoint_seconds: float. How often the state is saved. Defaults to 120.
@@ -91,7 +91,7 @@ class TrainingConfig:
     schedule: str = "cosine"
     weight_decay: float = 0.0
     dropout: float = 0.0
-    ema: float = 0.998
+    ema: float | None = None
     precision: str = "float32"
     resident: bool = False
     checkpoint_seconds: float = 120.0
@@ -131,7 +131,7 @@ class TrainingConfig:
         self._must("dropout", 0 <= self.dropout < 1, "in 0..1")
         self._must("film", 0 <= self.film <= 1, "in 0..1")
         self._must("erase", 0 <= self.erase <= 1, "in 0..1")
-        self._must("ema", 0 <= self.ema < 1, "in 0..1")
+        self._must("ema", self.ema is None or 0 <= self.ema < 1, "in 0..1, or None")
         self._must("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
         precisions = ("float32", "mixed_bfloat16")
         self._must("precision", self.precision in precisions, " or ".join(map(repr, precisions)))
@@ -398,8 +398,8 @@ def _optimizer(config, steps):
             warmup_steps=warmup,
         )
     options = {}
-    if config.ema:
-        momentum = max(0.0, min(config.ema, 1 - 20 / steps))
+    if config.ema != 0:
+        momentum = min(0.998, max(0.0, 1 - 20 / steps)) if config.ema is None else config.ema
         options = {"use_ema": True, "ema_momentum": momentum}
     if not config.weight_decay:
         return keras.optimizers.Adam(rate, **options)
@@ -656,7 +656,7 @@ def _fit(config, task, training, validation, progress, verbose):
             "ipykernel" not in sys.modules or "COLORLIB_NOTEBOOK" in os.environ
         )
         verbose = 2 if headless else 1
-    swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
+    swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema != 0 else []
     logs = keras.callbacks.TensorBoard(progress.run / "logs")
     for size, _, end in stages(config):
         if progress.step >= end * progress.steps_per_epoch:
