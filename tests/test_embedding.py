@@ -91,7 +91,8 @@ def test_what_an_embedder_says_of_itself(embedder):
     assert embedder.backbone == "EfficientNetLite2" and embedder.layer == "logits"
     assert (embedder.image_size, embedder.size) == (260, 1000)
     assert embedder.key == f"EfficientNetLite2-logits-{embedder.digest[:16]}"
-    assert embedder.model.count_params() == 6_150_168 and not embedder.model.trainable_weights
+    # 6,150,168 in the file; folded, three numbers a channel of the batch normalizations are gone.
+    assert embedder.model.count_params() == 6_063_024 and not embedder.model.trainable_weights
 
 
 @pytest.mark.backend
