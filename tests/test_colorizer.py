@@ -13,6 +13,7 @@ from skimage.color import rgb2lab
 import colorlib
 from colorlib import Colorizer, ColorlibError, cards, photos
 from colorlib.colorizer import lightness_of, package, recombine, score
+from colorlib.model import ab_bins
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,22 @@ def test_vividness_adds_chroma_and_keeps_lightness(sample):
     default = colorizer.card["vividness"]
     assert 0 < default < 1
     assert difference(colorizer.colorize(paths[0]), colorizer.colorize(paths[0], default)) == 0
+
+
+def test_a_distribution_is_what_the_colors_are_made_of(sample, colorizer):
+    pyramid = Colorizer.from_preset("pyramid")
+    plane = lightness_of(photos.read(sample[0]))[
+        :256, :256
+    ]  # The working size: nothing is resized.
+    shares = pyramid.distribution(plane)
+    assert shares.shape == (64, 64, len(ab_bins())) and shares.min() >= 0
+    np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-5)
+    (ab,) = pyramid.predict_ab([plane], vividness=0)
+    expected = shares @ ab_bins()
+    # Upsampled by four, then averaged over four by four, a smooth map is about itself.
+    assert np.abs(ab.reshape(64, 4, 64, 4, 2).mean(axis=(1, 3)) - expected).mean() < 0.3
+    with pytest.raises(ColorlibError, match="no vividness"):
+        colorizer.distribution(plane)
 
 
 def test_vividness_out_of_range_or_without_a_distribution(colorizer, sample):
