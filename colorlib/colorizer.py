@@ -14,7 +14,7 @@ from PIL import Image
 
 from colorlib import ColorlibError, cards, lab, metrics, photos
 from colorlib.embedding import shared_embedder
-from colorlib.model import get_network
+from colorlib.model import get_network, jit_compile
 
 # A program is compiled for each shape of photo on purpose; TensorFlow would warn of it.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
@@ -73,8 +73,7 @@ class _Forward(keras.Model):
         self.network, self.spec = network, get_network(card["network"])
         self.counts = np.array(card["colors"]["ab_counts"])
         self.embedder, self.backbone = embedder, self.spec.backbone(embedder)
-        # XLA on a CPU gives up oneDNN's convolutions: four times slower under TensorFlow.
-        self.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+        self.compile(jit_compile=jit_compile())
 
     def call(self, inputs, training=False):
         told = self.spec.inputs(inputs["lightness"], self.embedder, inputs.get("embedding"))

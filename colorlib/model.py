@@ -360,6 +360,12 @@ NETWORKS = {
 }
 
 
+def jit_compile():
+    """What `compile` is given for it. XLA on a CPU gives up oneDNN's convolutions: four times
+    slower under TensorFlow."""
+    return False if keras.backend.backend() == "tensorflow" else "auto"
+
+
 def get_network(name):
     """The Network of this name, or a ColorlibError that lists the known ones."""
     if name not in NETWORKS:

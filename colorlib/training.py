@@ -22,7 +22,7 @@ from keras import ops
 
 from colorlib import ColorlibError, augmentation, cards, data, lab
 from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder
-from colorlib.model import NETWORKS, get_network
+from colorlib.model import NETWORKS, get_network, jit_compile
 
 STATE = "state.npz"
 HISTORY = "history.csv"
@@ -639,9 +639,7 @@ def _train(config, run, training, validation, embedding, verbose):
 
 
 def _compile(task, optimizer):
-    # XLA on a CPU gives up oneDNN's convolutions: four times slower under TensorFlow.
-    jit = False if keras.backend.backend() == "tensorflow" else "auto"
-    task.compile(optimizer=optimizer, jit_compile=jit)
+    task.compile(optimizer=optimizer, jit_compile=jit_compile())
 
 
 def stages(config):
