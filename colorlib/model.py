@@ -317,6 +317,7 @@ class Network:
         condition: str. What it is told of the photo: `"embedding"` (beside `l`, `Embedder`'s
             vector of the whole photo) or `"features"` (`Embedder.features` and no more).
         stride: int. Heights and widths are multiples of it in training and at use.
+        pads: bool. Whether its model takes other heights and widths as well, by padding.
         scale: int. The input's size over the output's.
         vividness: bool. Whether `decode` has that knob.
     """
@@ -326,6 +327,7 @@ class Network:
     decode: Callable
     condition: str
     stride: int
+    pads: bool = False
     scale: int = 1
     vividness: bool = False
 
@@ -347,6 +349,7 @@ NETWORKS = {
         lambda output, ab_counts=None, vividness=0.0: lab.unscale_ab(output),
         condition="embedding",
         stride=STRIDE,
+        pads=True,
     ),
     "pyramid": Network(
         pyramid_network,

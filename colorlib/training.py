@@ -102,7 +102,8 @@ class TrainingConfig:
             value = getattr(self, name)
             value = tuple(map(str, value)) if isinstance(value, list | tuple) else value
             object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
-        stride = get_network(self.network).stride if self.network != "paper" else 1
+        spec = get_network(self.network)
+        stride = 1 if spec.pads else spec.stride
         for name in ("short_side", "batch", "epochs"):
             self._must(name, getattr(self, name) >= 1, "at least 1")
         for name in ("size", "scales"):
