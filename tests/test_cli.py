@@ -214,5 +214,5 @@ def test_training_on_nothing(here, tmp_path):
         code, _, err = here("train", "--photos", tmp_path / name, "--output", tmp_path / "run")
         assert code == 2 and len(err) == 1 and message in err[0]
     code, _, (line,) = here("train", "--photos", tmp_path, "--output", "run", "--ema", "2")
-    assert code == 2 and line == "colorlib: ema must be in 0..1. Received: ema=2.0"
+    assert code == 2 and line == "colorlib: ema must be in 0..1, or None. Received: ema=2.0"
     assert not (tmp_path / "run").exists()
