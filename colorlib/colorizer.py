@@ -274,13 +274,15 @@ class Colorizer:
         return np.clip(_resize(plane, *size, Image.BICUBIC), 0.0, 100.0)
 
 
-def score(colorizer, paths, *, vividness=None, batch=16, progress=None):
+def score(colorizer, paths, *, vividness=None, floors=None, batch=16, progress=None):
     """Scores a colorizer, and the floors, on photos whose colors are known.
 
     Args:
         colorizer: Colorizer.
         paths: list of paths.
         vividness: as for `Colorizer.colorize`.
+        floors: dict of DataFrames or None. Of an earlier call on these photos: its floors are
+            returned again, without scoring them. Defaults to None.
         batch: int. Photos read at a time. Defaults to 16.
         progress: callable(done, total) or None.
 
@@ -290,22 +292,24 @@ def score(colorizer, paths, *, vividness=None, batch=16, progress=None):
     """
     colors = colorizer.card["colors"]
     frequency = np.array(colors["ab_counts"], "float64")
-    rows = {"model": [], "grey": [], "mean ab": []}
+    rows = {"model": []} if floors else {"model": [], "grey": [], "mean ab": []}
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
         truths = [photos.to_uint8(photos.read(path)) for path in chunk]
         for path, truth, output in zip(
             chunk, truths, colorizer.colorize_batch(truths, vividness), strict=True
         ):
-            outputs = {"model": output} | metrics.floors(
-                truth, colors["mean_ab"], lambda rgb, ab: recombine(lightness_of(rgb), ab)
-            )
+            outputs = {"model": output}
+            if not floors:
+                outputs |= metrics.floors(
+                    truth, colors["mean_ab"], lambda rgb, ab: recombine(lightness_of(rgb), ab)
+                )
             for method, rgb in outputs.items():
                 row = metrics.score_photo(rgb, truth, frequency)
                 rows[method].append({"file": getattr(path, "name", str(path)), **row})
         if progress:
             progress(min(start + batch, len(paths)), len(paths))
-    return {method: pd.DataFrame(table) for method, table in rows.items()}
+    return (floors or {}) | {method: pd.DataFrame(table) for method, table in rows.items()}
 
 
 def shrink_weights(source, target):
@@ -368,11 +372,12 @@ def package(run, target, evaluate=(), working_size=None, vividness=None):
     if sources:
         colorizer, tables, card["results"] = Colorizer.from_preset(target), [], {}
         for name, paths in sources.items():
-            at = {card.get("vividness"): score(colorizer, paths)}
-            for method, table in at[card.get("vividness")].items():
+            default = score(colorizer, paths)
+            for method, table in default.items():
                 tables.append(table.assign(set=name, method=method))
+            at = {card.get("vividness"): default}
             if colorizer.spec.vividness:
-                at = {0: score(colorizer, paths, vividness=0), **at}
+                at = {0: score(colorizer, paths, vividness=0, floors=default), **at}
             card["results"][name] = [
                 {"vividness": value} | metrics.gains(scored) for value, scored in at.items()
             ]

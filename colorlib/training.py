@@ -388,7 +388,8 @@ def machine():
     }
 
 
-def _optimizer(config, steps):
+def make_optimizer(config, steps):
+    """The config's Adam or AdamW for a run of so many steps, with its schedule and average."""
     rate = config.learning_rate
     if config.schedule == "cosine":
         warmup = min(100, steps // 10)
@@ -627,9 +628,9 @@ def _train(config, run, training, validation, embedding, verbose):
     embedder = shared_embedder(config.backbone, config.backbone_weights)
     task = ColorizationTask(network, config, embedder, resident)
     steps_per_epoch = config.steps_per_epoch or max(1, len(training) // config.batch)
-    optimizer = _optimizer(config, steps_per_epoch * config.epochs)
+    optimizer = make_optimizer(config, steps_per_epoch * config.epochs)
     optimizer.build(network.trainable_variables)
-    _compile(task, optimizer)
+    compile_task(task, optimizer)
     progress = _Progress(task, run, steps_per_epoch, config)
     progress.set_model(task)
     if progress.load():
@@ -639,7 +640,8 @@ def _train(config, run, training, validation, embedding, verbose):
     return progress
 
 
-def _compile(task, optimizer):
+def compile_task(task, optimizer):
+    """Makes a ColorizationTask ready for `fit` at its present size."""
     task.compile(optimizer=optimizer, jit_compile=jit_compile())
 
 
@@ -661,7 +663,7 @@ def _fit(config, task, training, validation, progress, verbose):
         if progress.step >= end * progress.steps_per_epoch:
             continue
         task.size = size
-        _compile(task, task.optimizer)  # The step is another one at each size.
+        compile_task(task, task.optimizer)  # The step is another one at each size.
         task.fit(
             data.batches(
                 training,

@@ -91,9 +91,9 @@ class BareStep:
         resident = data.resident_pixels(photo_set) if config.resident else None
         self.embedder = shared_embedder(config.backbone, config.backbone_weights)
         self.task = training.ColorizationTask(self.network, config, self.embedder, resident)
-        optimizer = training._optimizer(config, config.steps_per_epoch * config.epochs)
+        optimizer = training.make_optimizer(config, config.steps_per_epoch * config.epochs)
         optimizer.build(self.network.trainable_variables)
-        training._compile(self.task, optimizer)
+        training.compile_task(self.task, optimizer)
         names = ("size", "batch", "seed", "scales", "resident")
         self.batch = next(iter(data.batches(photo_set, **{n: getattr(config, n) for n in names})))
         self.seconds(1, 1)  # Compiles.
