@@ -1,0 +1,423 @@
+"""Protocols: everything that a study asks, shows, promises and excludes, in one TOML file.
+
+A study is changed or translated by copying a packaged file and editing it; no code knows a text.
+"""
+
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from colorlib import ColorlibError
+
+FOLDER = Path(__file__).parent / "protocols"
+DEFAULT = "balanced-yesno"
+
+# What a text may name in braces. The first ones are known before anybody comes and are filled in
+# by `Protocol.page_texts`; the others by the page, for each person or photo.
+STUDY_VALUES = (
+    "contact_name",
+    "contact_email",
+    "ethics_statement",
+    "ethics_approval",
+    "anonymized_on",
+    "delete_after",
+    "photos",
+    "practice_photos",
+    "seconds",
+    "resume_hours",
+)
+PAGE_VALUES = ("number", "total", "code", "url", "key")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+def _check_braces(text: str) -> str:
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{error}; write a brace that is meant as such twice") from None
+    for name in sorted(names - {*STUDY_VALUES, *PAGE_VALUES}):
+        known = ", ".join((*STUDY_VALUES, *PAGE_VALUES))
+        raise ValueError(f"names {{{name}}}, which nothing fills in; known are {known}")
+    return text
+
+
+# Participants read it, so it is never empty. Plain text: the page shows it letter by letter.
+Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_check_braces)]
+Key = Annotated[str, Field(min_length=1, max_length=1)]
+Paragraphs = Annotated[tuple[Text, ...], Field(min_length=1)]
+# TOML has no empty value: "" is a date that is not settled yet.
+Date = Annotated[date | None, BeforeValidator(lambda value: None if value == "" else value)]
+
+
+class Contact(_Part):
+    """Whom a participant can ask. Live mode needs both."""
+
+    name: str
+    email: str
+
+    @field_validator("email")
+    @classmethod
+    def _address(cls, value):
+        if value and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value):
+            raise ValueError("is not an e-mail address")
+        return value
+
+
+class Ethics(_Part):
+    """What a participant is told of the review of the study, and its reference number."""
+
+    statement: str
+    approval: str
+
+
+class Retention(_Part):
+    """Until when a person can be deleted, and when the whole is."""
+
+    anonymized_on: Date  # from this day on, no row can be told to be somebody's
+    delete_after: Date
+
+
+class Consent(_Part):
+    """The first page. `version` is stored with every participant."""
+
+    version: Text
+    title: Text
+    body: Paragraphs
+    adult: Text  # each of the two is a box that must be ticked
+    agree: Text
+    accept: Text
+    decline: Text
+    declined: Paragraphs
+
+
+class Design(_Part):
+    """How many photos of which kind, and for how long."""
+
+    scenes: int = Field(ge=1, le=1000)  # photos, or pairs in 2afc, without catch trials
+    colored_share: float = Field(gt=0, lt=1)  # of the photos of a person; 0.5 in 2afc
+    same_for_all: bool  # everybody sees each scene in the same version
+    practice: int = Field(ge=0, le=100)
+    practice_feedback: bool  # whether practice tells if an answer was right
+    catch: int = Field(ge=0, le=100)  # trials against random colors
+    exposure_s: float = Field(ge=0, le=60)  # of each photo; 0 is as long as the person likes
+    pause_s: float = Field(ge=0, le=10)  # empty screen before each timed photo
+    longest_side: int = Field(ge=64, le=2048)  # of the stimuli, px
+
+
+class Resume(_Part):
+    """How long a session that was broken off can be taken up again."""
+
+    max_age_hours: float = Field(gt=0, le=24 * 30)
+
+
+class Entry(_Part):
+    """How people may come in."""
+
+    ways: Annotated[tuple[Literal["open", "invitation", "panel"], ...], Field(min_length=1)]
+
+
+class Panel(_Part):
+    """A recruitment panel's link. With both empty fields, its people get no code at the end."""
+
+    id_parameter: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+    completion_code: str
+    completion_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
+
+
+class Option(_Part):
+    """One answer to a question: `value` is stored, `label` is read."""
+
+    value: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    label: Text
+
+
+class Question(_Part):
+    """An optional question after the photos. With `consent`, it is asked only of who agrees."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    text: Text
+    options: Annotated[tuple[Option, ...], Field(min_length=2)]
+    consent: Annotated[str, AfterValidator(_check_braces)] = ""
+
+    @model_validator(mode="after")
+    def _values_differ(self):
+        _no_twins("option", [option.value for option in self.options])
+        return self
+
+
+class Exclusions(_Part):
+    """The rules by which rows are flagged, fixed before the first answer is looked at.
+
+    Flags of a person, in this order: `excluded_incomplete`, `excluded_repeat`, `excluded_catch`,
+    `excluded_fast`, `excluded_same`; of a single answer: `excluded_response`, `excluded_exposure`.
+    Rows stay as they are.
+    """
+
+    preregistered_on: Date
+    registry: str  # where the plan can be read
+    incomplete: bool  # people who did not answer all trials
+    repeats: bool  # people who took part before, as far as that shows
+    min_catch_correct: int = Field(ge=0)  # people with fewer right catch trials
+    min_median_response_ms: float = Field(ge=0)  # people whose median answer was faster
+    max_same_answer_share: float = Field(gt=0, le=1)  # people who said one thing more often
+    min_response_ms: float = Field(ge=0)  # single answers that were faster
+    max_response_ms: float = Field(gt=0)  # single answers that were slower
+    max_exposure_error_ms: float = Field(gt=0)  # timed trials shown for too long or too short
+
+
+class InstructionTexts(_Part):
+    title: Text
+    body: Paragraphs
+    keys: Text
+    start: Text
+
+
+class PracticeTexts(_Part):
+    title: Text
+    body: Paragraphs
+    start: Text
+    right: Text
+    wrong: Text
+    next: Text
+    done_title: Text
+    done_body: Paragraphs
+    done_start: Text
+
+
+class TrialTexts(_Part):
+    """In yesno the first answer is "real", the second "fake"; in 2afc "first" and "second"."""
+
+    question: Text
+    first_answer: Text
+    second_answer: Text
+    first_key: Key
+    second_key: Key
+    progress: Text
+    image_alt: Text  # must not tell one version from the other
+    ready: Text  # 2afc: before a pair
+    show: Text  # 2afc: the button that shows it
+    first_photo: Text  # 2afc: spoken while it is shown
+    second_photo: Text
+
+
+class QuestionTexts(_Part):
+    title: Text
+    body: Paragraphs
+    skip: Text
+    next: Text
+
+
+class ConnectionTexts(_Part):
+    loading: Text
+    saving: Text
+    saved: Text
+    offline: Text
+    retry: Text
+
+
+class DebriefingTexts(_Part):
+    title: Text
+    body: Paragraphs
+    next: Text
+
+
+class ThanksTexts(_Part):
+    title: Text
+    body: Paragraphs
+    withdrawal_title: Text
+    withdrawal_body: Paragraphs
+    copy_code: Text
+    copied: Text
+    completion_code: Text
+    completion_link: Text
+
+
+class ProblemTexts(_Part):
+    no_script: Text
+    resumed: Text
+    expired: Text
+    other_tab: Text
+    finished: Text
+    bad_invitation: Text
+    no_place: Text
+    closed: Text
+    photo_failed: Text
+    unexpected: Text
+    reload: Text
+
+
+class Texts(_Part):
+    """Every other text that a participant reads."""
+
+    title: Text
+    demo: Text
+    contact: Text
+    privacy: Text
+    instructions: InstructionTexts
+    practice: PracticeTexts
+    trial: TrialTexts
+    questions: QuestionTexts
+    connection: ConnectionTexts
+    debriefing: DebriefingTexts
+    thanks: ThanksTexts
+    problems: ProblemTexts
+
+
+class Protocol(_Part):
+    """A whole study. `load` makes it of a file; nothing in it can be changed afterwards."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+    version: Text
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")]
+    mode: Literal["yesno", "2afc"]
+    contact: Contact
+    ethics: Ethics
+    retention: Retention
+    consent: Consent
+    design: Design
+    resume: Resume
+    entry: Entry
+    panel: Panel
+    questions: tuple[Question, ...] = ()
+    texts: Texts
+    exclusions: Exclusions
+
+    @model_validator(mode="after")
+    def _parts_agree(self):
+        if self.mode == "2afc" and not self.design.exposure_s:
+            raise ValueError("design.exposure_s: must be above 0 in mode 2afc")
+        if self.mode == "2afc" and (self.design.same_for_all or self.design.colored_share != 0.5):
+            raise ValueError(
+                "design.colored_share, design.same_for_all: must be 0.5 and false in mode 2afc, "
+                "where every pair holds both versions"
+            )
+        if self.exclusions.min_catch_correct > self.design.catch:
+            raise ValueError(
+                f"exclusions.min_catch_correct: is {self.exclusions.min_catch_correct}, with only "
+                f"{self.design.catch} catch trials in design.catch"
+            )
+        if self.exclusions.min_response_ms >= self.exclusions.max_response_ms:
+            raise ValueError("exclusions.min_response_ms: must be below max_response_ms")
+        trial = self.texts.trial
+        if trial.first_key.lower() == trial.second_key.lower():
+            raise ValueError("texts.trial.second_key: must differ from first_key")
+        dates = self.retention
+        if dates.anonymized_on and dates.delete_after and dates.delete_after < dates.anonymized_on:
+            raise ValueError("retention.delete_after: must not be before anonymized_on")
+        _no_twins("question", [question.id for question in self.questions])
+        return self
+
+    @property
+    def trials(self) -> int:
+        """How many answers a whole session has beyond practice: scenes and catch trials."""
+        return self.design.scenes + self.design.catch
+
+    def missing_for_live(self) -> list[str]:
+        """The fields that must be filled in before real people take part, by name."""
+        live = {
+            f"{part}.{name}": value
+            for part in ("contact", "ethics", "retention")
+            for name, value in getattr(self, part)
+        }
+        return [name for name, value in live.items() if not value]
+
+    def page_texts(self) -> dict:
+        """What the page shows: `consent`, `questions` and `texts`, with the study's values in.
+
+        Values that live mode needs and that are not there yet stand as their field's name in
+        brackets. What the page fills in itself (`PAGE_VALUES`) keeps its braces.
+        """
+        values = {
+            "contact_name": self.contact.name or "[contact.name]",
+            "contact_email": self.contact.email or "[contact.email]",
+            "ethics_statement": self.ethics.statement or "[ethics.statement]",
+            "ethics_approval": self.ethics.approval or "[ethics.approval]",
+            "anonymized_on": self.retention.anonymized_on or "[retention.anonymized_on]",
+            "delete_after": self.retention.delete_after or "[retention.delete_after]",
+            "photos": self.trials,
+            "practice_photos": self.design.practice,
+            "seconds": f"{self.design.exposure_s:g}",
+            "resume_hours": f"{self.resume.max_age_hours:g}",
+        }
+        later = {name: f"{{{name}}}" for name in PAGE_VALUES}
+        shown = self.model_dump(mode="json", include={"consent", "questions", "texts"})
+        return _filled(shown, values | later)
+
+
+def names() -> list[str]:
+    """The packaged protocols, the default first."""
+    found = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(found, key=lambda name: name != DEFAULT)
+
+
+def load(name=DEFAULT) -> Protocol:
+    """Reads and checks a protocol.
+
+    Args:
+        name: one of `names()`, or the path of a TOML file.
+
+    Raises:
+        ColorlibError: no such file, not TOML, or a field that is missing, unknown or wrong; the
+            message names file and field.
+    """
+    path = FOLDER / f"{name}.toml" if str(name) in names() else Path(name)
+    if not path.is_file():
+        raise ColorlibError(
+            f"{name}: no such protocol; give one of {', '.join(names())}, or a TOML file"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ColorlibError(f"{path.name}: not a TOML file ({error}); mend it there") from None
+    try:
+        return Protocol.model_validate(content)
+    except ValidationError as error:
+        raise ColorlibError(f"{path.name}: {_first_problem(error)}") from None
+
+
+def _first_problem(error) -> str:
+    """The first of pydantic's complaints as a line: field, what is wrong, what to do."""
+    problem, *others = error.errors()
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        message = "is missing; add it, as in the packaged protocols"
+    elif problem["type"] == "extra_forbidden":
+        message = "is not a field of a protocol; check its spelling, or remove it"
+    else:
+        message = problem["msg"].removeprefix("Value error, ")
+        if not isinstance(problem["input"], dict):
+            message += f". Received: {str(problem['input'])[:60]!r}"
+    more = f" (and {len(others)} more)" if others else ""
+    return (f"{field}: {message}" if field else message) + more
+
+
+def _no_twins(what, values) -> None:
+    twins = sorted({value for value in values if values.count(value) > 1})
+    if twins:
+        raise ValueError(f"has the {what} {twins[0]!r} twice; rename one of them")
+
+
+def _filled(value, values):
+    """A nested structure of texts with the braces filled in; what the study stores stays."""
+    if isinstance(value, str):
+        return value.format(**values)
+    if isinstance(value, dict):
+        return {name: _filled(item, values) for name, item in value.items()}
+    return [_filled(item, values) for item in value] if isinstance(value, list) else value
