@@ -1,0 +1,539 @@
+"""Stimuli: photos of a folder, each as it is and as colored, that nothing but pixels tells apart.
+
+Every stimulus takes the same path: the photo is decoded, made small, split into L and ab, given the
+ab of its version, put together again and encoded. An original goes through Lab as well, so that
+even rounding treats all versions alike.
+
+**Length.** Color changes the size of a JPEG, so every file of a study is padded to one length. The
+padding stands behind the picture's end marker. Every phone's motion photos have data there, and all
+browsers pass it by. A comment segment would do as well, but its length would stand in the header:
+here the headers of all photos of one shape are the same bytes (the Huffman tables are the
+standard's, not fitted to the photo). The padding is random, so that nothing that compresses files
+on their way brings the old length back, contains no markers, and ends as a JPEG ends. Where the
+picture ends inside the file follows from its pixels, and tells no more than they do.
+
+**Time.** All files carry one time of change, whatever the order in which they were made.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import platformdirs
+
+from colorlib import ColorlibError, __version__, cards, photos
+from study import protocol as protocols
+
+INFO, KEY, LISTS, PRACTICE, SHEET = (
+    "stimuli.json",
+    "key.csv",
+    "lists.csv",
+    "practice.csv",
+    "contact_sheet.png",
+)
+KEY_COLUMNS = ["stimulus", "scene", "version", "method", "source", "sha256", "width", "height"]
+LIST_COLUMNS = ["list", "scene", "version", "stimulus"]
+ORIGINAL, COLORED, CATCH = "original", "colored", "catch"
+
+_VERSION = 1  # Of the packaged stimuli in the cache: raise it when stimuli change.
+_BLOCK = 1024  # Bytes; the common length is a multiple of it.
+_END = b"\xff\xd9"  # JPEG's marker EOI (ITU-T T.81, table B.1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make of a folder of photos.
+
+    Args:
+        presets: names of presets or paths of run folders. Each colors every scene, and is a
+            method. Defaults to the default preset.
+        scenes: int. Main scenes. A multiple of the number of lists, so that all are balanced.
+        practice: int. Scenes for practice, apart from the main ones.
+        catch: int. Scenes for catch trials, apart from both.
+        colored_share: float. Share of colored photos on each list, such as 0.5 or 0.75.
+        same_for_all: bool. One list for everybody instead of balanced ones.
+        longest_side: int, px. Photos are made smaller to it, never larger.
+        vividness: float in 0..1 or None (each preset's own), for the presets that have it.
+        quality: int, 1 to 100. Of the JPEG, whose color is not subsampled.
+        near_grey: float. Originals with a lower mean chroma are left out; they look alike in
+            every version. None is the bound of `colorlib.metrics`, 4.
+        seed: int. Draws scenes, names, lists and random colors.
+    """
+
+    presets: tuple[str, ...] = (cards.DEFAULT_PRESET,)
+    scenes: int = 40
+    practice: int = 4
+    catch: int = 4
+    colored_share: float = 0.5
+    same_for_all: bool = False
+    longest_side: int = 512
+    vividness: float | None = None
+    quality: int = 90
+    near_grey: float | None = None
+    seed: int = 1
+
+    @classmethod
+    def of(cls, protocol, **changes):
+        """The recipe for a protocol's design: `study.protocol.Protocol`, its name or its path."""
+        if not isinstance(protocol, protocols.Protocol):
+            protocol = protocols.load(protocol)
+        shared = ("scenes", "practice", "catch", "colored_share", "same_for_all", "longest_side")
+        return cls(**{name: getattr(protocol.design, name) for name in shared} | changes)
+
+    def cycle(self) -> list[str]:
+        """The methods that a scene goes through from list to list; "" is the original."""
+        share = Fraction(self.colored_share).limit_denominator(12)
+        originals = [""] * (share.denominator - share.numerator)
+        return [
+            method for name in self.methods() for method in [*originals, *[name] * share.numerator]
+        ]
+
+    def methods(self) -> list[str]:
+        """The presets' names, a run folder's last part: list of str."""
+        return [Path(preset).name for preset in self.presets]
+
+    def check(self) -> None:
+        """Raises a ColorlibError where a value is impossible."""
+        lists = len(self.cycle())
+        if not self.presets or len(set(self.methods())) < len(self.presets):
+            raise ColorlibError(
+                f"presets: must be one or more of different names. Received: {self.presets}"
+            )
+        if not 0 < self.colored_share < 1:
+            raise ColorlibError(f"colored_share={self.colored_share}: must be between 0 and 1")
+        if self.scenes < 1 or self.scenes % lists:
+            raise ColorlibError(
+                f"scenes={self.scenes}: must be a multiple of {lists}, so that each scene is seen "
+                f"in each version equally often ({len(self.presets)} method(s), "
+                f"{self.colored_share:g} colored)"
+            )
+        if min(self.practice, self.catch) < 0:
+            raise ColorlibError("practice and catch: must not be negative")
+        if not 32 <= self.longest_side <= 4096:
+            raise ColorlibError(f"longest_side={self.longest_side}: must be from 32 to 4096")
+        if not 1 <= self.quality <= 100:
+            raise ColorlibError(f"quality={self.quality}: must be from 1 to 100")
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """A folder of stimuli with its key, checked. `load` makes it.
+
+    Attributes:
+        folder: Path.
+        info: dict of `stimuli.json`.
+        table: DataFrame, the key: a row per stimulus (`KEY_COLUMNS`).
+        lists: DataFrame (`LIST_COLUMNS`): which version of each main scene a person on that
+            list sees.
+        practice: DataFrame of the same columns.
+    """
+
+    folder: Path
+    info: dict
+    table: pd.DataFrame
+    lists: pd.DataFrame
+    practice: pd.DataFrame
+
+    @classmethod
+    def load(cls, folder):
+        """Reads a folder of stimuli and checks every file against the hashes.
+
+        Raises:
+            ColorlibError: nothing there, or something has been changed since it was made.
+        """
+        folder = Path(folder)
+        try:
+            info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ColorlibError(
+                f"{folder}: holds no stimuli ({INFO} is not there); make some with "
+                "study/01_stimuli.ipynb"
+            ) from None
+        except ValueError:
+            raise ColorlibError(f"{folder / INFO}: damaged; make the stimuli again") from None
+        tables = [
+            _read_table(folder / name, info.get(f"{Path(name).stem}_sha256"))
+            for name in (KEY, LISTS, PRACTICE)
+        ]
+        stimuli = cls(folder, info, *tables)
+        for stimulus in stimuli.table["stimulus"]:
+            stimuli.read(stimulus)
+        return stimuli
+
+    @cached_property
+    def _hashes(self):
+        return dict(zip(self.table["stimulus"], self.table["sha256"], strict=True))
+
+    def read(self, stimulus) -> bytes:
+        """The file of a stimulus, all of one length.
+
+        Raises:
+            ColorlibError: no such stimulus, or its file is gone or has changed.
+        """
+        if stimulus not in self._hashes:
+            raise ColorlibError(f"{stimulus}: no such stimulus in {self.folder}")
+        path = self.folder / "images" / f"{stimulus}.jpg"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ColorlibError(f"{path}: can't be read ({error.strerror})") from None
+        if hashlib.sha256(content).hexdigest() != self._hashes[stimulus]:
+            raise ColorlibError(
+                f"{path}: is not the file that was made; restore it, or make the stimuli again"
+            )
+        return content
+
+    @property
+    def catch(self) -> pd.DataFrame:
+        """The rows of the key for catch trials: each scene in random colors and as original."""
+        scenes = self.table.loc[self.table["version"] == CATCH, "scene"]
+        return self.table[self.table["scene"].isin(scenes)]
+
+    def pairs(self, number=0, kind="main") -> pd.DataFrame:
+        """The pairs that a person on list `number` sees in two-alternative forced choice.
+
+        With several methods, the one of a scene goes round from list to list.
+
+        Args:
+            number: int, 0 or more.
+            kind: "main", "practice" or "catch".
+
+        Returns:
+            DataFrame: scene, method (of the fake), original, fake (both stimuli).
+        """
+        scenes = {"main": self.lists, "practice": self.practice, "catch": self.catch}[kind]
+        rows = self.table[self.table["scene"].isin(scenes["scene"])]
+        pairs = []
+        for index, (scene, versions) in enumerate(rows.groupby("scene")):
+            fakes = versions[versions["version"] != ORIGINAL]
+            fake = fakes.iloc[(index + number) % len(fakes)]
+            original = versions.loc[versions["version"] == ORIGINAL, "stimulus"].item()
+            pairs.append((scene, fake["method"], original, fake["stimulus"]))
+        return pd.DataFrame(pairs, columns=["scene", "method", "original", "fake"])
+
+
+def _read_table(path, sha256):
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ColorlibError(f"{path}: can't be read ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ColorlibError(
+            f"{path}: has changed since it was sealed in {INFO}; restore it, or make the stimuli "
+            "again"
+        )
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    numbers = {name: int for name in ("list", "width", "height") if name in table}
+    return table.astype(numbers)
+
+
+def packaged(protocol=None) -> Stimuli:
+    """The stimuli for a protocol from the packaged sample photos and the default preset.
+
+    The first call makes them, in the user's cache folder, which takes some seconds.
+
+    Args:
+        protocol: `study.protocol.Protocol`, a name or a path; None is the default protocol.
+    """
+    recipe = Recipe.of(protocol or protocols.DEFAULT)
+    sample = list(photos.packaged("sample")["path"])
+    made_of = {"version": _VERSION, "recipe": asdict(recipe)}
+    made_of["photos"] = [cards.sha256(path) for path in sample]
+    made_of["weights"] = [cards.load_card(name)["weights_sha256"] for name in recipe.presets]
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    # As colorlib.data.cache_folder, without Keras, which a server does not need.
+    cache = os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib")
+    folder = Path(cache) / "study" / f"stimuli-{digest[:16]}"
+    if not folder.is_dir():
+        try:
+            build(sample, folder, recipe)
+        except ColorlibError:
+            if not folder.is_dir():  # Else another process was faster.
+                raise
+    return Stimuli.load(folder)
+
+
+def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
+    """Makes a folder of stimuli, whole or not at all.
+
+    Args:
+        source: a folder of photos, or a list of files (`colorlib.photos.find`).
+        folder: path of the new folder.
+        recipe: Recipe. Defaults to `Recipe()`.
+        name: str. What to call the set. Defaults to the folder's name.
+        progress: callable(done, total) or None, called after every scene.
+
+    Raises:
+        ColorlibError: the folder is in use, too few photos can be used, or an impossible recipe.
+    """
+    recipe, folder = recipe or Recipe(), Path(folder)
+    recipe.check()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ColorlibError(
+            f"{folder}: is not empty; give a new folder, stimuli are never replaced"
+        )
+    rng = np.random.default_rng(recipe.seed)
+    drawn, left_out = _draw(photos.find(source), recipe, rng)
+    stimuli, coded = _code(drawn, recipe, rng, progress)
+    length = -(-(max(map(len, coded.values())) + len(_END)) // _BLOCK) * _BLOCK
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        (part / "images").mkdir(parents=True)
+        created = date.today()
+        hashes = {}
+        for stimulus in sorted(coded):  # Not in the order of scenes and versions.
+            content = _padded(coded[stimulus], length, [recipe.seed, int(stimulus, 16)])
+            hashes[stimulus] = hashlib.sha256(content).hexdigest()
+            _write(part / "images" / f"{stimulus}.jpg", content, created)
+        _write_tables(part, stimuli, hashes, recipe)
+        info = _info(name or folder.name, recipe, left_out, length, created)
+        for table in (KEY, LISTS, PRACTICE):
+            info[f"{Path(table).stem}_sha256"] = cards.sha256(part / table)
+        (part / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        contact_sheet(Stimuli.load(part)).savefig(part / SHEET, metadata={"Software": None})
+        if folder.is_dir():
+            folder.rmdir()
+        os.replace(part, folder)
+    except OSError as error:
+        raise ColorlibError(f"{folder}: could not be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Stimuli.load(folder)
+
+
+def _draw(paths, recipe, rng):
+    """Draws photos until there are enough; [(path, mean chroma)] and what was left out, counted."""
+    from colorlib import metrics
+
+    bound = metrics.NEAR_GREY if recipe.near_grey is None else recipe.near_grey
+    wanted = recipe.scenes + recipe.practice + recipe.catch
+    drawn, seen, left_out = [], set(), {"near_grey": 0, "unreadable": 0, "copies": 0}
+    for index in rng.permutation(len(paths)):
+        try:
+            digest, rgb = cards.sha256(paths[index]), _small(paths[index], recipe)
+        except (ColorlibError, OSError):
+            left_out["unreadable"] += 1
+            continue
+        chroma = metrics.mean_chroma(rgb)
+        if digest in seen or chroma < bound:
+            left_out["copies" if digest in seen else "near_grey"] += 1
+            continue
+        seen.add(digest)
+        drawn.append((paths[index], chroma))
+        if len(drawn) == wanted:
+            return drawn, left_out
+    raise ColorlibError(
+        f"{len(drawn)} usable photos ({left_out['near_grey']} near-grey, {left_out['copies']} "
+        f"copies and {left_out['unreadable']} unreadable ones left out), and {wanted} are needed "
+        f"({recipe.scenes} scenes, {recipe.practice} for practice, {recipe.catch} to catch); add "
+        "photos, or ask for fewer"
+    )
+
+
+def _small(path, recipe):
+    """A photo as uint8 (H, W, 3), made smaller to the recipe's longest side where it is larger."""
+    from PIL import Image
+
+    rgb = photos.to_uint8(photos.read(path))
+    scale = recipe.longest_side / max(rgb.shape[:2])
+    if scale >= 1:
+        return rgb
+    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _code(drawn, recipe, rng, progress):
+    """Every version of every scene, encoded.
+
+    Returns:
+        DataFrame of the key's columns and `kind` (main, catch or practice), without the hashes;
+        dict of bytes by stimulus, not padded.
+    """
+    from colorlib.colorizer import Colorizer, lightness_of, recombine
+    from colorlib.lab import rgb_to_lab
+
+    colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
+    kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
+    donors, names = _donors([chroma for _, chroma in drawn], rng), _names(rng)
+    rows, coded = [], {}
+    for index, (path, _) in enumerate(drawn):
+        rgb = _small(path, recipe)
+        lightness = lightness_of(rgb)
+        colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
+        if kinds[index] == "catch":
+            colors["random"] = _borrowed(_small(drawn[donors[index]][0], recipe), lightness.shape)
+        else:
+            # One by one: a network is compiled anew for each size of a batch.
+            for method, colorizer in colorizers.items():
+                vividness = recipe.vividness if colorizer.spec.vividness else None
+                (colors[method],) = colorizer.predict_ab([lightness], vividness=vividness)
+        height, width = lightness.shape
+        for method, ab in colors.items():
+            stimulus = next(names)
+            coded[stimulus] = _encode(recombine(lightness, ab), recipe.quality)
+            version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
+            row = (stimulus, f"s{index + 1:03}", version, method, path.name, width, height)
+            rows.append((*row, kinds[index]))
+        if progress:
+            progress(index + 1, len(drawn))
+    columns = [column for column in KEY_COLUMNS if column != "sha256"]
+    return pd.DataFrame(rows, columns=[*columns, "kind"]), coded
+
+
+def _donors(chroma, rng):
+    """For each photo another one, of the more colorful half, whose colors it gets in a catch trial.
+
+    The random baseline of Zhang, Isola and Efros 2016 copies the colors of any photo; those of a
+    dull one would often pass.
+    """
+    colorful = np.argsort(chroma)[len(chroma) // 2 :]
+    draws = (rng.permutation(colorful) for _ in chroma)
+    return [next((int(d) for d in draw if d != i), i) for i, draw in enumerate(draws)]
+
+
+def _borrowed(donor, shape):
+    """The ab (H, W, 2) of another photo, stretched to this shape."""
+    from PIL import Image
+
+    from colorlib.lab import rgb_to_lab
+
+    ab = rgb_to_lab(donor / np.float32(255))[..., 1:]
+    planes = [Image.fromarray(np.ascontiguousarray(ab[..., channel])) for channel in range(2)]
+    size = (shape[1], shape[0])
+    return np.stack([np.asarray(p.resize(size, Image.Resampling.BILINEAR)) for p in planes], -1)
+
+
+def _names(rng):
+    """Names of stimuli without end: 16 hex digits, each once."""
+    seen = set()
+    while True:
+        name = rng.bytes(8).hex()
+        if name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _encode(rgb, quality) -> bytes:
+    import pyvips
+
+    height, width = rgb.shape[:2]
+    image = pyvips.Image.new_from_memory(np.ascontiguousarray(rgb).data, width, height, 3, "uchar")
+    return image.copy(interpretation="srgb").jpegsave_buffer(
+        Q=quality, subsample_mode="off", optimize_coding=False, keep="none"
+    )
+
+
+def _padded(coded, length, seed) -> bytes:
+    count = length - len(coded) - len(_END)
+    noise = np.random.default_rng(seed).integers(0, 0xFF, count, dtype=np.uint8)
+    return coded + noise.tobytes() + _END
+
+
+def _write(path, content, day) -> None:
+    path.write_bytes(content)
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
+    os.utime(path, (noon, noon))
+
+
+def _write_tables(folder, stimuli, hashes, recipe) -> None:
+    key = stimuli.assign(sha256=stimuli["stimulus"].map(hashes)).sort_values("stimulus")
+    tables = {KEY: key[KEY_COLUMNS]}
+    for name, kind in ((LISTS, "main"), (PRACTICE, "practice")):
+        tables[name] = _lists(stimuli[stimuli["kind"] == kind], recipe)
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _lists(stimuli, recipe):
+    """A Latin square: on each list every scene in one version, over all lists in each version."""
+    cycle = recipe.cycle()
+    by_version = stimuli.set_index(["scene", "method"])
+    rows = []
+    for number in range(1 if recipe.same_for_all else len(cycle)):
+        for index, scene in enumerate(stimuli["scene"].unique()):
+            row = by_version.loc[(scene, cycle[(index + number) % len(cycle)])]
+            rows.append((number, scene, row["version"], row["stimulus"]))
+    return pd.DataFrame(rows, columns=LIST_COLUMNS)
+
+
+def _info(name, recipe, left_out, length, created) -> dict:
+    import keras
+    import pyvips
+
+    cards_of = [cards.load_card(preset) for preset in recipe.presets]
+    presets = [
+        {
+            "name": method,
+            "weights_sha256": card["weights_sha256"],
+            "vividness": card.get("vividness") if recipe.vividness is None else recipe.vividness,
+        }
+        for method, card in zip(recipe.methods(), cards_of, strict=True)
+    ]
+    return {
+        "name": name,
+        "created": created.isoformat(),
+        "media_type": "image/jpeg",
+        "bytes": length,
+        "presets": presets,
+        **{key: value for key, value in asdict(recipe).items() if key != "presets"},
+        "left_out": left_out,
+        "versions": {
+            "colorlib": __version__,
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+            "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
+        },
+    }
+
+
+def contact_sheet(stimuli):
+    """All stimuli on one sheet, with the truth, for the experimenter: a matplotlib Figure.
+
+    A scene's versions stand side by side, as they are served; catch trials and practice are
+    marked.
+    """
+    from colorlib.figures import photo_grid
+
+    fakes = [preset["name"] for preset in stimuli.info["presets"]]
+    across = max(1, 6 // (1 + len(fakes)))
+    notes = dict.fromkeys(stimuli.practice["scene"], " practice")
+    notes |= dict.fromkeys(stimuli.catch["scene"], " catch")
+    cells, captions = [], []
+    for scene, versions in stimuli.table.groupby("scene"):
+        by_method = versions.set_index("method")["stimulus"]
+        shown = ["", "random"] if "random" in by_method else ["", *fakes]
+        shown += [None] * (1 + len(fakes) - len(shown))
+        for method in shown:
+            cells.append(None if method is None else _decoded(stimuli, by_method[method]))
+            random = ": random colors" if method == "random" else notes.get(scene, "")
+            captions.append(None if method is None else scene + random)
+    columns = across * (1 + len(fakes))
+    missing = -len(cells) % columns
+    cells, captions = cells + [None] * missing, captions + [None] * missing
+    rows = range(0, len(cells), columns)
+    return photo_grid(
+        [cells[row : row + columns] for row in rows],
+        ["original", *fakes] * across,
+        captions=[captions[row : row + columns] for row in rows],
+    )
+
+
+def _decoded(stimuli, stimulus):
+    import pyvips
+
+    image = pyvips.Image.new_from_buffer(stimuli.read(stimulus), "", fail_on="error")
+    return image.numpy()
