@@ -1,0 +1,198 @@
+"""The command line of the study: `python -m study serve | export | withdraw | invite | power`.
+
+Nothing heavy is imported before the arguments are understood: `--help` answers at once.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from colorlib import ColorlibError
+
+DATABASE = "study.sqlite3"
+DEMO_DATABASE = "demo-{}.sqlite3"
+
+
+def _count(text):
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 1 to 100000")
+    return number
+
+
+def _numbers(text):
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _port(text):
+    number = int(text)
+    if not 0 <= number < 65536:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 (any free one) to 65535")
+    return number
+
+
+def _database(command, default=DATABASE):
+    command.add_argument(
+        "--database",
+        default=default,
+        metavar="URL",
+        help=f"SQLite file, or postgresql://USER@HOST/NAME (default: {default or DATABASE})",
+    )
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m study", description="Ask people which photos are colored, and keep answers."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("serve", help="put a study on the web")
+    command.add_argument(
+        "--protocol", help="a packaged protocol's name or a TOML file (default: balanced-yesno)"
+    )
+    command.add_argument(
+        "--stimuli", type=Path, metavar="DIR", help="made by 01_stimuli (default: packaged ones)"
+    )
+    _database(command, None)
+    command.add_argument("--port", type=_port, default=8000, help="on 127.0.0.1 (default: 8000)")
+    command.add_argument(
+        "--demo", action="store_true", help="look around; the answers count for nothing"
+    )
+
+    command = commands.add_parser("export", help="write the answers as a Psych-DS folder")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    _database(command)
+
+    command = commands.add_parser("withdraw", help="delete the person with this code")
+    command.add_argument("code", help="the code that the person saw at the end")
+    _database(command)
+
+    command = commands.add_parser("invite", help="make links that work once")
+    command.add_argument("count", type=_count, metavar="N")
+    command.add_argument(
+        "--address", default="", metavar="URL", help="where the study is, to print whole links"
+    )
+    _database(command)
+
+    command = commands.add_parser("power", help="people and photos for a wanted precision")
+    command.add_argument(
+        "--width",
+        type=float,
+        default=0.1,
+        help="of the 95 %% interval of a share, from end to end (default: 0.1)",
+    )
+    command.add_argument("--people", type=_numbers, default=(20, 40, 80, 160), metavar="N,N")
+    command.add_argument("--photos", type=_numbers, default=(12, 24, 48, 96), metavar="N,N")
+    command.add_argument(
+        "--studies", type=_count, default=100, help="simulated for each pair (default: 100)"
+    )
+    return parser
+
+
+def _serve(args):
+    from study import protocol as protocols
+    from study.stimuli import Stimuli, packaged
+    from study.survey.server import serve
+
+    protocol = protocols.load(args.protocol or protocols.DEFAULT)
+    default = DEMO_DATABASE.format(protocol.name) if args.demo else DATABASE
+    missing = [] if args.demo else protocol.missing_for_live()
+    if missing:  # told before stimuli are made and a database is
+        raise ColorlibError(
+            f"protocol {protocol.name}: fill in {', '.join(missing)} before real people take part, "
+            "or look around with --demo"
+        )
+    if args.stimuli:
+        stimuli = Stimuli.load(args.stimuli)
+    else:
+        print("packaged stimuli (the first time, they are made; some seconds)", file=sys.stderr)
+        stimuli = packaged(protocol)
+    serve(protocol, stimuli, args.database or default, args.port, args.demo)
+    return 0
+
+
+def _open(database):
+    from study.survey.store import Store
+
+    return Store(database, create=False)
+
+
+def _export(args):
+    from study.survey.export import export
+
+    store = _open(args.database)
+    try:
+        counts = store.read(export, args.output)
+    finally:
+        store.close()
+    print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    return 0
+
+
+def _withdraw(args):
+    from study.survey import sessions
+
+    store = _open(args.database)
+    try:
+        gone = store.write(sessions.withdraw, args.code)
+    finally:
+        store.close()
+    print(f"{gone} answers deleted; a row of withdrawals says that, and when")
+    return 0
+
+
+def _invite(args):
+    from study.survey import sessions
+
+    store = _open(args.database)
+    try:
+        codes = store.write(sessions.invite, args.count)
+    finally:
+        store.close()
+    for code in codes:
+        print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)
+    return 0
+
+
+def _power(args):
+    from study import simulation
+
+    table = simulation.power(args.people, args.photos, studies=args.studies)
+    plan = simulation.plan(args.width, table)
+    print("Simulated people and photos; widths of 95 % intervals from end to end:")
+    print(table.to_string(index=False, float_format="%.3f"))
+    print(f"\nPeople needed for a width of {args.width:g} (empty: more photos are needed):")
+    print(plan.to_string(index=False, na_rep=""))
+    return 0
+
+
+_COMMANDS = {
+    "serve": _serve,
+    "export": _export,
+    "withdraw": _withdraw,
+    "invite": _invite,
+    "power": _power,
+}
+
+
+def main(argv=None):
+    """Runs a command; returns its exit code: 0, 1 for a failure, 2 for bad arguments."""
+    args = _parser().parse_args(argv)
+    try:
+        return _COMMANDS[args.command](args)
+    except ColorlibError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"study: {error.name} is missing: pip install -e '.[study]'", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("study: stopped; what was confirmed is kept", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

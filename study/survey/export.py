@@ -1,0 +1,338 @@
+"""The answers as a folder that others can read: Psych-DS, a dictionary, Parquet beside CSV.
+
+Psych-DS (psych-ds.github.io) is a `dataset_description.json` that names every column, and CSV files
+with keyword-value names. An empty cell is a missing value, never an answer.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from colorlib import ColorlibError, __version__
+from study.survey.plan import is_correct
+from study.survey.store import answers, images, replies, sessions, study, trials, withdrawals
+
+FILE = "study-koala_table-{}_data.{}"
+
+
+class Variable(NamedTuple):
+    """A column: what it says, its type (of pandas, with missing values), unit and levels."""
+
+    description: str
+    type: str = "string"
+    unit: str = ""
+    levels: dict | None = None
+
+
+_VERSIONS = {
+    "original": "the camera's colors",
+    "colored": "colored by a method",
+    "catch": "in wrong colors, to check attention",
+}
+_SHARED = {
+    "participant": Variable("a person, as far as cookie and panel id tell; random"),
+    "session": Variable("one visit to the study; random"),
+    "stimulus": Variable("the photo; of a pair the one shown first"),
+    "scene": Variable("what the photo shows, whatever its colors"),
+    "version": Variable("of the photo; of a pair the version of the fake", levels=_VERSIONS),
+    "method": Variable("what made the colors (of a pair: of the fake); empty for an original"),
+}
+TRIALS = {
+    **{name: _SHARED[name] for name in ("participant", "session")},
+    "trial": Variable("place of the trial in the session, from 1", "Int64"),
+    "kind": Variable(
+        "what the trial is for",
+        levels={"practice": "not counted", "main": "counted", "catch": "checks attention"},
+    ),
+    "mode": Variable(
+        "the question",
+        levels={"yesno": "one photo: real or fake?", "2afc": "two photos: which one is the fake?"},
+    ),
+    "stimulus": _SHARED["stimulus"],
+    "second_stimulus": Variable("of a pair the photo shown second"),
+    **{name: _SHARED[name] for name in ("scene", "version", "method")},
+    "answer": Variable(
+        "the answer; empty: none was given",
+        levels={
+            "real": "the colors are the camera's",
+            "fake": "the colors are made up",
+            "first": "the first photo is the fake",
+            "second": "the second photo is the fake",
+        },
+    ),
+    "correct": Variable("whether the answer is right", "boolean"),
+    "said_real": Variable(
+        "whether the photo was called real; of a pair, whether the fake was taken for the real one",
+        "boolean",
+    ),
+    "response_ms": Variable("from the question on the screen to the answer", "Float64", "ms"),
+    "exposure_first_ms": Variable(
+        "how long the first timed photo was shown, measured from frame to frame", "Float64", "ms"
+    ),
+    "exposure_second_ms": Variable("the same of the second photo", "Float64", "ms"),
+    "viewport_width": Variable("of the page in the browser", "Int64", "CSS px"),
+    "viewport_height": Variable("of the page in the browser", "Int64", "CSS px"),
+    "pixel_ratio": Variable("device pixels in a CSS pixel, a browser's zoom included", "Float64"),
+    "zoom": Variable("by pinching with two fingers; 1 is none", "Float64"),
+    "image_width_css": Variable("of the photo as it was drawn", "Float64", "CSS px"),
+    "shown_at": Variable("when the trial began, by the browser's clock, UTC, ISO 8601"),
+    "received_at": Variable("when the answer was stored, by the server's clock, UTC, ISO 8601"),
+    "repeat": Variable("whether the person had begun the study before", "boolean"),
+}
+PARTICIPANTS = {
+    **{name: _SHARED[name] for name in ("participant", "session")},
+    "protocol": Variable("name of the protocol"),
+    "protocol_version": Variable("its version"),
+    "consent_version": Variable("version of the text that was agreed to"),
+    "list": Variable("balanced list that the person was on", "Int64"),
+    "entry": Variable(
+        "how the person came",
+        levels={
+            "open": "by the open link",
+            "invitation": "by an invitation that works once",
+            "panel": "by a recruitment panel",
+        },
+    ),
+    "panel_hash": Variable(
+        "salted hash (HMAC-SHA-256) of the panel's id; empty after the day of anonymization"
+    ),
+    "repeat": TRIALS["repeat"],
+    "started_at": Variable("when consent was given, UTC, ISO 8601"),
+    "finished_at": Variable("when the last answer was confirmed, UTC, ISO 8601"),
+    "complete": Variable("whether all trials are answered and the end was reached", "boolean"),
+}
+IMAGES = {
+    **{name: _SHARED[name] for name in ("stimulus", "scene", "version", "method")},
+    "source": Variable("file that the photo was made of"),
+    "sha256": Variable("of the file that was served"),
+    "width": Variable("of the file", "Int64", "px"),
+    "height": Variable("of the file", "Int64", "px"),
+}
+WITHDRAWALS = {"withdrawn_at": Variable("when somebody's rows were deleted, UTC, ISO 8601")}
+# The rules stand in the protocol under [exclusions], with the day on which they were fixed.
+_FLAGS = {
+    "excluded_incomplete": "the session was not finished",
+    "excluded_repeat": "the person had taken part before",
+    "excluded_catch": "too few right answers to catch trials",
+    "excluded_fast": "the median answer was too fast",
+    "excluded_same": "nearly always the same answer",
+    "excluded_response": "this answer was too fast or too slow",
+    "excluded_exposure": "a timed photo was shown too long or too short",
+}
+
+
+def export(connection, folder) -> dict:
+    """Writes all answers to a new folder, whole or not at all.
+
+    Args:
+        connection: reads the database.
+        folder: path of the new folder.
+
+    Returns:
+        dict: {table: its number of rows}.
+
+    Raises:
+        ColorlibError: the folder is not empty or can't be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ColorlibError(f"{folder}: is not empty; give a new folder, or empty this one")
+    protocol, demo = _protocol(connection)
+    tables, variables = _tables(connection, protocol)
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        (part / "data").mkdir(parents=True)
+        for name, table in tables.items():
+            _write_table(part / "data", name, table, variables[name])
+        _write_dictionary(part / "data_dictionary.csv", variables)
+        _write_description(part, protocol, demo, variables)
+        (part / "protocol.json").write_text(protocol.model_dump_json(indent=1), encoding="utf-8")
+        if folder.is_dir():
+            folder.rmdir()
+        os.replace(part, folder)
+    except OSError as error:
+        raise ColorlibError(f"{folder}: could not be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return {name: len(table) for name, table in tables.items()}
+
+
+def _protocol(connection):
+    from study.protocol import Protocol
+
+    row = connection.execute(select(study)).one()
+    return Protocol.model_validate_json(row.protocol), row.demo
+
+
+def _frame(connection, query, columns=None):
+    import pandas as pd
+
+    result = connection.execute(query)
+    return pd.DataFrame(result.tuples().all(), columns=columns or list(result.keys()))
+
+
+def _tables(connection, protocol):
+    """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion."""
+    from study.analysis import Study, flag_exclusions
+
+    pictures = _frame(connection, select(*[images.c[name] for name in IMAGES]))
+    people, questions = _people(connection, protocol)
+    variables = {
+        "trials": dict(TRIALS),
+        "participants": PARTICIPANTS | questions,
+        "images": IMAGES,
+        "withdrawals": WITHDRAWALS,
+    }
+    tables = {
+        "trials": _trials(connection, protocol, pictures, people),
+        "participants": people,
+        "images": pictures.sort_values("stimulus"),
+        "withdrawals": _frame(
+            connection, select(withdrawals.c.withdrawn_at).order_by(withdrawals.c.withdrawn_at)
+        ),
+    }
+    tables = {name: _typed(table, variables[name]) for name, table in tables.items()}
+    three = [tables[name] for name in ("trials", "participants", "images")]
+    flagged = flag_exclusions(Study(*three, source=protocol.name, mode=protocol.mode), protocol)
+    for name, table in (("trials", flagged.trials), ("participants", flagged.participants)):
+        new = [column for column in table if column not in tables[name]]
+        variables[name] |= {flag: Variable(_FLAGS[flag], "boolean") for flag in new}
+        tables[name] = _typed(table, variables[name])
+    return tables, variables
+
+
+def _people(connection, protocol):
+    """The table of participants, and the variables of the optional questions."""
+    query = select(sessions).order_by(sessions.c.started_at, sessions.c.session)
+    people = _frame(connection, query)
+    people["protocol"], people["protocol_version"] = protocol.name, protocol.version
+    people["complete"] = people["finished_at"].notna()
+    day = protocol.retention.anonymized_on
+    if day and date.today() >= day:
+        people["panel_hash"] = None
+    given = _frame(connection, select(replies))
+    questions = {}
+    for question in protocol.questions:
+        column = f"question_{question.id}"
+        levels = {option.value: option.label for option in question.options}
+        questions[column] = Variable(f"{question.text} (empty: not answered)", levels=levels)
+        mine = given[given["question"] == question.id].set_index("session")["value"]
+        people[column] = people["session"].map(mine)
+    return people[[*PARTICIPANTS, *questions]], questions
+
+
+def _trials(connection, protocol, pictures, people):
+    """Every trial of every plan; those that were not answered have empty cells."""
+    kept = [column for column in answers.c if column.name not in ("id", "session", "trial")]
+    query = (
+        select(trials, *kept)
+        .outerjoin(
+            answers, (answers.c.session == trials.c.session) & (answers.c.trial == trials.c.trial)
+        )
+        .order_by(trials.c.session, trials.c.trial)
+    )
+    table = _frame(connection, query)
+    table = table.merge(people[["session", "participant", "repeat"]], on="session")
+    table["mode"] = protocol.mode
+    known = pictures.set_index("stimulus")
+    version = known["version"].to_dict()
+    rows = list(table.itertuples())
+    fakes = [
+        row.stimulus
+        if not row.second_stimulus or version[row.stimulus] != "original"
+        else row.second_stimulus
+        for row in rows
+    ]
+    for column in ("scene", "version", "method"):
+        table[column] = [known.at[stimulus, column] for stimulus in fakes]
+    given = [row for row in rows if row.answer]
+    right = {row.Index: is_correct(row, row.answer, version) for row in given}
+    real = {
+        row.Index: not right[row.Index] if row.second_stimulus else row.answer == "real"
+        for row in given
+    }
+    table["correct"] = [right.get(index) for index in table.index]
+    table["said_real"] = [real.get(index) for index in table.index]
+    return table[list(TRIALS)]
+
+
+def _typed(table, variables):
+    """The table with its columns in their order and of their types, missing values kept."""
+    types = {name: variable.type for name, variable in variables.items()}
+    return table[list(types)].astype(types).reset_index(drop=True)
+
+
+def _write_table(folder, name, table, variables):
+    table.to_parquet(folder / FILE.format(name, "parquet"), index=False)
+    text = table.copy()
+    for column, variable in variables.items():
+        if variable.type == "boolean":
+            text[column] = text[column].map({True: "true", False: "false"})
+    path = folder / FILE.format(name, "csv")
+    text.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _write_dictionary(path, variables):
+    import pandas as pd
+
+    rows = [
+        {
+            "table": table,
+            "column": name,
+            "description": variable.description,
+            "type": variable.type.lower().removesuffix("64"),
+            "unit": variable.unit,
+            "levels": "; ".join(
+                f"{key}: {value}" for key, value in (variable.levels or {}).items()
+            ),
+            "missing": "empty cell",
+        }
+        for table, columns in variables.items()
+        for name, variable in columns.items()
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _write_description(folder, protocol, demo, variables):
+    measured = {name: item for columns in variables.values() for name, item in columns.items()}
+    note = "Answers of a demonstration, not of a study. " if demo else ""
+    description = {
+        "@context": "https://schema.org/",
+        "@type": "Dataset",
+        "name": f"{protocol.name}, version {protocol.version}",
+        "description": f"{note}People told colored photographs from originals, or tried to; "
+        "data_dictionary.csv says what each column holds, protocol.json how it was asked.",
+        "creator": protocol.contact.name,
+        "dateCreated": date.today().isoformat(),
+        "schemaVersion": "Psych-DS 0.4.0",
+        "encodingFormat": "text/csv",
+        "inLanguage": protocol.language,
+        "isBasedOn": f"study.survey of colorlib {__version__}",
+        "variableMeasured": [_property(name, item) for name, item in sorted(measured.items())],
+    }
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    (folder / "dataset_description.json").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(
+        f"# {description['name']}\n\n{description['description']}\n\nA row with `excluded_...` "
+        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n",
+        encoding="utf-8",
+    )
+
+
+def _property(name, variable):
+    """A column as schema.org's PropertyValue."""
+    entry = {"@type": "PropertyValue", "name": name, "description": variable.description}
+    if variable.unit:
+        entry["unitText"] = variable.unit
+    if variable.levels:
+        entry["valueReference"] = [
+            {"@type": "PropertyValue", "value": key, "description": str(value)}
+            for key, value in variable.levels.items()
+        ]
+    return entry

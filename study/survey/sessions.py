@@ -1,0 +1,391 @@
+"""What happens to a session: it starts, is answered, ends, is withdrawn.
+
+These are operations of a `Store`: each runs in one transaction, and doing it twice is doing it
+once, since a browser that heard no reply asks again.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+
+from colorlib import ColorlibError
+from study.survey.plan import is_correct
+from study.survey.store import (
+    answers,
+    images,
+    invitations,
+    now,
+    replies,
+    sessions,
+    study,
+    tokens,
+    trials,
+    withdrawals,
+)
+
+# A person reads these and may have to type them: no 0 and O, no 1, I and L.
+_LETTERS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+
+
+class Refusal(Exception):
+    """A request that is not granted.
+
+    Args:
+        status: int. HTTP's code.
+        error: str. One word that the page understands.
+        detail: str. For whoever reads the reply.
+    """
+
+    def __init__(self, status, error, detail=""):
+        super().__init__(error)
+        self.status, self.error, self.detail = status, error, detail
+
+
+def sha256(text) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code(groups=3) -> str:
+    """A random code such as K3QF-9TXA-M2WD: five bits a letter or a little less."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(groups))
+
+
+def adopt(connection, protocol, stimuli, demo):
+    """Makes a new database this study's; of an old one, checks that it is.
+
+    Returns:
+        The study's salt.
+
+    Raises:
+        ColorlibError: the database belongs to another protocol, other stimuli or another mode.
+    """
+    row = connection.execute(select(study)).one_or_none()
+    key = stimuli.info["key_sha256"]
+    if row is None:
+        values = {"id": 1, "salt": secrets.token_hex(32), "created_at": now(), "demo": demo}
+        values |= {"protocol": protocol.model_dump_json(), "key_sha256": key}
+        connection.execute(insert(study).values(values))
+        names = [column.name for column in images.columns]
+        rows = stimuli.table[names].to_dict("records")
+        connection.execute(
+            insert(images), [row | {"method": row["method"] or None} for row in rows]
+        )
+        return values["salt"]
+    theirs, ours = json.loads(row.protocol), protocol.model_dump(mode="json")
+    fixed = ("name", "version", "mode", "design", "questions", "exclusions")
+    differs = [f"the protocol's {name}" for name in fixed if theirs[name] != ours[name]]
+    differs += ["the stimuli"] if row.key_sha256 != key else []
+    differs += ["demonstration or not"] if row.demo != demo else []
+    if differs:
+        raise ColorlibError(
+            f"the database was begun with another study ({', '.join(differs)}); give this one a "
+            "--database of its own"
+        )
+    # Contact, dates and texts may be mended while a study runs.
+    connection.execute(update(study).values(protocol=protocol.model_dump_json()))
+    return row.salt
+
+
+def _ago(hours) -> str:
+    moment = datetime.now(UTC) - timedelta(hours=hours)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def find(connection, cookie_hash):
+    """The latest session of a browser, or None."""
+    query = select(sessions).where(sessions.c.cookie_hash == cookie_hash)
+    return connection.execute(query.order_by(sessions.c.started_at.desc()).limit(1)).one_or_none()
+
+
+def is_expired(session, protocol) -> bool:
+    """Whether a session was broken off too long ago to be taken up again."""
+    return session.finished_at is None and session.started_at < _ago(protocol.resume.max_age_hours)
+
+
+def start(connection, cookie_hash, protocol, material, entry, again=False):
+    """Starts the session of a browser, or finds the one that it has.
+
+    Args:
+        connection: of a transaction that writes.
+        cookie_hash: str.
+        protocol: `study.protocol.Protocol`.
+        material: `study.survey.plan.Material`.
+        entry: dict with `way` (open, invitation, panel) and `invitation` or `panel`.
+        again: bool. Whether a finished session may be followed by a new one.
+
+    Raises:
+        Refusal: an invitation that is not good, or a way in that the protocol doesn't have.
+    """
+    # On PostgreSQL several servers may write; whoever holds the study's row assigns a place.
+    salt = connection.execute(select(study.c.salt).with_for_update()).scalar_one()
+    mine = find(connection, cookie_hash)
+    if mine and not is_expired(mine, protocol) and not (again and mine.finished_at):
+        return mine
+    if entry["way"] not in protocol.entry.ways:
+        raise Refusal(403, "bad_invitation", f"this study is not entered by {entry['way']}")
+    if protocol.retention.anonymized_on and date.today() >= protocol.retention.anonymized_on:
+        raise Refusal(403, "closed", "answers could no longer be withdrawn")
+    panel_hash = None
+    if entry["way"] == "panel":
+        panel_hash = hmac.new(salt.encode(), entry["panel"].encode(), "sha256").hexdigest()
+    if entry["way"] == "invitation":
+        _use_invitation(connection, entry["invitation"])
+    before = _took_part(connection, cookie_hash, panel_hash)
+    values = {
+        "session": secrets.token_hex(8),
+        "participant": before or secrets.token_hex(8),
+        "cookie_hash": cookie_hash,
+        "panel_hash": panel_hash,
+        "entry": entry["way"],
+        "consent_version": protocol.consent.version,
+        "list": _free_list(connection, material, protocol),
+        "repeat": before is not None,
+        "started_at": now(),
+        "withdrawal_code": code(),
+    }
+    connection.execute(insert(sessions).values(values))
+    _write_plan(connection, values["session"], material.draw(values["list"]))
+    return find(connection, cookie_hash)
+
+
+def _use_invitation(connection, text):
+    unused = and_(invitations.c.code_hash == sha256(text), invitations.c.used_at.is_(None))
+    used = connection.execute(update(invitations).where(unused).values(used_at=now()))
+    if not used.rowcount:
+        raise Refusal(403, "bad_invitation", "unknown, or used already")
+
+
+def _took_part(connection, cookie_hash, panel_hash):
+    """The participant that this browser or panel id stands for already, or None."""
+    same = sessions.c.cookie_hash == cookie_hash
+    if panel_hash:
+        same = or_(same, sessions.c.panel_hash == panel_hash)
+    query = select(sessions.c.participant).where(same).order_by(sessions.c.started_at).limit(1)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _free_list(connection, material, protocol):
+    """The list with the fewest people who finished or still may: drop-outs leave their place."""
+    counts = (
+        select(sessions.c.list, func.count())
+        .where(
+            or_(
+                sessions.c.finished_at.is_not(None),
+                sessions.c.started_at >= _ago(protocol.resume.max_age_hours),
+            )
+        )
+        .group_by(sessions.c.list)
+    )
+    taken = dict(connection.execute(counts).tuples().all())
+    return min(material.lists, key=lambda number: (taken.get(number, 0), number))
+
+
+def _write_plan(connection, session, plan):
+    rows, names = [], []
+    for number, trial in enumerate(plan, 1):
+        rows.append({"session": session, "trial": number} | trial._asdict())
+        for place, stimulus in enumerate(filter(None, trial[1:])):
+            row = {"session": session, "trial": number, "place": place, "stimulus": stimulus}
+            names.append(row | {"token": secrets.token_hex(16)})
+    connection.execute(insert(trials), rows)
+    connection.execute(insert(tokens), names)
+
+
+def overview(connection, session) -> dict:
+    """What a browser may know of its session: its trials and photos, and which are answered."""
+    query = select(trials.c.trial, trials.c.kind, tokens.c.token).where(
+        trials.c.session == session.session,
+        tokens.c.session == trials.c.session,
+        tokens.c.trial == trials.c.trial,
+    )
+    plan = {}
+    for number, kind, token in connection.execute(query.order_by(trials.c.trial, tokens.c.place)):
+        # A catch trial looks like any other.
+        shown = "practice" if kind == "practice" else "main"
+        plan.setdefault(number, {"trial": number, "kind": shown, "photos": []})["photos"].append(
+            token
+        )
+    done = select(answers.c.trial).where(answers.c.session == session.session)
+    return {
+        "trials": list(plan.values()),
+        "answered": sorted(connection.execute(done).scalars()),
+        "replied": bool(
+            connection.execute(
+                select(func.count()).where(replies.c.session == session.session)
+            ).scalar_one()
+        ),
+    }
+
+
+def stimulus(connection, token, cookie_hash):
+    """The stimulus behind a token of this browser's, or None."""
+    query = (
+        select(tokens.c.stimulus)
+        .join(sessions, sessions.c.session == tokens.c.session)
+        .where(tokens.c.token == token, sessions.c.cookie_hash == cookie_hash)
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _current(connection, cookie_hash):
+    session = find(connection, cookie_hash)
+    if session is None:
+        raise Refusal(401, "no_session", "consent comes first")
+    return session
+
+
+def answer(connection, cookie_hash, protocol, version, values):
+    """Keeps an answer.
+
+    Args:
+        connection: of a transaction that writes.
+        cookie_hash: str.
+        protocol: `study.protocol.Protocol`.
+        version: {stimulus: version}.
+        values: dict, the columns of `answers` but `session` and `received_at`.
+
+    Returns:
+        dict: trial, and in practice with feedback `correct`.
+
+    Raises:
+        Refusal: no session, no such trial or answer, another answer to this trial, or one after
+            the end.
+    """
+    session = _current(connection, cookie_hash)
+    trial = connection.execute(
+        select(trials).where(trials.c.session == session.session, trials.c.trial == values["trial"])
+    ).one_or_none()
+    if trial is None:
+        raise Refusal(404, "no_trial", "this session has no such trial")
+    choices = ("real", "fake") if trial.second_stimulus is None else ("first", "second")
+    if values["answer"] not in choices:
+        raise Refusal(422, "bad_answer", f"answer must be one of {', '.join(choices)}")
+    same = or_(
+        answers.c.id == values["id"],
+        and_(answers.c.session == session.session, answers.c.trial == values["trial"]),
+    )
+    kept = connection.execute(select(answers).where(same)).mappings().all()
+    row = {"session": session.session} | values
+    if not kept:
+        if session.finished_at:
+            raise Refusal(409, "finished", "the session has ended")
+        connection.execute(insert(answers).values(row | {"received_at": now()}))
+    elif len(kept) > 1 or any(kept[0][name] != value for name, value in row.items()):
+        raise Refusal(409, "answered", "another answer to this trial is kept")
+    told = {"trial": trial.trial}
+    if trial.kind == "practice" and protocol.design.practice_feedback:
+        told["correct"] = is_correct(trial, values["answer"], version)
+    return told
+
+
+def reply(connection, cookie_hash, protocol, given, agreed):
+    """Keeps the replies to the optional questions; the first reply to each stands.
+
+    Args:
+        connection: of a transaction that writes.
+        cookie_hash: str.
+        protocol: `study.protocol.Protocol`.
+        given: {question's id: option's value}.
+        agreed: ids of the questions with a consent of their own to which it was given.
+
+    Raises:
+        Refusal: no session, one that has ended, an unknown question or option, a missing consent.
+    """
+    session = _current(connection, cookie_hash)
+    known = {question.id: question for question in protocol.questions}
+    for name, value in given.items():
+        if name not in known or value not in {option.value for option in known[name].options}:
+            raise Refusal(422, "bad_reply", "no such question or option")
+        if known[name].consent and name not in agreed:
+            raise Refusal(422, "no_consent", f"{name} needs a consent of its own")
+    query = select(replies.c.question).where(replies.c.session == session.session)
+    kept = set(connection.execute(query).scalars())
+    fresh = [
+        {"session": session.session, "question": name, "value": value}
+        for name, value in given.items()
+        if name not in kept
+    ]
+    if fresh and session.finished_at:
+        raise Refusal(409, "finished", "the session has ended")
+    if fresh:
+        connection.execute(insert(replies), fresh)
+    return {}
+
+
+def finish(connection, cookie_hash, protocol):
+    """Ends a session whose every trial is answered; `thanks` is what the person gets for it.
+
+    Raises:
+        Refusal: no session, or trials without an answer.
+    """
+    session = _current(connection, cookie_hash)
+    counts = [
+        connection.execute(
+            select(func.count()).select_from(table).where(table.c.session == session.session)
+        ).scalar_one()
+        for table in (trials, answers)
+    ]
+    if counts[0] != counts[1]:
+        raise Refusal(409, "incomplete", f"{counts[1]} of {counts[0]} answers have arrived")
+    if not session.finished_at:
+        connection.execute(
+            update(sessions).where(sessions.c.session == session.session).values(finished_at=now())
+        )
+    return thanks(session, protocol) | {"answers": counts[1]}
+
+
+def thanks(session, protocol) -> dict:
+    """The codes that a person gets who has finished."""
+    given = {"withdrawal_code": session.withdrawal_code}
+    if session.entry == "panel":
+        given["completion_code"] = protocol.panel.completion_code
+        given["completion_url"] = protocol.panel.completion_url
+    return given
+
+
+def withdraw(connection, text):
+    """Deletes all sessions of the person with this code, and notes that somebody withdrew.
+
+    Returns:
+        int: how many answers are gone.
+
+    Raises:
+        ColorlibError: an unknown code, or the day of anonymization has come.
+    """
+    from study.protocol import Protocol
+
+    protocol = Protocol.model_validate_json(
+        connection.execute(select(study.c.protocol)).scalar_one()
+    )
+    day = protocol.retention.anonymized_on
+    if day and date.today() >= day:
+        raise ColorlibError(
+            f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be told "
+            "from the others' any more"
+        )
+    typed = text.strip().upper()
+    person = select(sessions.c.participant).where(sessions.c.withdrawal_code == typed)
+    participant = connection.execute(person).scalar_one_or_none()
+    if participant is None:
+        raise ColorlibError(f"{text}: no such code, or withdrawn already; check its letters")
+    theirs = select(sessions.c.session).where(sessions.c.participant == participant)
+    gone = connection.execute(delete(answers).where(answers.c.session.in_(theirs))).rowcount
+    for table in (replies, tokens, trials):
+        connection.execute(delete(table).where(table.c.session.in_(theirs)))
+    connection.execute(delete(sessions).where(sessions.c.participant == participant))
+    connection.execute(insert(withdrawals).values(withdrawn_at=now()))
+    return gone
+
+
+def invite(connection, count) -> list[str]:
+    """Makes invitations that work once; only their hashes are kept."""
+    made = [code() for _ in range(count)]
+    moment = now()
+    connection.execute(
+        insert(invitations), [{"code_hash": sha256(c), "created_at": moment} for c in made]
+    )
+    return made

@@ -1,0 +1,118 @@
+// Answers on their way. Each is kept in the browser's own store until the server has confirmed it,
+// through lost connections, restarts of the server and reloads of the page.
+
+const FIRST_WAIT = 500; // ms, doubled up to
+const LONGEST_WAIT = 5000;
+const TIMEOUT = 15000;
+
+// The server has heard the request and won't grant it: asking again is no use.
+export class Refused extends Error {}
+
+// Waits, and no longer than until the network is back.
+function pause(ms) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      window.removeEventListener("online", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    window.addEventListener("online", done);
+  });
+}
+
+// Repeats `attempt` until it has an answer; tells `onTrouble` true at a failure and false after it.
+export async function persist(attempt, onTrouble) {
+  for (let wait = FIRST_WAIT; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
+    try {
+      const result = await attempt();
+      onTrouble(false);
+      return result;
+    } catch (error) {
+      if (error instanceof Refused) {
+        onTrouble(false);
+        throw error;
+      }
+      onTrouble(true);
+      await pause(wait);
+    }
+  }
+}
+
+// One request for JSON. Throws Refused, or another error where asking again may help.
+export async function request(path, body) {
+  const options = { signal: AbortSignal.timeout(TIMEOUT) };
+  if (body !== undefined) {
+    options.method = "POST";
+    options.headers = { "Content-Type": "application/json" };
+    options.body = JSON.stringify(body);
+    options.keepalive = true; // goes on when the page is closed meanwhile
+  }
+  const response = await fetch(path, options);
+  if (response.ok) return response.json();
+  if (response.status >= 500 || response.status === 408 || response.status === 429) {
+    throw new Error(`HTTP ${response.status}`);
+  }
+  const { error } = await response.json().catch(() => ({}));
+  throw new Refused(error ?? `HTTP ${response.status}`);
+}
+
+export class Outbox {
+  constructor(key, onTrouble) {
+    this.key = `koala-outbox-${key}`;
+    this.onTrouble = onTrouble;
+    this.waiting = new Map(); // item -> what to call with the server's reply
+    this.refused = false; // whether the server's view differs from ours
+    this.items = this.load();
+    this.sending = this.drain();
+  }
+
+  load() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key)) ?? [];
+    } catch {
+      return [];
+    }
+  }
+
+  save() {
+    try {
+      if (this.items.length) localStorage.setItem(this.key, JSON.stringify(this.items));
+      else localStorage.removeItem(this.key);
+    } catch {
+      // A browser without a store keeps them in memory, for as long as the page stays open.
+    }
+  }
+
+  // Takes a message; the promise has the server's reply, or null where it was refused.
+  add(path, body) {
+    const item = { path, body };
+    this.items.push(item);
+    this.save();
+    const reply = new Promise((resolve) => this.waiting.set(item, resolve));
+    this.sending = this.sending.then(() => this.drain());
+    return reply;
+  }
+
+  async drain() {
+    while (this.items.length) {
+      const item = this.items[0];
+      let reply = null;
+      try {
+        reply = await persist(() => request(item.path, item.body), this.onTrouble);
+      } catch (error) {
+        console.info(`${item.path}: ${error.message}`);
+        this.refused = true;
+      }
+      this.items.shift();
+      this.save();
+      this.waiting.get(item)?.(reply);
+      this.waiting.delete(item);
+    }
+  }
+
+  // Resolves when nothing is left to be sent.
+  async empty() {
+    while (this.items.length) await (this.sending = this.sending.then(() => this.drain()));
+  }
+}

@@ -1,0 +1,307 @@
+"""Where answers are kept: SQLite by default, PostgreSQL by URL.
+
+One thread writes. It takes whatever waits in its queue, does all of it in one transaction, and
+says "stored" after the commit only: many people share one flush to the disk, and nobody is told
+of an answer that a power cut could take back. Each operation has a savepoint of its own, so that a
+refused one doesn't touch its neighbors.
+"""
+
+import queue
+import threading
+from concurrent.futures import Future
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    exc,
+)
+from sqlalchemy.engine import make_url
+
+from colorlib import ColorlibError
+
+# How many operations share a commit at most: enough for every visitor of a busy second.
+BATCH = 256
+
+metadata = MetaData()
+
+
+def _table(name, *columns):
+    return Table(name, metadata, *columns)
+
+
+def _session(**options):
+    return Column("session", ForeignKey("sessions.session"), nullable=False, **options)
+
+
+# One row: what this database belongs to. `salt` makes hashes of panel ids and signs cookies.
+study = _table(
+    "study",
+    Column("id", Integer, primary_key=True),
+    Column("salt", String(64), nullable=False),
+    Column("created_at", String(27), nullable=False),
+    Column("demo", Boolean, nullable=False),
+    Column("protocol", Text, nullable=False),  # as JSON
+    Column("key_sha256", String(64), nullable=False),
+)
+# The sealed key; what a photo is stands here and nowhere else on the server's way to a browser.
+images = _table(
+    "images",
+    Column("stimulus", String(64), primary_key=True),
+    Column("scene", String(64), nullable=False),
+    Column("version", String(16), nullable=False),
+    Column("method", String(64)),
+    Column("source", Text),
+    Column("sha256", String(64)),
+    Column("width", Integer),
+    Column("height", Integer),
+)
+invitations = _table(
+    "invitations",
+    Column("code_hash", String(64), primary_key=True),
+    Column("created_at", String(27), nullable=False),
+    Column("used_at", String(27)),
+)
+sessions = _table(
+    "sessions",
+    Column("session", String(16), primary_key=True),
+    Column("participant", String(16), nullable=False, index=True),
+    Column("cookie_hash", String(64), nullable=False, index=True),
+    Column("panel_hash", String(64), index=True),
+    Column("entry", String(16), nullable=False),
+    Column("consent_version", String(4000), nullable=False),
+    Column("list", Integer, nullable=False, index=True),
+    Column("repeat", Boolean, nullable=False),
+    Column("started_at", String(27), nullable=False),
+    Column("finished_at", String(27)),
+    Column("withdrawal_code", String(32), nullable=False, unique=True),
+)
+trials = _table(
+    "trials",
+    _session(primary_key=True),
+    Column("trial", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("stimulus", ForeignKey("images.stimulus"), nullable=False),
+    Column("second_stimulus", ForeignKey("images.stimulus")),
+)
+# What a browser sees of a photo: a random name, good for one session.
+tokens = _table(
+    "tokens",
+    Column("token", String(32), primary_key=True),
+    _session(index=True),
+    Column("trial", Integer, nullable=False),
+    Column("place", Integer, nullable=False),  # 0, or 1 for the second photo of a pair
+    Column("stimulus", ForeignKey("images.stimulus"), nullable=False),
+)
+answers = _table(
+    "answers",
+    Column("id", String(36), primary_key=True),  # made by the browser
+    _session(),
+    Column("trial", Integer, nullable=False),
+    Column("answer", String(16), nullable=False),
+    Column("response_ms", Float, nullable=False),
+    Column("exposure_first_ms", Float),
+    Column("exposure_second_ms", Float),
+    Column("viewport_width", Integer, nullable=False),
+    Column("viewport_height", Integer, nullable=False),
+    Column("pixel_ratio", Float, nullable=False),
+    Column("zoom", Float, nullable=False),
+    Column("image_width_css", Float, nullable=False),
+    Column("shown_at", String(27), nullable=False),  # by the browser's clock
+    Column("received_at", String(27), nullable=False),
+    UniqueConstraint("session", "trial"),
+)
+replies = _table(
+    "replies",
+    _session(primary_key=True),
+    Column("question", String(64), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+# Somebody withdrew, and when; nothing that tells who.
+withdrawals = _table(
+    "withdrawals",
+    Column("id", Integer, primary_key=True),
+    Column("withdrawn_at", String(27), nullable=False),
+)
+
+
+class Unavailable(Exception):
+    """The database did not take it: nothing was stored, and trying again is right."""
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601 with milliseconds, as every column keeps it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def url_of(database):
+    """SQLAlchemy's URL of a database named by URL, or by the path of a SQLite file.
+
+    Raises:
+        ColorlibError: not a URL, or of another database than SQLite or PostgreSQL.
+    """
+    text = str(database)
+    try:
+        url = make_url(text if "://" in text else f"sqlite:///{text}")
+    except exc.ArgumentError:
+        raise ColorlibError(f"{text}: not the URL of a database; see study/README.md") from None
+    drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+    if url.get_backend_name() not in drivers:
+        raise ColorlibError(
+            f"{url.render_as_string()}: give a SQLite file, sqlite:///FILE or "
+            "postgresql://USER@HOST/NAME"
+        )
+    return url.set(drivername=drivers[url.get_backend_name()])
+
+
+def _engine(url):
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, pool_size=10)
+    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection, _record):
+        connection.isolation_level = None  # Python's driver would begin transactions on its own
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",  # WAL's default flushes at checkpoints only
+            "foreign_keys=ON",
+            "secure_delete=ON",  # who withdraws is overwritten, not just unlinked
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection):
+        # A transaction that reads first and writes then fails at once, whatever the timeout, when
+        # somebody else wrote between; one that takes the lock at its start waits its turn.
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class Store:
+    """A database with its writing thread.
+
+    Operations are functions whose first argument is a connection; they raise what they want their
+    caller to get, and then nothing of theirs is stored.
+
+    Args:
+        database: a URL (`sqlite:///FILE`, `postgresql://...`) or the path of a SQLite file.
+        create: bool. Whether tables are made where there are none.
+
+    Raises:
+        ColorlibError: the database can't be opened, or holds no study while `create` is false.
+    """
+
+    def __init__(self, database, create=True):
+        self.url = url_of(database)
+        self.name = self.url.render_as_string()  # without the password
+        if not create and self.url.get_backend_name() == "sqlite":
+            self._check_file()
+        self._engine = _engine(self.url)
+        self._writer = self._engine.execution_options(writes=True)
+        self._reader = self._engine
+        if self.url.get_backend_name() == "postgresql":  # one view of all tables, as SQLite's is
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        try:
+            if create:
+                with self._writer.begin() as connection:
+                    metadata.create_all(connection)
+            elif not self.read(_has_tables):
+                raise ColorlibError(
+                    f"{self.name}: holds no study; `python -m study serve` makes it"
+                )
+        except exc.DBAPIError as error:
+            raise ColorlibError(
+                f"{self.name}: can't be opened ({_line(error)}); check the address and its rights"
+            ) from None
+        self._queue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread.start()
+
+    def _check_file(self):
+        from pathlib import Path
+
+        if not Path(self.url.database or "").is_file():
+            raise ColorlibError(f"{self.url.database}: no such database; check --database")
+
+    def read(self, operation, *arguments):
+        """Runs an operation that only reads; returns what it returns."""
+        with self._reader.connect() as connection:
+            return operation(connection, *arguments)
+
+    def submit(self, operation, *arguments) -> Future:
+        """Queues an operation that writes; the future is done when it is safely stored.
+
+        Its exception is what the operation raised, or `Unavailable`.
+        """
+        future = Future()
+        self._queue.put((future, operation, arguments))
+        return future
+
+    def write(self, operation, *arguments):
+        """Runs an operation that writes, and waits until it is safely stored."""
+        return self.submit(operation, *arguments).result()
+
+    def close(self):
+        """Waits for what is queued, then lets go of the database."""
+        self._queue.put(None)
+        self._thread.join()
+        self._engine.dispose()
+
+    def _work(self):
+        open_ = True
+        while open_:
+            batch = [self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            open_ = None not in batch
+            batch = [item for item in batch if item is not None]
+            if batch:
+                self._commit(batch)
+
+    def _commit(self, batch):
+        try:
+            with self._writer.begin() as connection:
+                outcomes = [_outcome(connection, *item[1:]) for item in batch]
+        except Exception as error:  # a full disk, a lost connection: nothing of the batch is stored
+            reason = _line(error)
+            for future, *_ in batch:
+                future.set_exception(Unavailable(reason))
+            return
+        for (future, *_), (result, error) in zip(batch, outcomes, strict=True):
+            future.set_exception(error) if error else future.set_result(result)
+
+
+def _outcome(connection, operation, arguments):
+    """(what the operation returned, None) or (None, what it raised), with its own rows undone."""
+    try:
+        with connection.begin_nested():
+            return operation(connection, *arguments), None
+    except exc.DBAPIError as error:
+        if error.connection_invalidated or isinstance(error, exc.OperationalError):
+            raise  # not this operation's fault
+        return None, Unavailable(_line(error))
+    except Exception as error:
+        return None, error
+
+
+def _has_tables(connection):
+    return connection.dialect.has_table(connection, study.name)
+
+
+def _line(error):
+    """What went wrong in one line, without the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split())
