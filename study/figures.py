@@ -1,0 +1,246 @@
+"""Tables and figures of a study. Each carries in its title what kind of data it shows.
+
+Figures are `matplotlib.figure.Figure`s in the house style, for `colorlib.figures.save_figure`.
+"""
+
+import numpy as np
+import pandas as pd
+
+from colorlib.figures import STYLE
+from study.analysis import LEVEL, ORIGINAL
+
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
+
+
+def table(frame, title, source, digits=3):
+    """A table with its title and source above it, for a notebook.
+
+    Args:
+        frame: DataFrame. Numbers are rounded, missing ones left empty.
+        digits: of numbers with a fraction; those under 0.001 named `p` or `p_holm` show as such.
+
+    Returns:
+        A pandas `Styler`.
+    """
+    formats = {
+        name: (lambda p: "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
+        for name in frame
+        if name in ("p", "p_holm")
+    }
+    styles = [{"selector": "caption", "props": "text-align: left; font-weight: bold"}]
+    return (
+        frame.style.set_caption(f"{title} ({source})")
+        .format(precision=digits, na_rep="")
+        .format(formats)
+        .set_table_styles(styles)
+    )
+
+
+def _figure(title, source, size, columns=1, **options):
+    """A figure and its axes (an array if several), with title and source over all of it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, columns, **options)
+    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    # A second text in the room of the title's empty line, for a lighter hand.
+    figure.text(0.01, 1 - 0.36 / size[1], source, ha="left", va="center", fontsize=9, color="#555")
+    return figure, axes
+
+
+def _styled(function):
+    from functools import wraps
+
+    @wraps(function)
+    def styled(*arguments, **options):
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return function(*arguments, **options)
+
+    return styled
+
+
+def _color(method, order):
+    return GREEN if method == ORIGINAL else (BLUE, ORANGE, PINK)[order.index(method) % 3]
+
+
+def _dots(axes, x, y, low, high, color, label=None, **options):
+    error = np.array([np.asarray(x) - low, high - np.asarray(x)])
+    options = {"markersize": 5, "elinewidth": 1.3, "fmt": "o"} | options
+    axes.errorbar(x, y, xerr=np.maximum(error, 0), color=color, label=label, **options)
+
+
+@_styled
+def photos_figure(photos, source, title="How often single photos are called real", names=None):
+    """Every photo's acceptance with its Wilson interval, the most often accepted on top.
+
+    Args:
+        photos: what `analysis.per_photo` or `analysis.with_intervals` returns.
+        names: bool. Whether photos are named; by default up to 24 are.
+    """
+    order = sorted(set(photos["method"]) - {ORIGINAL})
+    places = np.arange(len(photos))[::-1]
+    named = len(photos) <= 24 if names is None else names
+    height = min(1.3 + (0.24 if named else 0.09) * len(photos), 8)
+    figure, axes = _figure(title, source, (7, height))
+    for method in [*order, ORIGINAL]:
+        rows = (photos["method"] == method).to_numpy()
+        part = photos[rows]
+        look = {} if named else {"markersize": 3, "elinewidth": 0.8}
+        color = _color(method, order)
+        _dots(axes, part["share"], places[rows], part["low"], part["high"], color, method, **look)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(photos) - 0.3), xlabel='share of answers "real"')
+    axes.set_yticks(places if named else [], photos["stimulus"] if named else None)
+    axes.axvline(0.5, color=GREY, linewidth=1, zorder=0)
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def acceptance_figure(acceptance, differences, source):
+    """Left each method's acceptance, right its difference from the originals, with intervals.
+
+    The thin grey interval beside each rate is the one that takes answers for independent.
+
+    Args:
+        acceptance, differences: what the functions of these names in `analysis` return.
+    """
+    order = list(differences.index)
+    size = (9, 1.6 + 0.5 * len(acceptance))
+    title = f"Acceptance, with {100 * LEVEL:.0f} % intervals over people and photos"
+    figure, (left, right) = _figure(title, source, size, 2, width_ratios=(1.25, 1))
+    for place, (method, row) in enumerate(acceptance.iterrows()):
+        color, y = _color(method, order), -place
+        _dots(left, [row["share"]], [y], row["low"], row["high"], color, elinewidth=2.2)
+        naive = (row["naive_low"], row["naive_high"])
+        below = {"elinewidth": 1.2, "markersize": 3, "label": "" if place else "as if independent"}
+        _dots(left, [row["share"]], [y - 0.25], *naive, GREY, **below)
+    left.set_yticks(-np.arange(len(acceptance)), acceptance.index)
+    left.set(xlim=(0, 1), ylim=(-len(acceptance) + 0.4, 0.6), xlabel='share of answers "real"')
+    left.legend(loc="best")
+    for place, (method, row) in enumerate(differences.iterrows()):
+        color = _color(method, order)
+        bounds = row["low"], row["high"]
+        _dots(right, [row["difference"]], [-place], *bounds, color, elinewidth=2.2)
+    right.axvline(0, color="#555555", linewidth=1)
+    right.set_yticks(-np.arange(len(order)), [f"{name} less originals" for name in order])
+    right.set(ylim=(-len(order) + 0.4, 0.6), xlabel="difference of the shares")
+    for axes in (left, right):
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+@_styled
+def sensitivity_figure(sensitivity, source):
+    """People's d' against their criterion, a panel for each method.
+
+    Args:
+        sensitivity: what `analysis.sensitivity` returns.
+    """
+    people = sensitivity[sensitivity["participant"] != "pooled"]
+    order = sorted(set(people["method"]))
+    size = (min(3.4 * len(order) + 1.2, 9), 3.9)
+    title = "What people can tell, and which way they lean"
+    figure, panels = _figure(title, source, size, len(order), sharex=True, sharey=True)
+    for axes, method in zip(np.atleast_1d(panels), order, strict=True):
+        part, color = people[people["method"] == method], _color(method, order)
+        axes.scatter(part["criterion"], part["d_prime"], s=22, color=color, alpha=0.6, linewidths=0)
+        mean = part[["criterion", "d_prime"]].mean()
+        axes.plot(*mean, marker="+", markersize=14, markeredgewidth=2, color="#222222")
+        axes.axhline(0, color="#555555", linewidth=1)
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set_title(method, fontweight="normal")
+        axes.set(xlabel='criterion c   ("fake"  ←   →  "real")')
+    np.atleast_1d(panels)[0].set(ylabel="d'   (0 is guessing)")
+    return figure
+
+
+@_styled
+def ranking_figure(ranking, source):
+    """Each photo's raw rate and where the shrinkage takes it, and the interval of its rank.
+
+    Args:
+        ranking: what `analysis.rank_photos` returns, with a `share`.
+    """
+    many = len(ranking) > 24
+    places = np.arange(len(ranking))[::-1]
+    size = (9, min(1.4 + (0.11 if many else 0.24) * len(ranking), 8))
+    figure, (left, right) = _figure("Photos ranked, with shrinkage", source, size, 2, sharey=True)
+    look = {"markersize": 3 if many else 5, "elinewidth": 0.9 if many else 1.3}
+    left.scatter(
+        ranking["share"], places, s=18, facecolors="none", edgecolors=GREY, label="share", zorder=3
+    )
+    bounds = ranking["shrunk_low"], ranking["shrunk_high"]
+    _dots(left, ranking["shrunk"], places, *bounds, BLUE, "shrunk, 95 % interval", **look)
+    bounds = ranking["rank_low"], ranking["rank_high"]
+    _dots(right, ranking["rank"], places, *bounds, BLUE, **look)
+    left.set(xlim=(-0.02, 1.02), xlabel='share of answers "real"')
+    left.set(ylim=(-0.7, len(ranking) - 0.3))
+    left.set_yticks([] if many else places, None if many else ranking["stimulus"])
+    right.set(xlabel="rank, with its 95 % interval", xlim=(0.2, len(ranking) + 0.8))
+    left.legend(loc="lower right", fontsize=8.5)
+    for axes in (left, right):
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+@_styled
+def coverage_figure(coverage, source):
+    """How often intervals that say 95 % hold the truth, for each size of a study.
+
+    Args:
+        coverage: rows of `simulation.coverage`, of several designs.
+    """
+    designs = coverage[["people", "photos", "colored"]].drop_duplicates().itertuples(index=False)
+    labels = {
+        one: f"{one.people} × {one.photos}\n{one.colored}+{one.photos - one.colored}"
+        for one in designs
+    }
+    size = (9, 4.2)
+    title = "How often a 95 % interval holds the truth"
+    figure, axes = _figure(title, source, size)
+    looks = zip((GREY, GREEN, ORANGE, BLUE, PINK), "vosDP", strict=True)
+    for number, ((name, part), (color, marker)) in enumerate(
+        zip(coverage.groupby("interval", sort=False), looks, strict=False)
+    ):
+        keys = part[["people", "photos", "colored"]].itertuples(index=False)
+        places = np.array([list(labels).index(tuple(key)) for key in keys])
+        place = places + 0.1 * (number - 2)
+        look = {"fmt": marker, "color": color, "markersize": 6, "elinewidth": 1.2, "label": name}
+        axes.errorbar(place, part["coverage"], yerr=part["uncertainty"], **look)
+    axes.axhspan(0.93, 0.97, color=GREEN, alpha=0.12, linewidth=0)
+    axes.axhline(0.95, color=GREEN, linewidth=1)
+    axes.set_xticks(range(len(labels)), labels.values())
+    axes.set(
+        xlabel="people × photos, colored + originals", ylabel="share of the studies", ylim=(0, 1.05)
+    )
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="lower right", fontsize=8.5)
+    return figure
+
+
+@_styled
+def power_figure(power, source):
+    """The width of the difference's interval and the power, by people, a line for each photos.
+
+    Args:
+        power: what `simulation.power` returns.
+    """
+    title = "What studies of so many people and photos would see"
+    figure, (left, right) = _figure(title, source, (9, 3.8), 2)
+    lines = zip(power.groupby("photos"), (BLUE, ORANGE, GREEN, PINK, "#E69F00"), strict=False)
+    for (photos, part), color in lines:
+        look = {"color": color, "marker": "o", "markersize": 4, "label": f"{photos} photos"}
+        left.plot(part["people"], part["difference_width"], **look)
+        right.plot(part["people"], part["power"], **look)
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(set(power["people"])), sorted(set(power["people"])))
+        axes.minorticks_off()
+        axes.set(xlabel="people")
+    left.set(ylabel="width of the 95 % interval", ylim=(0, None))
+    right.set(ylabel="share of studies that see a difference", ylim=(0, 1.02))
+    left.legend()
+    return figure

@@ -1,0 +1,425 @@
+"""The statistics of the study, held to published answers, to R's lme4 and to simulated studies.
+
+tests/study_reference/answers.csv holds simulated people: `simulate(40, 24, Population({"A": 0.46,
+"B": 0.55}), seed=2017)` of study.simulation, without every twentieth answer. fit.R beside it makes
+fit.csv.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from colorlib import ColorlibError
+from study import analysis, protocol, simulation
+
+REFERENCE = Path(__file__).parent / "study_reference"
+NAN = float("nan")
+
+
+# Single rates
+
+
+@pytest.mark.parametrize(
+    "successes, answers, low, high",
+    [(47, 60, 0.6638, 0.8688), (31, 59, 0.4004, 0.6473), (0, 60, 0, 0.0602)],
+)
+def test_wilson_as_published(successes, answers, low, high):
+    assert np.allclose(analysis.wilson(successes, answers), (low, high), atol=5e-5)
+    # "Fake" is as good an answer as "real".
+    mirrored = analysis.wilson(answers - successes, answers)
+    assert np.allclose(mirrored, (1 - high, 1 - low), atol=5e-5)
+
+
+def test_wilson_of_no_answers_is_missing_and_of_too_many_an_error():
+    low, high = analysis.wilson([0, 1], [0, 2])
+    assert np.isnan(low[0]) and np.isnan(high[0]) and not np.isnan(low[1])
+    with pytest.raises(ColorlibError, match="between 0 and the number"):
+        analysis.wilson(61, 60)
+
+
+def test_d_prime_as_in_textbooks():
+    d, criterion = analysis.d_prime(0.8, 1, 0.2, 1, correct=False)
+    assert d == pytest.approx(1.6832, abs=5e-5) and criterion == pytest.approx(0, abs=1e-9)
+    assert analysis.d_prime_2afc(0.76) == pytest.approx(0.9989, abs=5e-5)
+    # Log-linear by hand: 20.5 / 21 and 0.5 / 21.
+    d, criterion = analysis.d_prime(20, 20, 0, 20)
+    assert d == pytest.approx(2 * stats.norm.ppf(20.5 / 21))
+    assert criterion == pytest.approx(0, abs=1e-9)
+    # Who calls everything real can't tell anything and leans to "real".
+    d, criterion = analysis.d_prime(0, 20, 0, 20)
+    assert d == 0 and criterion > 1.5
+
+
+# What was published
+
+
+def test_published_tables():
+    percent, counts = analysis.published()
+    first = percent["percent_said_real"]
+    assert (first.mean(), first.std()) == (
+        pytest.approx(45.867, abs=5e-4),
+        pytest.approx(22.37, abs=5e-3),
+    )
+    colored = counts[counts["method"] == "colored"]
+    as_published = 100 * colored["said_real"] / 60
+    assert as_published.mean() == pytest.approx(48.519, abs=5e-4)
+    assert as_published.std() == pytest.approx(17.087, abs=5e-4)
+    # One answer about photo 4406 is missing; it is not a "fake".
+    table = analysis.published_acceptance()
+    assert table.loc["2022, colored", "answers"] == 539
+    assert table.loc["2022, colored", "mean"] == pytest.approx(48.616, abs=5e-4)
+
+
+def test_published_comparison_is_of_photos_and_not_of_people():
+    table = analysis.published_comparison()
+    assert table.loc["photos", "p"] == pytest.approx(0.78, abs=5e-3)
+    # The p-value of the report, 0.493, needs the numbers of people.
+    assert table["p"].iloc[1] == pytest.approx(0.493, abs=0.01)
+    assert table.loc["photos", "high"] - table.loc["photos", "low"] > 35  # points
+    assert table["difference"].round(3).eq(2.652).all()
+
+
+# Agreement, several tests, ranking
+
+
+def test_krippendorff_alpha_as_in_his_examples():
+    """Krippendorff 2011, Computing Krippendorff's alpha-reliability, examples A and C."""
+    two = [[0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]
+    assert analysis.krippendorff_alpha(two) == pytest.approx(0.095, abs=5e-4)
+    four = [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
+        [NAN, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NAN],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NAN],
+    ]
+    assert analysis.krippendorff_alpha(four) == pytest.approx(0.743, abs=5e-4)
+    assert analysis.krippendorff_alpha([[0, 1], [0, 1]]) == 1
+    assert np.isnan(analysis.krippendorff_alpha([[1, 1], [1, 1]]))
+
+
+def test_holm_by_hand():
+    assert analysis.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert analysis.holm([0.9, 0.8]) == pytest.approx([1, 1])
+
+
+def test_ranking_draws_few_answers_to_the_mean():
+    counts = pd.DataFrame(
+        {"answers": [4, 400, 60, 60, 60, 60], "said_real": [4, 360, 20, 30, 40, 25]}
+    )
+    ranking = analysis.rank_photos(counts)
+    few, many = (ranking[ranking["answers"] == n].iloc[0] for n in (4, 400))
+    assert many["shrunk"] == pytest.approx(0.9, abs=0.02)
+    assert few["shrunk"] < many["shrunk"]  # 4 of 4 is less sure than 360 of 400
+    assert few["rank_high"] - few["rank_low"] > many["rank_high"] - many["rank_low"]
+    assert list(ranking["rank"]) == [1, 2, 3, 4, 5, 6]
+    assert (
+        (ranking["rank_low"] <= ranking["rank"]) & (ranking["rank"] <= ranking["rank_high"])
+    ).all()
+    assert ranking.equals(analysis.rank_photos(counts))  # the seed
+    alike = pd.DataFrame({"answers": [60] * 5, "said_real": [30] * 5})
+    assert np.allclose(analysis.rank_photos(alike)["shrunk"], 0.5, atol=1e-3)
+
+
+# Intervals over people and photos
+
+
+def crossed(people=30, photos=10, seed=3):
+    """Everybody about every photo: person, photo, said (people, photos)."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(0, 0.9, (people, 1)) + rng.normal(0, 0.9, photos)
+    said = (rng.random((people, photos)) < 1 / (1 + np.exp(-logit))).astype(float)
+    person, photo = np.indices(said.shape)
+    return person, photo, said
+
+
+def test_rate_is_what_variances_of_means_give():
+    person, photo, said = crossed()
+    found = analysis.rate(said.ravel(), person.ravel(), photo.ravel())
+    variance = (
+        said.mean(1).var(ddof=1) / 30 + said.mean(0).var(ddof=1) / 10 - said.var(ddof=1) / 300
+    )
+    assert found.value == pytest.approx(said.mean())
+    assert found.error == pytest.approx(np.sqrt(variance))
+    assert found.df == 9
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 9) * found.error)
+
+
+@pytest.mark.parametrize("colored", [5, 7])
+def test_difference_over_photos_is_welchs(colored):
+    """With people who do not differ, it comes to Welch's t-test of the photos' means."""
+    person, photo, said = crossed(people=30, photos=10)
+    said = np.sort(said, axis=0)  # everybody's share is taken apart: people are no cluster any more
+    mine = (photo < colored).ravel()
+    found = analysis.two_way(said.ravel(), person.ravel(), photo.ravel(), mine)
+    means = said.mean(0)
+    welch = stats.ttest_ind(means[:colored], means[colored:], equal_var=False)
+    assert found.df_photos == pytest.approx(welch.df)
+    assert found.parts[1] == pytest.approx((found.value / welch.statistic) ** 2)
+    assert found.df == min(found.df_photos, 29)
+
+
+def test_labels_and_order_of_rows_do_not_matter():
+    person, photo, said = (array.ravel() for array in crossed())
+    mine = photo < 5
+    plain = analysis.difference(said, person, photo, mine)
+    order = np.random.default_rng(1).permutation(len(said))
+    names = np.array([f"p{number}" for number in person])
+    other = analysis.difference(said[order], names[order], photo[order] + 100, mine[order])
+    assert np.allclose(plain, other)
+
+
+def test_variance_is_never_less_than_one_way_gives():
+    """A chessboard: neither people nor photos differ, and the three terms come to less than 0."""
+    person, photo = (index.ravel() for index in np.indices((10, 8)))
+    said = ((person + photo) % 2).astype(float)
+    found = analysis.two_way(said, person, photo)
+    people, photos, single = found.parts
+    assert people + photos - single < 0 <= found.variance
+    interval = analysis.rate(said, person, photo)
+    assert 0 < interval.low < 0.5 < interval.high < 1
+
+
+def test_unanimous_answers_have_an_interval():
+    person, photo = (index.ravel() for index in np.indices((30, 12)))
+    found = analysis.rate(np.zeros(360), person, photo)
+    assert np.allclose((found.low, found.high), analysis.wilson(0, 12))
+
+
+def test_a_single_person_or_photo_is_an_error():
+    with pytest.raises(ColorlibError, match="two people or more.*there is one"):
+        analysis.rate([0, 1, 1], [1, 1, 1], [1, 2, 3])
+    with pytest.raises(ColorlibError, match="two photos or more of each version"):
+        analysis.difference([0, 1, 1, 0], [1, 2, 1, 2], [1, 1, 2, 3], [True, True, False, False])
+
+
+def test_missing_answers_are_left_out():
+    answers = simulation.simulate(people=12, scenes=12).answers()
+    holes = answers.assign(said_real=answers["said_real"].mask(answers.index % 7 == 0))
+    table, without = (
+        analysis.acceptance(holes),
+        analysis.acceptance(holes.dropna(subset="said_real")),
+    )
+    assert table.equals(without)
+    assert table["answers"].sum() < len(answers)
+
+
+# 200 studies know a coverage to 3 points; tests/benchmarks/study_coverage.py takes 2,000.
+@pytest.mark.parametrize("people, photos", [(41, 12), (60, 24)])
+def test_intervals_hold(people, photos):
+    table = simulation.coverage(people, photos, photos // 2, studies=200, seed=5)
+    held = table.set_index("interval")["coverage"]
+    assert 0.91 <= held["one rate, people and photos"] <= 0.99
+    assert 0.91 <= held["difference, Welch"] <= 0.99
+    assert held["one rate, naive"] < 0.8  # what the other intervals are for
+
+
+# The mixed model
+
+
+def test_mixed_model_agrees_with_lme4():
+    fit = analysis.mixed_model(pd.read_csv(REFERENCE / "answers.csv"))
+    reference = pd.read_csv(REFERENCE / "fit.csv", comment="#", index_col="what")
+    expected = reference.loc[["(Intercept)", "A", "B"]]
+    assert list(fit.fixed.index) == ["original", "A", "B"]
+    assert np.allclose(fit.fixed["estimate"], expected["value"], rtol=0, atol=1e-3)
+    assert np.allclose(fit.fixed["error"], expected["given_sds"], rtol=0, atol=1e-3)
+    assert np.allclose(fit.fixed["error"], expected["error"], rtol=0.03)  # of R's summary
+    assert fit.people_sd == pytest.approx(reference.loc["sd participant", "value"], abs=1e-3)
+    assert fit.photos_sd == pytest.approx(reference.loc["sd stimulus", "value"], abs=1e-3)
+    assert fit.log_likelihood == pytest.approx(reference.loc["logLik", "value"], abs=1e-2)
+    assert fit.converged
+
+
+# Simulated people, power
+
+
+def test_simulated_people_are_called_so_and_answer_as_told():
+    population = simulation.Population({"A": 0.4, "B": 0.6}, original=0.75)
+    study = simulation.simulate(people=300, scenes=150, population=population)
+    assert (
+        "simulated" in study.source
+        and study.participants["participant"].str.startswith("simul").all()
+    )
+    share = analysis.acceptance(study.answers())["share"]
+    assert share["A"] == pytest.approx(0.4, abs=0.05)
+    assert share["B"] == pytest.approx(0.6, abs=0.05)
+    assert share["original"] == pytest.approx(0.75, abs=0.05)
+    seen = study.answers().groupby(["participant", "scene"]).size()
+    assert (seen == 1).all()  # each scene in one version
+    again = simulation.simulate(people=300, scenes=150, population=population)
+    assert study.trials.equals(again.trials)
+
+
+@pytest.mark.parametrize(
+    "field, value", [("original", 1.0), ("people_sd", -1), ("scene_agreement", 2)]
+)
+def test_impossible_populations_are_errors(field, value):
+    with pytest.raises(ColorlibError, match=f"{field}: must be"):
+        simulation.Population(**{field: value})
+
+
+def test_power_grows_with_people_and_photos():
+    table = simulation.power(people=(10, 40), photos=(8, 32), studies=20)
+    width = table.set_index(["photos", "people"])["difference_width"]
+    assert width[8, 10] > width[8, 40] > width[32, 40]
+    plan = simulation.plan(width[32, 40] + 1e-9, table).set_index("photos")
+    assert plan["people_for_difference"][32] == 40 and pd.isna(plan["people_for_difference"][8])
+    with pytest.raises(ColorlibError, match="above 0"):
+        simulation.plan(0, table)
+
+
+def test_two_photos_to_choose_from():
+    population = simulation.Population({"A": 0.32})
+    study = simulation.simulate(80, 40, population, mode="2afc")
+    table = analysis.forced_choice(study.answers())
+    (row,) = table.itertuples()
+    assert row.low < 0.32 < row.high
+    assert row.d_prime == pytest.approx(analysis.d_prime_2afc(1 - row.fooled))
+    assert row.d_low < row.d_prime < row.d_high
+
+
+# Exclusions
+
+
+@pytest.fixture(scope="module")
+def study():
+    return simulation.simulate(people=20, scenes=12, careless=0.2)
+
+
+def test_exclusions_are_flags_by_the_protocol(study):
+    rules = protocol.load("balanced-yesno")
+    people = study.participants.assign(repeat=0.0)
+    people.loc[3, "complete"], people.loc[4, "repeat"] = 0.0, 1.0
+    trials = study.trials.copy()
+    trials.loc[trials["participant"] == people["participant"][5], ["answer", "said_real"]] = (
+        "real",
+        1.0,
+    )
+    slow = trials.index[
+        (trials["participant"] == people["participant"][6]) & (trials["kind"] == "main")
+    ][0]
+    trials.loc[slow, "response_ms"] = rules.exclusions.max_response_ms + 1
+    before = analysis.Study(trials, people, study.images, study.source, "yesno")
+    after = analysis.flag_exclusions(before, rules)
+    assert after.trials[trials.columns].equals(trials)  # nothing is changed or lost
+    flags = after.participants
+    assert list(np.flatnonzero(flags["excluded_incomplete"])) == [3]
+    assert list(np.flatnonzero(flags["excluded_repeat"])) == [4]
+    assert flags["excluded_same"][5]
+    assert flags["excluded_fast"].sum() == 4  # the careless ones
+    assert after.trials.loc[slow, "excluded_response"]
+    out = flags.filter(like="excluded_").any(axis=1)
+    kept = after.answers()
+    assert set(kept["participant"]) == set(flags.loc[~out, "participant"])
+    counted = kept["participant"].value_counts()
+    assert counted[people["participant"][6]] == 11 and counted.max() == 12
+    table = analysis.exclusion_table(after)
+    assert table.loc["any", "people"] == out.sum() and table.loc["of", "people"] == 20
+
+
+def test_timed_photos_shown_for_too_long_are_flagged():
+    rules = protocol.load("2afc-1s")
+    study = simulation.simulate(10, 10, mode="2afc")
+    shown = study.trials.assign(exposure_first_ms=1000.0, exposure_second_ms=1004.0)
+    shown.loc[7, "exposure_second_ms"] += rules.exclusions.max_exposure_error_ms
+    flagged = analysis.flag_exclusions(
+        analysis.Study(shown, study.participants, study.images, study.source, "2afc"), rules
+    )
+    assert list(np.flatnonzero(flagged.trials["excluded_exposure"])) == [7]
+
+
+# The export
+
+
+def write_export(folder, study, **changed):
+    """The files of an export of the survey, as far as the analysis reads them."""
+    (folder / "data").mkdir(parents=True)
+    words = {1.0: "true", 0.0: "false"}
+    for name in ("trials", "participants", "images"):
+        table = changed.get(name, getattr(study, name)).copy()
+        for column in {"correct", "said_real", "repeat", "complete"} & set(table):
+            table[column] = table[column].map(words)
+        path = folder / "data" / f"study-koala_table-{name}_data.csv"
+        table.to_csv(path, index=False)
+    (folder / "dataset_description.json").write_text(json.dumps({"name": "a test"}))
+    return folder
+
+
+def test_export_is_read_back(study, tmp_path):
+    read = analysis.read_export(write_export(tmp_path / "export", study))
+    assert read.mode == "yesno" and read.source == "export of the survey: a test"
+    assert analysis.acceptance(read.answers()).equals(analysis.acceptance(study.answers()))
+    holes = study.trials.assign(said_real=study.trials["said_real"].where(study.trials.index > 3))
+    holes["answer"] = holes["answer"].where(holes.index > 3)
+    holed = analysis.read_export(write_export(tmp_path / "holes", study, trials=holes))
+    assert holed.answers()["said_real"].isna().sum() == 4  # missing stays missing
+
+
+def broken(study, column, value):
+    trials = study.trials.copy()
+    trials[column] = trials[column].astype(object)
+    trials.loc[2, column] = value
+    return trials
+
+
+@pytest.mark.parametrize(
+    "column, value, message",
+    [
+        ("answer", "yes", r"row 4, answer: must be one of.*'yes'"),
+        ("response_ms", "soon", r"row 4, response_ms: must be a number.*'soon'"),
+        ("trial", 2, r"row 4, trial: this trial of this session stands in an earlier row too"),
+        ("stimulus", "s999", r"row 4, stimulus: is not in the table of images.*'s999'"),
+        ("participant", "who", r"row 4, participant: is not in the table of participants"),
+        ("scene", "s999", r"row 4, scene: contradicts the table of images"),
+    ],
+)
+def test_contradictions_in_an_export_are_named(study, tmp_path, column, value, message):
+    folder = write_export(tmp_path / "export", study, trials=broken(study, column, value))
+    with pytest.raises(ColorlibError, match=message) as caught:
+        analysis.read_export(folder)
+    assert "\n" not in str(caught.value)
+    assert "trials_data.csv" in str(caught.value)
+
+
+def test_said_real_must_fit_the_answer(study, tmp_path):
+    trials = study.trials.copy()
+    trials.loc[5, "said_real"] = 1 - trials.loc[5, "said_real"]
+    folder = write_export(tmp_path / "export", study, trials=trials)
+    with pytest.raises(ColorlibError, match="row 7, said_real: contradicts the answer"):
+        analysis.read_export(folder)
+
+
+def test_what_is_no_export_says_so(study, tmp_path):
+    with pytest.raises(ColorlibError, match="dataset_description.json: not there"):
+        analysis.read_export(tmp_path)
+    folder = write_export(tmp_path / "export", study, images=study.images.drop(columns="scene"))
+    with pytest.raises(ColorlibError, match="images_data.csv: has no column 'scene'"):
+        analysis.read_export(folder)
+    (folder / "data" / "study-koala_table-participants_data.csv").unlink()
+    with pytest.raises(ColorlibError, match="participants_data.csv: not there"):
+        analysis.read_export(folder)
+    (folder / "dataset_description.json").write_text("{")
+    with pytest.raises(ColorlibError, match="not JSON"):
+        analysis.read_export(folder)
+
+
+# The benchmark
+
+
+def test_benchmark_of_coverage_prints_a_table():
+    script = Path(__file__).parent / "benchmarks" / "study_coverage.py"
+    done = subprocess.run(
+        [sys.executable, script, "--studies", "4", "--mixed", "1", "--sizes", "10x8"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert (
+        sum("10x8 4+4" in line for line in lines) == sum("10x8 6+2" in line for line in lines) == 6
+    )
