@@ -194,6 +194,13 @@ class Stimuli:
             )
         return content
 
+    def pixels(self, stimulus):
+        """A stimulus as it is shown: uint8 array (H, W, 3)."""
+        import pyvips
+
+        image = pyvips.Image.new_from_buffer(self.read(stimulus), "", fail_on="error")
+        return image.numpy()
+
     @property
     def catch(self) -> pd.DataFrame:
         """The rows of the key for catch trials: each scene in random colors and as original."""
@@ -284,8 +291,10 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
             f"{folder}: is not empty; give a new folder, stimuli are never replaced"
         )
     rng = np.random.default_rng(recipe.seed)
-    drawn, left_out = _draw(photos.find(source), recipe, rng)
+    found = photos.find(source)
+    drawn, left_out = _draw(found, recipe, rng)
     stimuli, coded = _code(drawn, recipe, rng, progress)
+    stimuli["source"] = stimuli["source"].map(dict(zip(found, labels(found), strict=True)))
     length = -(-(max(map(len, coded.values())) + len(_END)) // _BLOCK) * _BLOCK
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
@@ -322,7 +331,7 @@ def _draw(paths, recipe, rng):
     drawn, seen, left_out = [], set(), {"near_grey": 0, "unreadable": 0, "copies": 0}
     for index in rng.permutation(len(paths)):
         try:
-            digest, rgb = cards.sha256(paths[index]), _small(paths[index], recipe)
+            digest, rgb = cards.sha256(paths[index]), shrink(paths[index], recipe.longest_side)
         except (ColorlibError, OSError):
             left_out["unreadable"] += 1
             continue
@@ -342,12 +351,18 @@ def _draw(paths, recipe, rng):
     )
 
 
-def _small(path, recipe):
-    """A photo as uint8 (H, W, 3), made smaller to the recipe's longest side where it is larger."""
+def labels(paths) -> list[str]:
+    """What the key calls photos: their paths below the deepest folder that holds them all."""
+    common = os.path.commonpath([path.absolute().parent for path in paths])
+    return [path.absolute().relative_to(common).as_posix() for path in paths]
+
+
+def shrink(path, longest_side):
+    """A photo as uint8 (H, W, 3), made smaller to its longest side, px, where it is larger."""
     from PIL import Image
 
     rgb = photos.to_uint8(photos.read(path))
-    scale = recipe.longest_side / max(rgb.shape[:2])
+    scale = longest_side / max(rgb.shape[:2])
     if scale >= 1:
         return rgb
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
@@ -369,11 +384,12 @@ def _code(drawn, recipe, rng, progress):
     donors, names = _donors([chroma for _, chroma in drawn], rng), _names(rng)
     rows, coded = [], {}
     for index, (path, _) in enumerate(drawn):
-        rgb = _small(path, recipe)
+        rgb = shrink(path, recipe.longest_side)
         lightness = lightness_of(rgb)
         colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
-            colors["random"] = _borrowed(_small(drawn[donors[index]][0], recipe), lightness.shape)
+            donor = shrink(drawn[donors[index]][0], recipe.longest_side)
+            colors["random"] = _borrowed(donor, lightness.shape)
         else:
             # One by one: a network is compiled anew for each size of a batch.
             for method, colorizer in colorizers.items():
@@ -384,7 +400,7 @@ def _code(drawn, recipe, rng, progress):
             stimulus = next(names)
             coded[stimulus] = _encode(recombine(lightness, ab), recipe.quality)
             version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
-            row = (stimulus, f"s{index + 1:03}", version, method, path.name, width, height)
+            row = (stimulus, f"s{index + 1:03}", version, method, path, width, height)
             rows.append((*row, kinds[index]))
         if progress:
             progress(index + 1, len(drawn))
@@ -439,6 +455,18 @@ def _padded(coded, length, seed) -> bytes:
     count = length - len(coded) - len(_END)
     noise = np.random.default_rng(seed).integers(0, 0xFF, count, dtype=np.uint8)
     return coded + noise.tobytes() + _END
+
+
+def split_jpeg(content) -> tuple[bytes, bytes, bytes]:
+    """A stimulus' three parts: the header, the coded picture with its end marker, the padding.
+
+    The padding is free of marker bytes but for its last two, so the marker before them ends the
+    picture.
+    """
+    start = content.index(b"\xff\xda")  # SOS, behind which there is the coded picture
+    start += 2 + int.from_bytes(content[start + 2 : start + 4])
+    end = content.rindex(_END, 0, -len(_END)) + len(_END)
+    return content[:start], content[start:end], content[end:]
 
 
 def _write(path, content, day) -> None:
@@ -518,7 +546,7 @@ def contact_sheet(stimuli):
         shown = ["", "random"] if "random" in by_method else ["", *fakes]
         shown += [None] * (1 + len(fakes) - len(shown))
         for method in shown:
-            cells.append(None if method is None else _decoded(stimuli, by_method[method]))
+            cells.append(None if method is None else stimuli.pixels(by_method[method]))
             random = ": random colors" if method == "random" else notes.get(scene, "")
             captions.append(None if method is None else scene + random)
     columns = across * (1 + len(fakes))
@@ -530,10 +558,3 @@ def contact_sheet(stimuli):
         ["original", *fakes] * across,
         captions=[captions[row : row + columns] for row in rows],
     )
-
-
-def _decoded(stimuli, stimulus):
-    import pyvips
-
-    image = pyvips.Image.new_from_buffer(stimuli.read(stimulus), "", fail_on="error")
-    return image.numpy()

@@ -1,0 +1,178 @@
+"""Protocols: the packaged ones hold what they promise, and a mistake is named by file and field."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from colorlib import ColorlibError
+from study import protocol as protocols
+
+NAMES = ["balanced-yesno", "2afc-1s", "replicate-2017"]
+LIVE = {
+    'name = ""     # who': 'name = "Ada Ek, Uppsala"     # who',
+    'email = ""': 'email = "ada@example.org"',
+    'statement = ""': 'statement = "The ethics board has approved this study."',
+    'approval = ""': 'approval = "2027-01"',
+    'anonymized_on = ""': "anonymized_on = 2027-03-31",
+    'delete_after = ""': "delete_after = 2032-12-31",
+}
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A function that saves the default protocol with texts exchanged: its path."""
+
+    def save(changes, name="balanced-yesno"):
+        text = (protocols.FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return save
+
+
+def strings(value):
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_the_three_modes_are_packaged():
+    assert protocols.names()[0] == "balanced-yesno" and set(protocols.names()) == set(NAMES)
+    yesno, pairs, replication = map(protocols.load, NAMES)
+    assert (yesno.mode, yesno.design.exposure_s, yesno.design.colored_share) == ("yesno", 0, 0.5)
+    assert yesno.design.scenes >= 40 and yesno.design.practice and yesno.design.catch
+    # Zhang, Isola and Efros 2016: ten for practice with feedback, then 40 with four vigilance
+    # trials, one second each at 256 px.
+    assert (pairs.mode, pairs.trials, pairs.design.catch) == ("2afc", 40, 4)
+    assert (pairs.design.practice, pairs.design.practice_feedback) == (10, True)
+    assert (pairs.design.exposure_s, pairs.design.longest_side) == (1, 256)
+    # Nine colored photos and three originals, the same for all, and no checks.
+    design = replication.design
+    assert (replication.trials, design.scenes * design.colored_share) == (12, 9)
+    assert design.same_for_all and not design.practice and not design.catch
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_left_to_fill_in_but_what_the_page_knows(name):
+    shown = protocols.load(name).page_texts()
+    left = {brace for text in strings(shown) for brace in re.findall(r"\{(.*?)\}", text)}
+    assert left <= set(protocols.PAGE_VALUES)
+    assert shown["texts"]["trial"]["progress"].format(number=3, total=44) == "Photo 3 of 44"
+    json.dumps(shown)  # the page gets it so
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_consent_says_what_it_must(name):
+    protocol = protocols.load(name)
+    consent = protocol.page_texts()["consent"]
+    text = " ".join(consent["body"])
+    for word in ("stop at any time", "deleted until", "cookie", str(protocol.trials), "published"):
+        assert word in text, word
+    assert "18" in consent["adult"] and "free will" in consent["agree"]
+    (vision,) = [question for question in protocol.questions if question.id == "color_vision"]
+    assert "health" in vision.consent and not any(
+        question.consent for question in protocol.questions if question is not vision
+    )
+
+
+def test_live_mode_wants_contact_ethics_and_retention(edited):
+    missing = protocols.load().missing_for_live()
+    assert missing == [
+        "contact.name",
+        "contact.email",
+        "ethics.statement",
+        "ethics.approval",
+        "retention.anonymized_on",
+        "retention.delete_after",
+    ]
+    for name in missing:
+        assert f"[{name}]" in " ".join(protocols.load().page_texts()["consent"]["body"])
+    filled = protocols.load(edited(LIVE))
+    assert filled.missing_for_live() == []
+    text = " ".join(filled.page_texts()["consent"]["body"])
+    assert "ada@example.org" in text and "2027-03-31" in text and "[" not in text
+
+
+def test_a_translation_is_a_file(edited):
+    path = edited(
+        {
+            'language = "en"': 'language = "de"',
+            'first_answer = "Real"': 'first_answer = "Echt"',
+            "Photo {number} of {total}": "Foto {number} von {total}",
+        }
+    )
+    shown = protocols.load(str(path))
+    assert shown.language == "de"
+    assert shown.page_texts()["texts"]["trial"]["first_answer"] == "Echt"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('mode = "yesno"', 'mode = "maybe"', "mode: Input should be 'yesno' or '2afc'.*'maybe'"),
+        ("scenes = 40", "scenes = 0", "design.scenes: .*greater than or equal to 1"),
+        ("scenes = 40", 'scenes = "forty"', "design.scenes: .*integer.*'forty'"),
+        ("scenes = 40", "", "design.scenes: is missing; add it"),
+        ("scenes = 40", "scenes = 40\nscene = 1", "design.scene: is not a field of a protocol"),
+        ("colored_share = 0.5", "colored_share = 1", "design.colored_share: .*less than 1"),
+        ("max_age_hours = 24", "max_age_hours = 0", "resume.max_age_hours"),
+        ('email = ""', 'email = "me at home"', "contact.email: is not an e-mail address"),
+        ('anonymized_on = ""', 'anonymized_on = "soon"', "retention.anonymized_on: .*date"),
+        ('completion_url = ""', 'completion_url = "javascript:x"', "panel.completion_url"),
+        ('title = "What to do"', 'title = ""', "texts.instructions.title: .*at least 1 character"),
+        ("{photos} photos, one", "{foto} photos, one", r"consent.body.1: names \{foto\}, which"),
+        ("{photos} photos, one", "{photos photos, one", "consent.body.1: .*brace"),
+        ("[texts.thanks]", "[texts.thank]", "texts.thanks: is missing.*and 1 more"),
+        ('second_key = "f"', 'second_key = "R"', "texts.trial.second_key: must differ"),
+        ("min_catch_correct = 3", "min_catch_correct = 5", "exclusions.min_catch_correct: is 5"),
+        ('id = "age"', 'id = "known"', "has the question 'known' twice"),
+        ('value = "hobby"', 'value = "work"', "questions.0: has the option 'work' twice"),
+        ('ways = ["open", "invitation", "panel"]', "ways = []", "entry.ways"),
+        ('mode = "yesno"', 'mode = "2afc"', "design.exposure_s: must be above 0 in mode 2afc"),
+        ('name = "balanced-yesno"', "name = balanced", "not a TOML file .*line 9"),
+    ],
+)
+def test_a_mistake_is_named_by_file_and_field(edited, old, new, complaint):
+    with pytest.raises(ColorlibError, match=f"mine.toml: {complaint}") as error:
+        protocols.load(edited({old: new}))
+    assert "\n" not in str(error.value)
+
+
+def test_dates_are_in_order(edited):
+    changes = LIVE | {'delete_after = ""': "delete_after = 2027-01-01"}
+    with pytest.raises(ColorlibError, match="retention.delete_after: must not be before"):
+        protocols.load(edited(changes))
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(ColorlibError, match="balanced.yesno: no such protocol; give one of bal"):
+        protocols.load("balanced_yesno")
+    with pytest.raises(ColorlibError, match="no such protocol"):
+        protocols.load(tmp_path)
+
+
+def test_a_protocol_stays_as_it_was_read():
+    protocol = protocols.load()
+    with pytest.raises(Exception, match="frozen"):
+        protocol.design.scenes = 12
+
+
+def test_reading_a_protocol_loads_nothing_heavy():
+    code = (
+        "import sys; from study import protocol; protocol.load(); "
+        "print(sorted({'keras', 'tensorflow', 'scipy', 'pandas', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=protocols.FOLDER.parents[1],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]", done.stderr
