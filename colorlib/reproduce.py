@@ -6,6 +6,7 @@ notebooks are never touched; everything goes to `outputs/<profile>/`.
 
 import ast
 import base64
+import importlib.util
 import io
 import json
 import os
@@ -25,6 +26,11 @@ from colorlib.cards import presets
 
 PAGES = ASSETS / "pages"  # templates of the index and of the exported notebooks
 
+# The folders of the clone whose notebooks are executed, in this order, and what the notebooks of
+# a folder import beyond the library's own dependencies, with the extra that brings it.
+FOLDERS = ("notebooks", "study")
+NEEDS = {"study": ("study", ("mixedlm", "pyarrow", "pydantic", "scipy"))}
+
 # What each profile sets, by notebook. A notebook's own defaults are the quick profile, so that
 # running it by hand gives what `quick` gives.
 PROFILES: dict[str, dict[str, dict]] = {
@@ -40,6 +46,8 @@ PROFILES: dict[str, dict[str, dict]] = {
         },
         "03_results": {"MAX_PHOTOS": 6, "EXAMPLES": 2},
         "04_historical_photos": {"EXAMPLES": 1, "GALLERY": 1},
+        "01_stimuli": {"SCENES": 4, "PRACTICE": 2, "CATCH": 1, "LONGEST_SIDE": 160},
+        "02_analysis": {"PEOPLE": 20, "SCENES": 12, "STUDIES": 10},
     },
     # 02_training repeats the reference run's settings on the folder of photos.
     "full": {
@@ -85,7 +93,8 @@ def reproduce(
         photos: Folder of photos for the parameter `PHOTOS`. `full` needs one.
         evaluate: Folder of photos for the parameter `EVALUATE`.
         output: Folder to write to. Defaults to `outputs/<profile>` in the clone.
-        notebooks: Folder of notebooks. Defaults to `notebooks` in the clone.
+        notebooks: Folder of notebooks. Defaults to `notebooks` and then `study` in the clone; those
+            of `study` are skipped, with a line, where its extra is not installed.
 
     Returns:
         0 if all notebooks ran, 1 if one failed, 130 if Ctrl-C stopped the run.
@@ -193,7 +202,8 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
     """What to run: (notebook, values to inject, effective parameters), with everything checked."""
     if profile not in PROFILES:
         raise ColorlibError(f"{profile}: no such profile; there are {', '.join(PROFILES)}")
-    selected = _select(Path(notebooks or figures.ROOT / "notebooks").resolve(), only)
+    folders = [notebooks] if notebooks else [figures.ROOT / folder for folder in FOLDERS]
+    selected = _select([Path(folder).resolve() for folder in folders], only)
     for name, folder in (("PHOTOS", photos), ("EVALUATE", evaluate)):
         folder = folder if folder is not None else parameters.get(name)
         if folder is not None:
@@ -201,7 +211,9 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
             parameters[name] = str(Path(folder).expanduser().resolve())
             if not Path(folder).expanduser().is_dir():
                 raise ColorlibError(f"{folder}: no such folder of photos; check --{name.lower()}")
-    for name in ("PRESET", "MY_PHOTO"):
+    if parameters.get("STIMULI"):  # a new folder
+        parameters["STIMULI"] = str(Path(parameters["STIMULI"]).expanduser().resolve())
+    for name in ("PRESET", "PRESETS", "MY_PHOTO", "ORIGINALS", "PROTOCOL", "EXPORT"):
         value = str(parameters.get(name))
         if value not in presets() and Path(value).expanduser().exists():
             parameters[name] = str(Path(value).expanduser().resolve())
@@ -230,11 +242,11 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
     return plan
 
 
-def _select(folder, only) -> list[Path]:
-    available = sorted(folder.glob("*.ipynb"))
+def _select(folders, only) -> list[Path]:
+    available = [path for folder in folders for path in sorted(folder.glob("*.ipynb"))]
     if not available:
         raise ColorlibError(
-            f"{folder}: no notebooks here; they come with a clone of the repository, "
+            f"{folders[0]}: no notebooks here; they come with a clone of the repository, "
             "not with the installed package"
         )
     chosen = set()
@@ -246,7 +258,23 @@ def _select(folder, only) -> list[Path]:
             stems = ", ".join(path.stem for path in available)
             raise ColorlibError(f"{name}: no such notebook; there are {stems}")
         chosen.update(hits)
-    return sorted(chosen) or available
+    return _runnable([path for path in available if path in chosen or not chosen])
+
+
+def _runnable(selected) -> list[Path]:
+    """The notebooks whose extra is installed; of each other one, a line says what is missing."""
+    runnable = []
+    for path in selected:
+        extra, modules = NEEDS.get(figures.relative(path.parent), ("", ()))
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        how = f"{', '.join(missing)} not installed; pip install -e '.[{extra}]' adds what it needs"
+        if not missing:
+            runnable.append(path)
+        elif len(selected) > 1:
+            print(f"Skipped {path.stem}: {how}", flush=True)
+        else:
+            raise ColorlibError(f"{path.stem}: {how}")
+    return runnable
 
 
 def _run(notebook, output, profile, given, effective) -> dict:
@@ -498,7 +526,7 @@ def _write_index(output, profile, records) -> None:
     shown = {
         stem: record
         | {"figures": [entry for entry in saved.values() if entry["notebook"] == record["source"]]}
-        for stem, record in sorted(records.items())
+        for stem, record in sorted(records.items(), key=_place)
     }
     system = f"colorlib {__version__}, Python {platform.python_version()}, {platform.system()}"
     page = Environment(autoescape=True).from_string((PAGES / "index.html.j2").read_text("utf-8"))
@@ -506,6 +534,13 @@ def _write_index(output, profile, records) -> None:
         profile=profile, records=shown, environment=system, memory=_memory, message=_message
     )
     (output / "index.html").write_text(html, encoding="utf-8")
+
+
+def _place(item):
+    """Where a notebook's card stands: by folder, as they are executed, then by name."""
+    stem, record = item
+    folder = record["source"].rpartition("/")[0]
+    return (FOLDERS.index(folder) if folder in FOLDERS else 0), stem
 
 
 def _read_records(output) -> dict:

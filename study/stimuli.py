@@ -47,6 +47,7 @@ LIST_COLUMNS = ["list", "scene", "version", "stimulus"]
 ORIGINAL, COLORED, CATCH = "original", "colored", "catch"
 
 _VERSION = 1  # Of the packaged stimuli in the cache: raise it when stimuli change.
+_SHEET = 60  # Scenes on a contact sheet: a picture of many more can't be opened everywhere.
 _BLOCK = 1024  # Bytes; the common length is a multiple of it.
 _END = b"\xff\xd9"  # JPEG's marker EOI (ITU-T T.81, table B.1)
 
@@ -110,6 +111,8 @@ class Recipe:
             raise ColorlibError(
                 f"presets: must be one or more of different names. Received: {self.presets}"
             )
+        for preset in self.presets:
+            cards.preset_folder(preset)
         if not 0 < self.colored_share < 1:
             raise ColorlibError(f"colored_share={self.colored_share}: must be between 0 and 1")
         if self.scenes < 1 or self.scenes % lists:
@@ -223,7 +226,7 @@ class Stimuli:
         rows = self.table[self.table["scene"].isin(scenes["scene"])]
         pairs = []
         for index, (scene, versions) in enumerate(rows.groupby("scene")):
-            fakes = versions[versions["version"] != ORIGINAL]
+            fakes = versions[versions["version"] != ORIGINAL].sort_values("method")
             fake = fakes.iloc[(index + number) % len(fakes)]
             original = versions.loc[versions["version"] == ORIGINAL, "stimulus"].item()
             pairs.append((scene, fake["method"], original, fake["stimulus"]))
@@ -288,7 +291,7 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
     recipe.check()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ColorlibError(
-            f"{folder}: is not empty; give a new folder, stimuli are never replaced"
+            f"{folder}: is in use; give a new folder, as stimuli are never replaced"
         )
     rng = np.random.default_rng(recipe.seed)
     found = photos.find(source)
@@ -311,7 +314,7 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
         for table in (KEY, LISTS, PRACTICE):
             info[f"{Path(table).stem}_sha256"] = cards.sha256(part / table)
         (part / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-        contact_sheet(Stimuli.load(part)).savefig(part / SHEET, metadata={"Software": None})
+        _write_sheets(Stimuli.load(part))
         if folder.is_dir():
             folder.rmdir()
         os.replace(part, folder)
@@ -382,6 +385,7 @@ def _code(drawn, recipe, rng, progress):
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
     kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
     donors, names = _donors([chroma for _, chroma in drawn], rng), _names(rng)
+    digits = max(3, len(str(len(drawn))))
     rows, coded = [], {}
     for index, (path, _) in enumerate(drawn):
         rgb = shrink(path, recipe.longest_side)
@@ -400,7 +404,7 @@ def _code(drawn, recipe, rng, progress):
             stimulus = next(names)
             coded[stimulus] = _encode(recombine(lightness, ab), recipe.quality)
             version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
-            row = (stimulus, f"s{index + 1:03}", version, method, path, width, height)
+            row = (stimulus, f"s{index + 1:0{digits}}", version, method, path, width, height)
             rows.append((*row, kinds[index]))
         if progress:
             progress(index + 1, len(drawn))
@@ -528,11 +532,26 @@ def _info(name, recipe, left_out, length, created) -> dict:
     }
 
 
-def contact_sheet(stimuli):
-    """All stimuli on one sheet, with the truth, for the experimenter: a matplotlib Figure.
+def _write_sheets(stimuli) -> None:
+    count = stimuli.table["scene"].nunique()
+    for page in range(-(-count // _SHEET)):
+        name = SHEET if not page else SHEET.replace(".", f"_{page + 1}.")
+        sheet = contact_sheet(stimuli, page)
+        sheet.savefig(stimuli.folder / name, metadata={"Software": None})
+
+
+def contact_sheet(stimuli, page=0):
+    """Stimuli on a sheet, with the truth, for the experimenter.
 
     A scene's versions stand side by side, as they are served; catch trials and practice are
     marked.
+
+    Args:
+        stimuli: Stimuli.
+        page: int. Which sheet of 60 scenes; 0 is the first.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
     """
     from colorlib.figures import photo_grid
 
@@ -540,15 +559,16 @@ def contact_sheet(stimuli):
     across = max(1, 6 // (1 + len(fakes)))
     notes = dict.fromkeys(stimuli.practice["scene"], " practice")
     notes |= dict.fromkeys(stimuli.catch["scene"], " catch")
+    scenes = sorted(stimuli.table["scene"].unique())[page * _SHEET : (page + 1) * _SHEET]
     cells, captions = [], []
-    for scene, versions in stimuli.table.groupby("scene"):
+    for scene, versions in stimuli.table[stimuli.table["scene"].isin(scenes)].groupby("scene"):
         by_method = versions.set_index("method")["stimulus"]
         shown = ["", "random"] if "random" in by_method else ["", *fakes]
         shown += [None] * (1 + len(fakes) - len(shown))
         for method in shown:
             cells.append(None if method is None else stimuli.pixels(by_method[method]))
-            random = ": random colors" if method == "random" else notes.get(scene, "")
-            captions.append(None if method is None else scene + random)
+            note = ": random colors" if method == "random" else notes.get(scene, "")
+            captions.append(None if method is None else scene + note)
     columns = across * (1 + len(fakes))
     missing = -len(cells) % columns
     cells, captions = cells + [None] * missing, captions + [None] * missing

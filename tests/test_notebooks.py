@@ -9,10 +9,14 @@ import pytest
 
 from colorlib import ASSETS, cards, figures
 from colorlib.__main__ import _parser
-from colorlib.reproduce import reproduce
+from colorlib.reproduce import FOLDERS, reproduce
 from colorlib.training import TrainingConfig
 
-NOTEBOOKS = sorted(path.stem for path in (figures.ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = {
+    path.stem: f"{folder}/{path.name}"
+    for folder in FOLDERS
+    for path in (figures.ROOT / folder).glob("*.ipynb")
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def smoke(tmp_path_factory):
 
 def test_every_notebook_runs_and_has_a_page(smoke):
     records = json.loads((smoke / "results.json").read_text())
-    assert sorted(records) == NOTEBOOKS
+    assert sorted(records) == sorted(NOTEBOOKS)
     index = (smoke / "index.html").read_text()
     for stem in NOTEBOOKS:
         assert records[stem]["result"] == "ok"
@@ -37,9 +41,7 @@ def test_every_notebook_runs_and_has_a_page(smoke):
 def test_figures_of_a_run_trace_to_code_data_and_weights(smoke):
     assert figures.check_manifest(smoke / "figures") == []
     entries = figures.read_manifest(smoke / "figures")
-    assert {entry["notebook"] for entry in entries.values()} == {
-        f"notebooks/{stem}.ipynb" for stem in NOTEBOOKS
-    }
+    assert {entry["notebook"] for entry in entries.values()} == set(NOTEBOOKS.values())
 
 
 def test_printed_commands_train_the_presets_again(smoke):

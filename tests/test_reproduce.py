@@ -251,6 +251,15 @@ def test_misspelt_names_are_refused():
     refused("PHOTOS: not a parameter of draws", only=["draws"], photos=NOTEBOOKS)
 
 
+def test_the_studys_notebooks_are_skipped_without_their_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pydantic", None)  # as if it were not installed
+    how = r"pydantic not installed; pip install -e '\.\[study\]'"
+    refused(f"01_stimuli: {how}", notebooks=None, only=["01_stimuli"])
+    refused("NUMBR: not a parameter of 01_data, 02_training, 03_results, 04_historical_photos;",
+            notebooks=None, only=[], parameters={"NUMBR": 3})  # fmt: skip
+    assert re.search(f"^Skipped 01_stimuli: {how}", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_notebooks_need_one_parameters_cell(tmp_path):
     refused("no_parameters.ipynb: has no cells tagged 'parameters'", only=["no_parameters"])
     refused("two_parameters.ipynb: has 2 cells tagged 'parameters'", only=["two_parameters"])

@@ -1,0 +1,338 @@
+"""Stimuli: nothing but pixels tells versions apart, lists are balanced, the key is sealed."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, JpegImagePlugin
+from skimage.color import rgb2lab
+
+from colorlib import ColorlibError, metrics, photos
+from colorlib.figures import ROOT
+from study import leaks, protocol
+from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
+
+RECIPE = Recipe(("pyramid", "mse"), scenes=8, practice=2, catch=2, longest_side=128)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """Twelve photos of one shape, in two folders, with what must be left out."""
+    folder = tmp_path_factory.mktemp("originals")
+    (folder / "more").mkdir()
+    sample = photos.packaged("sample")["path"]
+    paths = [path for path in sample if Image.open(path).size == (720, 360)][:12]
+    assert len(paths) == 12
+    for number, path in enumerate(paths):
+        (folder / ("more" if number % 2 else "") / path.name).write_bytes(path.read_bytes())
+    (folder / "copy.jpg").write_bytes(paths[0].read_bytes())
+    (folder / "broken.jpg").write_bytes(paths[1].read_bytes()[:5000])
+    Image.open(paths[2]).convert("L").save(folder / "grey.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stimuli(originals, tmp_path_factory):
+    """Eight scenes by two methods, two for practice, two to catch."""
+    return build(originals, tmp_path_factory.mktemp("study") / "stimuli", RECIPE)
+
+
+@pytest.fixture
+def copy(stimuli, tmp_path):
+    """A copy of that folder, to be tampered with."""
+    import shutil
+
+    return shutil.copytree(stimuli.folder, tmp_path / "copy")
+
+
+def of_scene(stimuli, scene):
+    """{method: pixels} of a scene; "" is the original."""
+    rows = stimuli.table[stimuli.table["scene"] == scene]
+    return {row.method: stimuli.pixels(row.stimulus) for row in rows.itertuples()}
+
+
+# One path, one length
+
+
+def test_versions_of_a_scene_differ_in_color_alone(stimuli):
+    for scene in stimuli.lists["scene"].unique():
+        versions = of_scene(stimuli, scene)
+        assert list(versions) and set(versions) == {"", "pyramid", "mse"}
+        lab = {method: rgb2lab(pixels) for method, pixels in versions.items()}
+        for method in ("pyramid", "mse"):
+            assert versions[method].shape == versions[""].shape == (64, 128, 3)
+            difference = np.abs(lab[method] - lab[""]).mean((0, 1))
+            assert difference[0] < 1.5 < max(difference[1:])
+
+
+def test_originals_look_as_their_photos(stimuli, originals):
+    paths = photos.find(originals)
+    by_label = dict(zip(labels(paths), paths, strict=True))
+    rows = stimuli.table[stimuli.table["version"] == "original"]
+    assert any(source.startswith("more/") for source in rows["source"])
+    for row in rows.itertuples():
+        photo = shrink(by_label[row.source], 128)
+        assert metrics.psnr(stimuli.pixels(row.stimulus), photo) > 30
+
+
+def test_files_are_alike_but_for_the_coded_picture(stimuli):
+    folder = stimuli.folder / "images"
+    contents = [path.read_bytes() for path in sorted(folder.iterdir())]
+    assert {len(content) for content in contents} == {stimuli.info["bytes"]}
+    assert len({path.stat().st_mtime for path in folder.iterdir()}) == 1
+    assert len({content[: content.index(b"\xff\xda")] for content in contents}) == 1
+    for content in contents:
+        assert content.endswith(b"\xff\xd9")
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+        assert picture.format == "JPEG" and JpegImagePlugin.get_sampling(picture) == 0  # 4:4:4
+        assert not picture.getexif() and not {"icc_profile", "comment"} & set(picture.info)
+
+
+def test_padding_is_needed(stimuli):
+    lengths = leaks.coded_lengths(stimuli)
+    assert lengths.nunique() > 12 and lengths.max() < stimuli.info["bytes"]
+
+
+def test_names_tell_nothing(stimuli):
+    assert stimuli.table["stimulus"].str.fullmatch("[0-9a-f]{16}").all()
+    assert stimuli.table["stimulus"].is_unique
+    # The key stands in the order of the names, which is not that of scenes or versions.
+    assert stimuli.table["stimulus"].is_monotonic_increasing
+    assert not stimuli.table["scene"].is_monotonic_increasing
+
+
+# Scenes and lists
+
+
+def test_lists_are_balanced(stimuli):
+    lists = stimuli.lists.merge(stimuli.table[["stimulus", "method"]], on="stimulus")
+    assert sorted(lists["list"].unique()) == [0, 1, 2, 3]
+    for _, rows in lists.groupby("list"):
+        assert rows["scene"].is_unique and len(rows) == 8
+        assert rows["method"].value_counts().to_dict() == {"": 4, "pyramid": 2, "mse": 2}
+    for _, rows in lists.groupby("scene"):
+        assert rows["method"].value_counts().to_dict() == {"": 2, "pyramid": 1, "mse": 1}
+    assert (lists["version"] == lists["method"].map(lambda m: "colored" if m else "original")).all()
+
+
+def test_pairs_hold_an_original_and_each_method_in_turn(stimuli):
+    seen = pd.concat([stimuli.pairs(number).assign(list=number) for number in range(2)])
+    key = stimuli.table.set_index("stimulus")
+    assert (key.loc[seen["original"], "version"] == "original").all()
+    assert (key.loc[seen["fake"], "version"] == "colored").all()
+    assert (key.loc[seen["fake"], "scene"].to_numpy() == seen["scene"].to_numpy()).all()
+    assert (seen.groupby("list")["scene"].nunique() == 8).all()
+    assert (seen.groupby(["list", "method"]).size() == 4).all()
+    assert (seen.groupby("scene")["method"].nunique() == 2).all()
+    assert len(stimuli.pairs(kind="practice")) == 2
+    assert set(stimuli.pairs(kind="catch")["method"]) == {"random"}
+
+
+def test_main_practice_and_catch_scenes_are_apart(stimuli):
+    parts = [set(part["scene"]) for part in (stimuli.lists, stimuli.practice, stimuli.catch)]
+    assert [len(part) for part in parts] == [8, 2, 2]
+    assert len(set.union(*parts)) == 12
+    sources = stimuli.table.groupby("scene")["source"].unique().map(lambda names: names.item())
+    assert sources.is_unique
+
+
+def test_catch_trials_have_the_colors_of_another_photo(stimuli):
+    for scene in stimuli.catch["scene"].unique():
+        versions = of_scene(stimuli, scene)
+        assert set(versions) == {"", "random"}
+        original, random = (rgb2lab(versions[method]) for method in ("", "random"))
+        assert np.abs(original - random)[..., 0].mean() < 3
+        assert np.sqrt(((original - random)[..., 1:] ** 2).mean()) > 5
+
+
+def test_what_is_no_use_is_left_out_and_counted(stimuli, originals, tmp_path):
+    left_out = r"\(1 near-grey, 1 copies and 1 unreadable ones left out\)"
+    with pytest.raises(ColorlibError, match=f"12 usable photos {left_out}, and 22 are needed"):
+        build(originals, tmp_path / "new", Recipe(scenes=14, longest_side=64))
+    assert list(tmp_path.iterdir()) == []
+    assert not set(stimuli.table["source"]) & {"grey.png", "broken.jpg"}
+
+
+def test_a_seed_is_a_study(originals, tmp_path):
+    tiny = {"scenes": 2, "practice": 0, "catch": 1, "longest_side": 48}
+    one, same, other = (
+        build(originals, tmp_path / name, Recipe(**tiny, seed=seed))
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    assert one.info["key_sha256"] == same.info["key_sha256"]
+    assert one.table.equals(same.table) and one.lists.equals(same.lists)
+    assert set(one.table["source"]) != set(other.table["source"])
+    assert not set(one.table["stimulus"]) & set(other.table["stimulus"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"scenes": 7}, "scenes=7: must be a multiple of 2"),
+        ({"scenes": 6, "presets": ("mse", "pyramid")}, "scenes=6: must be a multiple of 4"),
+        ({"presets": ()}, "presets: must be one or more"),
+        ({"presets": ("mse", "mse")}, "presets: must be one or more of different names"),
+        ({"presets": ("vgg",)}, "Unknown preset 'vgg'"),
+        ({"colored_share": 1.0}, "colored_share=1.0"),
+        ({"practice": -1}, "must not be negative"),
+        ({"longest_side": 8}, "longest_side=8"),
+        ({"quality": 0}, "quality=0"),
+    ],
+)
+def test_an_impossible_recipe_is_refused(originals, tmp_path, changes, complaint):
+    recipe = Recipe(**{"scenes": 4, "practice": 0, "catch": 0, "longest_side": 48} | changes)
+    with pytest.raises(ColorlibError, match=complaint):
+        build(originals, tmp_path / "new", recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The seal
+
+
+def test_the_folder_holds_what_a_study_needs(stimuli):
+    names = {path.name for path in stimuli.folder.iterdir()}
+    tables = {"key.csv", "lists.csv", "practice.csv"}
+    assert names == {"images", "stimuli.json", "contact_sheet.png"} | tables
+    assert Image.open(stimuli.folder / "contact_sheet.png").size[0] > 1000
+    info = json.loads((stimuli.folder / "stimuli.json").read_text())
+    assert [preset["name"] for preset in info["presets"]] == ["pyramid", "mse"]
+    assert info["left_out"]["unreadable"] <= 1 and info["media_type"] == "image/jpeg"
+    assert str(stimuli.folder.parent) not in json.dumps(info)
+    again = Stimuli.load(stimuli.folder)
+    assert again.table.equals(stimuli.table) and again.practice.equals(stimuli.practice)
+    assert not list(stimuli.folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["key.csv", "lists.csv", "practice.csv"])
+def test_a_changed_table_is_noticed(copy, name):
+    text = (copy / name).read_text()
+    (copy / name).write_text(text.replace("original", "colored", 1))
+    with pytest.raises(ColorlibError, match=f"{name}: has changed since it was sealed"):
+        Stimuli.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(ColorlibError, match=f"{name}: can't be read"):
+        Stimuli.load(copy)
+
+
+def test_a_changed_picture_is_noticed(copy):
+    first, second = sorted((copy / "images").iterdir())[:2]
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(ColorlibError, match=f"{second.name}: is not the file that was made"):
+        Stimuli.load(copy)
+    second.unlink()
+    with pytest.raises(ColorlibError, match=f"{second.name}: can't be read"):
+        Stimuli.load(copy)
+
+
+def test_what_is_no_stimulus_is_not_read(stimuli, tmp_path):
+    for name in ("../key.csv", "0" * 16, ""):
+        with pytest.raises(ColorlibError, match="no such stimulus"):
+            stimuli.read(name)
+    with pytest.raises(ColorlibError, match="holds no stimuli .*01_stimuli"):
+        Stimuli.load(tmp_path)
+
+
+def test_stimuli_are_never_replaced(stimuli, originals):
+    before = sorted(path.name for path in stimuli.folder.rglob("*"))
+    with pytest.raises(ColorlibError, match="is in use; give a new folder"):
+        build(originals, stimuli.folder, RECIPE)
+    assert sorted(path.name for path in stimuli.folder.rglob("*")) == before
+
+
+# The packaged ones
+
+
+def test_packaged_stimuli_follow_a_protocol_and_are_made_once():
+    stimuli = packaged("replicate-2017")
+    assert len(stimuli.lists) == 12 and set(stimuli.lists["list"]) == {0}
+    assert stimuli.lists["version"].value_counts().to_dict() == {"colored": 9, "original": 3}
+    sample = set(photos.packaged("sample")["file"])
+    assert set(stimuli.table["source"]) <= sample
+    assert stimuli.folder.is_relative_to(os.environ["COLORLIB_CACHE"])
+    start = time.perf_counter()
+    again = packaged(protocol.load("replicate-2017"))
+    assert time.perf_counter() - start < 2 and again.folder == stimuli.folder
+
+
+def test_a_server_reads_them_without_a_backend(stimuli):
+    code = (
+        "import sys; from study.stimuli import Stimuli, packaged; "
+        f"Stimuli.load({str(stimuli.folder)!r}); packaged('replicate-2017'); "
+        "print(sorted({'keras', 'tensorflow', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    packaged("replicate-2017")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# Leaks
+
+
+def test_a_client_sees_nothing_of_the_truth(stimuli):
+    features = leaks.visible(stimuli)
+    assert len(features) == len(stimuli.table)
+    for test in (leaks.within_scenes, leaks.between_scenes):
+        assert test(features, stimuli.table, seed=3)[0] > 0.01
+
+
+def test_one_byte_would_be_found(stimuli):
+    features, fake = leaks.visible(stimuli), stimuli.table["version"] != "original"
+    features["length"] += fake.to_numpy()
+    for test in (leaks.within_scenes, leaks.between_scenes):
+        p, name = test(features, stimuli.table)
+        assert p < 0.001 and name == "length"
+
+
+def invented(rng, scenes=40, columns=20):
+    """A key of pairs and numbers that have nothing to do with it."""
+    names = [f"{number:016x}" for number in rng.permutation(2 * scenes)]
+    key = pd.DataFrame({"stimulus": names, "scene": [f"s{n // 2}" for n in range(2 * scenes)]})
+    key["version"] = ["original", "colored"] * scenes
+    return pd.DataFrame(rng.normal(size=(2 * scenes, columns)), index=names), key
+
+
+@pytest.mark.parametrize("test", [leaks.within_scenes, leaks.between_scenes])
+def test_p_is_uniform_without_a_leak_and_small_with_one(test):
+    rng = np.random.default_rng(1)
+    found = []
+    for seed in range(100):
+        features, key = invented(rng)
+        found.append(test(features, key, permutations=99, seed=seed)[0])
+    # Exact: the share below p is p, within three standard errors of 100 draws.
+    for level in (0.1, 0.5):
+        error = 3 * np.sqrt(level * (1 - level) / 100)
+        assert abs(np.mean(np.array(found) <= level) - level) < error
+    features, key = invented(rng)
+    features[7] += 1.5 * (key["version"] == "colored").to_numpy()
+    p, name = test(features, key)
+    assert p < 0.01 and name == "7"
+
+
+def test_what_never_varies_is_no_leak():
+    features, key = invented(np.random.default_rng(1))
+    constant = pd.DataFrame({"length": 7.0}, index=features.index)
+    for test in (leaks.within_scenes, leaks.between_scenes):
+        assert test(constant, key) == (1.0, "")
+
+
+def test_the_benchmark_sees_no_leak_in_files_and_in_what_is_served():
+    command = [sys.executable, "tests/benchmarks/study_leaks.py", "--scenes", "24", "--side", "96"]
+    for seed in ("1", "2"):  # chance alone fails one run in 250
+        done = subprocess.run(
+            [*command, "--level", "0.001", "--seed", seed],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        if not done.returncode:
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
+    assert rows == ["files", "served", "planted: 1 byte, all"]
