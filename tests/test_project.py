@@ -63,7 +63,7 @@ def test_every_dependency_says_what_it_is_for(file):
 def test_lock_pins_every_requirement_with_hashes():
     lock = locked()
     wanted = list(PROJECT["dependencies"])
-    for extra in ("jax", "dev"):
+    for extra in ("jax", "study", "dev"):
         wanted += PROJECT["optional-dependencies"][extra]
     for name, requirement in requirements(wanted).items():
         assert name in lock, f"{name} is not locked: make lock"
@@ -94,7 +94,8 @@ def imported(paths):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
-    return modules - set(sys.stdlib_module_names) - {"colorlib", "study", "conftest"}
+    ours = {"colorlib", "study"} | {path.stem for path in ROOT.glob("tests/**/*.py")}
+    return modules - set(sys.stdlib_module_names) - ours
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used():
@@ -117,6 +118,16 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     assert used <= core
     assert core - used <= {"tensorflow", "tensorboard", "jupyterlab", "ipykernel"}
     assert packages(ROOT.glob("tests/**/*.py")) <= core | extra
+    study = set(requirements(PROJECT["optional-dependencies"]["study"]))
+    used = packages(ROOT.glob("study/**/*.py"))
+    # PostgreSQL's driver is found by SQLAlchemy, the writer of Parquet by pandas.
+    assert used <= core | study and study - used <= {"psycopg", "pyarrow"}
+
+
+def test_the_library_imports_nothing_of_the_study():
+    files = [*ROOT.glob("colorlib/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]
+    wanted = re.compile(r"\b(from|import) study\b")
+    assert not [path.name for path in files if wanted.search(path.read_text(encoding="utf-8"))]
 
 
 # The package
