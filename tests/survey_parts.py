@@ -5,6 +5,8 @@ channels exchanged.
 """
 
 import hashlib
+import io
+import itertools
 import json
 import re
 import secrets
@@ -20,23 +22,19 @@ import pandas as pd
 from PIL import Image
 
 from colorlib import photos
-from study.protocol import FOLDER
 
 ROOT = Path(__file__).parents[1]
 CHANNELS = {"original": (0, 1, 2), "colored": (2, 1, 0), "catch": (1, 2, 0)}
 
 
 def make_stimuli(folder, scenes=8, practice=2, catch=2, side=96):
-    """Writes a folder of stimuli, as `study.stimuli` does, from packaged photos."""
-    import io
-
+    """Writes stimuli, as `study.stimuli` does, from packaged photos or crops of them."""
     (folder / "images").mkdir(parents=True)
     rows, files = [], {}
     paths = list(photos.packaged("sample")["path"])
     kinds = ["main"] * scenes + ["practice"] * practice + ["catch"] * catch
-    for number, kind in enumerate(kinds):
-        photo = Image.open(paths[number % len(paths)]).convert("RGB")
-        photo.thumbnail((side, side))
+    crops = _crops(paths, side) if len(kinds) > len(paths) else _whole(paths, side)
+    for number, (kind, photo) in enumerate(zip(kinds, crops, strict=False)):
         for version in ("original", "catch" if kind == "catch" else "colored"):
             pixels = np.asarray(photo)[..., CHANNELS[version]]
             buffer = io.BytesIO()
@@ -66,6 +64,23 @@ def make_stimuli(folder, scenes=8, practice=2, catch=2, side=96):
     return folder
 
 
+def _whole(paths, side):
+    for path in paths:
+        photo = Image.open(path).convert("RGB")
+        photo.thumbnail((side, side))
+        yield photo
+
+
+def _crops(paths, side):
+    """Random squares of the photos, without end."""
+    rng = np.random.default_rng(1)
+    originals = list(_whole(paths, 4 * side))
+    for number in itertools.count():
+        photo = originals[number % len(originals)]
+        left, top = (int(rng.integers(length - side + 1)) for length in photo.size)
+        yield photo.crop((left, top, left + side, top + side))
+
+
 def _lists(table, kind):
     """Two lists, on which each scene is in turn as it is and colored."""
     rows = []
@@ -80,7 +95,7 @@ def _lists(table, kind):
 
 def write_protocol(path, name="balanced-yesno", **values):
     """Writes a packaged protocol with other values, each by its (unique) field's name."""
-    text = (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    text = (ROOT / "study" / "protocols" / f"{name}.toml").read_text(encoding="utf-8")
     defaults = {"scenes": 4, "practice": 2, "catch": 1, "min_catch_correct": 0}
     if name == "replicate-2017":
         defaults |= {"practice": 0, "catch": 0}
@@ -180,8 +195,15 @@ class Person:
     def answer(self, trial, answer="real", **changes):
         return self.post("/api/answers", an_answer(trial, answer) | changes)
 
-    def close(self):
-        self.http.close()
+    def take_part(self, answer="fake", upto=None, **entry):
+        """Answers everything, or the first trials; returns all trials."""
+        started = self.start(**entry)
+        assert started.status_code == 200, started.text
+        trials = started.json()["trials"]
+        for trial in trials[:upto]:
+            reply = self.answer(trial["trial"], answer)
+            assert reply.status_code == 200, reply.text
+        return trials
 
 
 def an_answer(trial, answer="real"):
@@ -216,11 +238,12 @@ class PostgreSQL:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.user:
             shutil.chown(self.folder, "postgres")
-        self._run("initdb", "-D", self.folder / "data", "-U", "koala", "--auth=trust", "-E", "UTF8")
+        data = self.folder / "data"
+        self._run("initdb", "-D", data, "-U", "koala", "--auth=trust", "-E", "UTF8", "--no-sync")
         self.port = _free_port()
         options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
         self._run(
-            "pg_ctl", "-D", self.folder / "data", "-w", "-o", options, "-l", self.folder / "log",
+            "pg_ctl", "-D", data, "-w", "-o", options, "-l", self.folder / "log",
             "start",
         )  # fmt: skip
 
@@ -234,8 +257,12 @@ class PostgreSQL:
 
     def create(self, name):
         """Makes a database; returns its URL."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "koala", name)
-        return f"postgresql://koala@127.0.0.1:{self.port}/{name}"
+        import psycopg
+
+        url = f"postgresql://koala@127.0.0.1:{self.port}"
+        with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"{url}/{name}"
 
     def stop(self):
         self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")

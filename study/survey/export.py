@@ -170,11 +170,11 @@ def _protocol(connection):
     return Protocol.model_validate_json(row.protocol), row.demo
 
 
-def _frame(connection, query, columns=None):
+def _frame(connection, query):
     import pandas as pd
 
     result = connection.execute(query)
-    return pd.DataFrame(result.tuples().all(), columns=columns or list(result.keys()))
+    return pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
 
 
 def _tables(connection, protocol):

@@ -36,6 +36,8 @@ class Material:
         table = stimuli.table
         self.version = dict(zip(table["stimulus"], table["version"], strict=True))
         self.lists = sorted(int(number) for number in stimuli.lists["list"].unique())
+        if self.design.same_for_all:
+            self.lists = self.lists[:1]
         find = self._pairs_of if self._pairs else self._photos_of
         self._shown = {number: find(stimuli, number) for number in self.lists}
         for number in self.lists:  # what is missing is told before anybody comes

@@ -181,18 +181,17 @@ class Survey:
         return state | sessions.overview(connection, session)
 
     async def image(self, request):
-        stimulus = await run_in_threadpool(
-            self.store.read,
-            sessions.stimulus,
-            request.path_params["token"],
-            self.visitor(request) or "",
-        )
-        if stimulus is None:
-            raise Refusal(404, "no_photo")
-        content = await run_in_threadpool(self.stimuli.read, stimulus)
+        token, who = request.path_params["token"], self.visitor(request) or ""
+        content = await run_in_threadpool(self._photo, token, who)
         # No ETag and no date of change: each would be a name of the photo that outlives a session.
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(content, media_type=self.stimuli.info["media_type"], headers=headers)
+
+    def _photo(self, token, who):
+        stimulus = self.store.read(sessions.stimulus, token, who)
+        if stimulus is None:
+            raise Refusal(404, "no_photo")
+        return self.stimuli.read(stimulus)
 
     async def start(self, request):
         form = await _form(Start, request)
@@ -292,35 +291,46 @@ def serve(protocol, stimuli, database, port=8000, demo=False):
     Raises:
         ColorlibError: see `Survey`; or the port is taken.
     """
-    import uvicorn
-
     store = Store(database)
     try:
         survey = Survey(protocol, stimuli, store, demo)
-        listener = _listen(port)
+        listener = listen(port)
         print(
             f"http://127.0.0.1:{listener.getsockname()[1]}/  {protocol.name}"
             f"{' (demonstration)' if demo else ''}, answers in {store.name}; Ctrl+C stops",
             flush=True,
         )
-        config = uvicorn.Config(
-            survey.app(),
-            log_level="warning",
-            access_log=False,  # it would keep addresses, and panel ids from links
-            server_header=False,
-            timeout_keep_alive=20,
-            timeout_graceful_shutdown=5,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        http_server(survey.app()).run(sockets=[listener])
     finally:
         store.close()
 
 
-def _listen(port):
+def http_server(app):
+    """uvicorn's server of an application."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,  # it would keep addresses, and panel ids from links
+        server_header=False,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=5,
+    )
+    return uvicorn.Server(config)
+
+
+def listen(port):
+    """A socket on this machine's own address; 0 is any free port.
+
+    Raises:
+        ColorlibError: the port is taken.
+    """
     listener = socket.socket(socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen(2048)
     except OSError as error:
         listener.close()
         raise ColorlibError(

@@ -180,7 +180,7 @@ def _free_list(connection, material, protocol):
         )
         .group_by(sessions.c.list)
     )
-    taken = dict(connection.execute(counts).tuples().all())
+    taken = dict(map(tuple, connection.execute(counts)))
     return min(material.lists, key=lambda number: (taken.get(number, 0), number))
 
 

@@ -32,6 +32,7 @@ from colorlib import ColorlibError
 
 # How many operations share a commit at most: enough for every visitor of a busy second.
 BATCH = 256
+_CONNECTIONS = 40  # as many as the server has threads that read
 
 metadata = MetaData()
 
@@ -166,8 +167,9 @@ def url_of(database):
 
 def _engine(url):
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=10)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        return create_engine(url, pool_pre_ping=True, pool_size=_CONNECTIONS)
+    options = {"timeout": 30, "check_same_thread": False}
+    engine = create_engine(url, connect_args=options, pool_size=_CONNECTIONS)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection, _record):

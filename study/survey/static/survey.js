@@ -54,11 +54,15 @@ async function run(timeline) {
   return shown;
 }
 
-// Called when a screen is there: a screen reader starts at its heading.
-function arrive(kind) {
+// Called when a screen is there: a screen reader starts at its heading, or, where one key shall
+// lead on, at its button with the heading as description.
+function arrive(kind, { onButton = false } = {}) {
   document.body.dataset.screen = kind;
   window.scrollTo(0, 0);
-  stage.querySelector("h2")?.focus({ preventScroll: true });
+  const heading = stage.querySelector("h2");
+  const start = onButton ? stage.querySelector("button") : heading;
+  if (onButton) start.setAttribute("aria-describedby", (heading.id = "heading"));
+  start?.focus({ preventScroll: true });
 }
 
 function button(choice, key) {
@@ -116,7 +120,7 @@ async function consent() {
         `<button type="button" class="button quiet" id="decline">${html(consent.decline)}</button>`,
       button_label: consent.accept,
       on_load: () => {
-        arrive("text");
+        arrive("consent");
         document.getElementById("decline").addEventListener("click", () => {
           declined = true;
           const form = document.getElementById("jspsych-survey-html-form");
@@ -131,8 +135,14 @@ async function consent() {
 
 function start(version) {
   const link = new URLSearchParams(location.search);
-  const entry = { invitation: link.get("invitation"), panel: link.get(study.panel_parameter) };
-  const body = { consent_version: version, adult: true, agree: true, ...entry, again: true };
+  const body = {
+    consent_version: version,
+    adult: true,
+    agree: true,
+    again: true, // a demonstration can be seen twice
+    invitation: link.get("invitation") || null,
+    panel: link.get(study.panel_parameter) || null,
+  };
   return persist(() => request("/api/start", body), trouble("start"));
 }
 
@@ -148,7 +158,9 @@ class Photos {
   fetchFrom(trial) {
     const place = this.queue.indexOf(trial.photos[0]);
     for (const token of this.queue.slice(place, place + AHEAD)) {
-      if (!this.loaded.has(token)) this.loaded.set(token, this.fetch(token));
+      if (this.loaded.has(token)) continue;
+      this.loaded.set(token, this.fetch(token));
+      this.loaded.get(token).catch(() => {}); // told when its turn comes
     }
   }
 
@@ -157,7 +169,13 @@ class Photos {
       const image = new Image();
       image.src = `/image/${token}`;
       image.alt = texts.trial.image_alt;
-      await image.decode();
+      try {
+        await image.decode();
+      } catch (error) {
+        const { state } = await request("/api/session");
+        if (state !== "running") throw new Refused("photo_failed");
+        throw error;
+      }
       return image;
     }, trouble(token));
   }
@@ -226,7 +244,7 @@ function pauseScreen() {
 function timedPhotos(images, measured) {
   const labels = [texts.trial.first_photo, texts.trial.second_photo];
   const ready = textScreen(texts.trial.ready, [], texts.trial.show);
-  ready.on_load = () => arrive("ready");
+  ready.on_load = () => arrive("ready", { onButton: true });
   const parts = images.map((image, i) => timedPhoto(image, labels[i], measured, i));
   return [ready, ...parts.flatMap((part) => (study.pause_ms ? [pauseScreen(), part] : [part]))];
 }
@@ -294,7 +312,8 @@ async function tellResult(reply) {
   const result = await reply;
   if (result?.correct === undefined) return;
   const { practice } = texts;
-  await run([textScreen(result.correct ? practice.right : practice.wrong, [], practice.next)]);
+  const told = textScreen(result.correct ? practice.right : practice.wrong, [], practice.next);
+  await run([{ ...told, on_load: () => arrive("ready", { onButton: true }) }]);
 }
 
 // Asks all trials of a kind that the server has no answer to.
@@ -353,9 +372,14 @@ async function questions(outbox) {
 async function confirmAll(outbox) {
   say(texts.connection.saving);
   await outbox.empty();
-  const thanks = await persist(() => request("/api/finish", {}), trouble("finish"));
-  say(texts.connection.saved);
-  return thanks;
+  try {
+    const thanks = await persist(() => request("/api/finish", {}), trouble("finish"));
+    say(texts.connection.saved);
+    return thanks;
+  } catch (error) {
+    if (error instanceof Refused) return null; // answers are missing there: they are asked again
+    throw error;
+  }
 }
 
 function thankYou({ withdrawal_code, completion_code, completion_url }, title) {
@@ -470,8 +494,10 @@ async function onlyTab() {
 }
 
 main().catch((error) => {
-  const known = ["bad_invitation", "no_place", "closed"];
-  if (error instanceof Refused && known.includes(error.message)) return problem(error.message);
+  const known = { bad_invitation: false, no_place: false, closed: false, photo_failed: true };
+  if (error instanceof Refused && error.message in known) {
+    return problem(error.message, { reload: known[error.message] });
+  }
   console.error(error);
   if (texts) problem("unexpected", { reload: true });
 });

@@ -1,0 +1,848 @@
+"""The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
+
+import http.client
+import json
+import re
+import sqlite3
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select, update
+from survey_parts import (
+    ROOT,
+    Person,
+    PostgreSQL,
+    Server,
+    an_answer,
+    fill_in,
+    make_stimuli,
+    write_protocol,
+)
+
+from colorlib import ColorlibError
+from study import protocol as protocols
+from study.stimuli import Stimuli
+from study.survey import store as tables
+from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
+from study.survey.plan import Material
+from study.survey.server import Survey, http_server, listen
+from study.survey.store import Store
+
+DATABASES = ["sqlite", "postgresql"]
+
+
+@pytest.fixture(scope="module")
+def stimuli(tmp_path_factory):
+    return make_stimuli(tmp_path_factory.mktemp("survey") / "stimuli")
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory):
+    if not PostgreSQL.programs():
+        pytest.skip(PostgreSQL.MISSING)
+    import shutil
+    import tempfile
+
+    # Not below pytest's folders: these are closed to the user that PostgreSQL runs as.
+    folder = tempfile.mkdtemp(prefix="colorlib-postgresql-")
+    running = PostgreSQL(folder)
+    yield running
+    running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database(request, tmp_path):
+    """A fresh database; parametrized by its kind."""
+    kind = getattr(request, "param", "sqlite")
+    if kind == "sqlite":
+        return str(tmp_path / "study.sqlite3")
+    return request.getfixturevalue("postgresql").create(f"koala_{time.time_ns()}")
+
+
+class Study:
+    """A survey that is served by a thread of this process, with its database and its people."""
+
+    def __init__(self, protocol, stimuli, database, demo=True):
+        self.store = Store(database)
+        self.survey = Survey(protocols.load(protocol), Stimuli.load(stimuli), self.store, demo)
+        self.app = self.survey.app()
+        listener = listen(0)
+        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.server = http_server(self.app)
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.thread.start()
+
+    def person(self, **headers):
+        return Person(self.address, headers=headers)
+
+    def rows(self, table, *columns):
+        query = select(*[table.c[name] for name in columns]) if columns else select(table)
+        return self.store.read(lambda connection: connection.execute(query).all())
+
+    def change(self, statement):
+        self.store.write(lambda connection: connection.execute(statement))
+
+    def close(self):
+        if self.thread.is_alive():
+            self.server.should_exit = True
+            self.thread.join()
+            self.store.close()
+
+
+@pytest.fixture
+def make(request, stimuli, tmp_path):
+    """Makes a `Study` of a protocol; closes it at the end."""
+    made = []
+
+    usual = stimuli
+
+    def make(
+        name="balanced-yesno",
+        database=tmp_path / "study.sqlite3",
+        demo=True,
+        stimuli=usual,
+        **values,
+    ):
+        path = write_protocol(tmp_path / f"{name}-{len(made)}.toml", name, **values)
+        if not demo:
+            fill_in(path)
+        made.append(Study(path, stimuli, database, demo))
+        return made[-1]
+
+    yield make
+    for study in made:
+        study.close()
+
+
+@pytest.fixture
+def study(make):
+    return make()
+
+
+# A person
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+@pytest.mark.parametrize("name", protocols.names())
+def test_a_whole_session(make, name, database):
+    study = make(name, database)
+    person = study.person()
+    assert person.get("/api/session").json() == {"state": "new"}
+    choice = "first" if name == "2afc-1s" else "real"
+    trials = person.take_part(choice, upto=3)
+    early = person.post("/api/finish", {})
+    assert early.status_code == 409 and early.json()["error"] == "incomplete"
+    assert person.get("/api/session").json()["answered"] == [1, 2, 3]
+    for trial in trials[3:]:
+        assert person.answer(trial["trial"], choice).status_code == 200
+    if study.survey.protocol.questions:
+        question = study.survey.protocol.questions[0]
+        given = {question.id: question.options[0].value}
+        assert person.post("/api/replies", {"replies": given}).status_code == 200
+    end = person.post("/api/finish", {}).json()
+    assert end["answers"] == len(trials) == len(study.rows(tables.answers))
+    assert re.fullmatch(r"(\w{4}-){2}\w{4}", end["withdrawal_code"])
+    assert person.post("/api/finish", {}).json() == end, "the reply may have got lost"
+    assert person.get("/api/session").json()["state"] == "finished"
+
+
+def test_an_answer_that_comes_twice_is_kept_once(study):
+    person = study.person()
+    person.take_part(upto=0)
+    answer = an_answer(1)
+    for _ in range(3):
+        assert person.post("/api/answers", answer).status_code == 200
+    assert len(study.rows(tables.answers)) == 1
+    for change in ({"answer": "fake"}, {"response_ms": 5.0}, {"trial": 2}):
+        assert person.post("/api/answers", answer | change).status_code == 409
+    assert person.answer(1, "fake").status_code == 409, "another id, the same trial"
+    (row,) = study.rows(tables.answers)
+    assert (row.id, row.trial, row.answer) == (answer["id"], 1, "real")
+
+
+def test_practice_tells_the_truth_where_the_protocol_wants_it_and_nothing_else_does(make):
+    study = make(practice_feedback=True)
+    person = study.person()
+    trials = person.take_part(upto=0)
+    stimuli = {row.trial: row.stimulus for row in study.rows(tables.trials)}
+    for trial in trials:
+        reply = person.answer(trial["trial"], "fake").json()
+        fake = study.survey.material.version[stimuli[trial["trial"]]] != "original"
+        known = {"correct": fake} if trial["kind"] == "practice" else {}
+        assert reply == {"trial": trial["trial"]} | known
+
+
+def test_a_person_sees_a_scene_once_and_as_many_originals_as_colored_ones(stimuli, tmp_path):
+    protocol = protocols.load(write_protocol(tmp_path / "p.toml"))
+    photos = Stimuli.load(stimuli)
+    material = Material(protocol, photos)
+    key = photos.table.set_index("stimulus")
+    orders = set()
+    for number in material.lists * 10:
+        plan = material.draw(number)
+        shown = key.loc[[trial.stimulus for trial in plan]]
+        assert shown["scene"].is_unique
+        main = shown[[trial.kind == "main" for trial in plan]]
+        assert sorted(main["version"]) == ["colored"] * 2 + ["original"] * 2
+        assert [trial.kind for trial in plan[:2]] == ["practice"] * 2
+        orders.add(tuple(trial.stimulus for trial in plan))
+    assert len(orders) > 10, "the order is random"
+
+
+def test_replication_shows_everybody_the_same_photos(make):
+    study = make("replicate-2017")
+    for _ in range(3):
+        study.person().take_part(upto=0)
+    seen = pd.DataFrame(study.rows(tables.trials, "session", "trial", "stimulus"))
+    sets = seen.groupby("session")["stimulus"].agg(frozenset)
+    assert len(sets) == 3 and sets.nunique() == 1
+
+
+def test_pairs_hold_both_versions_of_a_scene_in_either_order(make):
+    study = make("2afc-1s", scenes=8, practice=2, catch=2)
+    for _ in range(3):
+        study.person().take_part(upto=0)
+    version, table = study.survey.material.version, study.survey.stimuli.table
+    scene = table.set_index("stimulus")["scene"]
+    first = []
+    for row in study.rows(tables.trials):
+        assert scene[row.stimulus] == scene[row.second_stimulus]
+        both = {version[row.stimulus], version[row.second_stimulus]}
+        assert both == {"original", "catch" if row.kind == "catch" else "colored"}
+        first.append(version[row.stimulus] == "original")
+    assert {True, False} <= set(first)
+
+
+# Places, entries, ages
+
+
+def test_lists_stay_balanced_when_many_come_at_once(make):
+    study = make()
+    people = [study.person() for _ in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        assert all(reply.status_code == 200 for reply in pool.map(lambda p: p.start(), people))
+    lists = [row.list for row in study.rows(tables.sessions)]
+    assert lists.count(0) == lists.count(1) == 6
+
+
+def _age(study, hours, where=True):
+    """Lets sessions have begun so many hours ago."""
+    moment = pd.Timestamp.now("UTC") - pd.Timedelta(hours=hours)
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    study.change(update(tables.sessions).where(where).values(started_at=text))
+
+
+def test_the_places_of_drop_outs_are_given_again(study):
+    for _ in range(4):
+        study.person().take_part(upto=2)
+    _age(study, 30, tables.sessions.c.list == 0)
+    for _ in range(2):
+        study.person().take_part(upto=0)
+    lists = [row.list for row in study.rows(tables.sessions)]
+    assert lists.count(0) == 4 and lists.count(1) == 2
+
+
+def test_a_session_is_taken_up_again_within_its_age_only(study):
+    person = study.person()
+    person.take_part(upto=3)
+    _age(study, 23)
+    state = person.get("/api/session").json()
+    assert state["state"] == "running" and state["answered"] == [1, 2, 3]
+    _age(study, 25)
+    assert person.get("/api/session").json()["state"] == "expired"
+    assert person.answer(4).status_code == 200, "what was given in time and sent late is kept"
+
+
+def test_starting_twice_is_starting_once(study):
+    person = study.person()
+    assert person.start().json() == person.start().json()
+    assert len(study.rows(tables.sessions)) == 1
+
+
+def test_invitation_works_once(make, database):
+    study = make(demo=False, ways=["invitation"])
+    done = command("invite", "2", "--database", database, "--address", "https://example.org/")
+    one, other = [line.rpartition("=")[2] for line in done.stdout.split()]
+    assert done.stdout.startswith("https://example.org/?invitation=")
+    assert study.person().start().json()["error"] == "bad_invitation", "the open link is closed"
+    guest = study.person()
+    guest.take_part(upto=1, invitation=one)
+    assert study.person().start(invitation=one).json()["error"] == "bad_invitation"
+    assert guest.start(invitation=one).json()["answered"] == [1], "its own guest goes on"
+    study.person().take_part(upto=0, invitation=other)
+    assert study.person().start(invitation="ABCD-EFGH-JKMN").status_code == 403
+
+
+def test_panel_id_is_kept_as_a_hash_and_tells_a_repeat(make, database):
+    study = make(demo=False, completion_code="C0FFEE")
+    person = study.person()
+    person.take_part(panel="5f3e-panel-person")
+    assert person.post("/api/finish", {}).json()["completion_code"] == "C0FFEE"
+    study.person().take_part(upto=0, panel="5f3e-panel-person")
+    study.person().take_part(upto=0, panel="another-person")
+    rows = study.rows(tables.sessions)
+    assert [row.repeat for row in rows] == [False, True, False]
+    assert rows[0].participant == rows[1].participant != rows[2].participant
+    study.close()
+    assert b"5f3e-panel-person" not in content(database)
+
+
+def test_open_link_flags_who_comes_again(make):
+    study = make(demo=False)
+    person = study.person()
+    person.take_part(upto=1)
+    _age(study, 30)
+    person.take_part(upto=0)
+    assert [row.repeat for row in study.rows(tables.sessions)] == [False, True]
+    person = study.person()
+    person.take_part()
+    person.post("/api/finish", {})
+    assert person.start(again=True).json()["state"] == "finished", "once finished is finished"
+
+
+def content(database):
+    """All that lies on the disk of a SQLite database."""
+    from pathlib import Path
+
+    folder, name = Path(database).parent, Path(database).name
+    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
+
+
+def test_nothing_personal_is_kept(make, database):
+    study = make()
+    person = study.person(**{"User-Agent": "Peculiar/1.0", "X-Forwarded-For": "203.0.113.77"})
+    person.take_part()
+    cookie = person.http.cookies["koala"]
+    study.close()
+    kept = content(database)
+    for text in ("Peculiar", "203.0.113.77", "127.0.0.1", cookie, cookie.split(".")[0]):
+        assert text.encode() not in kept
+
+
+# Who means harm
+
+
+def test_strangers_and_other_peoples_photos(study):
+    one, other = study.person(), study.person()
+    token = one.take_part(upto=0)[0]["photos"][0]
+    other.take_part(upto=0)
+    assert one.get(f"/image/{token}").status_code == 200
+    assert other.get(f"/image/{token}").status_code == 404
+    assert one.get(f"/image/{'0' * 32}").status_code == 404
+    stranger = study.person()
+    assert stranger.get(f"/image/{token}").status_code == 404
+    assert stranger.answer(1).status_code == 401
+    assert stranger.post("/api/finish", {}).status_code == 401
+    stranger.http.cookies.clear()
+    stranger.http.cookies.set("koala", "made-up." + "0" * 32)
+    assert stranger.start().status_code == 401
+    assert stranger.get("/api/session").json()["state"] == "no_cookie"
+
+
+def test_answers_after_the_end_or_to_no_trial_are_refused(study):
+    person = study.person()
+    trials = person.take_part(upto=0)
+    assert person.answer(len(trials) + 1).status_code == 404
+    assert person.answer(1, "first").status_code == 422
+    for trial in trials:
+        person.answer(trial["trial"])
+    person.post("/api/finish", {})
+    assert person.answer(1).status_code == 409
+    late = {"replies": {"age": "18-29"}}
+    assert person.post("/api/replies", late).json()["error"] == "finished"
+    assert len(study.rows(tables.answers)) == len(trials)
+
+
+@pytest.mark.parametrize("path", ["/api/start", "/api/answers", "/api/replies", "/api/finish"])
+def test_bad_bodies_get_a_short_no(study, path):
+    person = study.person()
+    person.take_part(upto=0)
+    kind = {"Content-Type": "application/json"}
+
+    def send(body, headers=kind):
+        return person.http.post(path, content=body, headers=headers).status_code
+
+    assert send(b"[" * 10_000) == 422
+    assert send(b'{"a": ' + b'"' + b"x" * MAX_BODY + b'"}') == 413
+    assert send(iter([b"{" + b" " * 5000] * 10)) == 413, "its length was not told"
+    assert send(b"\xff\xfe") == send(b"") == send(b"{") == send(b"null") == 422
+    assert send(b"{}", {"Content-Type": "text/plain"}) == 415
+    assert send(b"{}", {}) == 415
+    foreign = kind | {"Sec-Fetch-Site": "cross-site"}
+    assert send(b"{}", foreign) == 403
+
+
+def test_script_and_odd_characters_in_every_field_are_refused(study):
+    person = study.person()
+    person.take_part(upto=0)
+    for odd in (
+        "<script>alert(1)</script>",
+        "\0",
+        "'; DROP TABLE answers; --",
+        "\ud83d",
+        "x" * 300,
+    ):
+        for field in an_answer(1):
+            body = json.dumps(an_answer(1) | {field: odd})
+            kind = {"Content-Type": "application/json"}
+            assert person.http.post("/api/answers", content=body, headers=kind).status_code == 422
+        for body in ({odd: "18-29"}, {"age": odd}):
+            text = json.dumps({"replies": body})
+            kind = {"Content-Type": "application/json"}
+            assert person.http.post("/api/replies", content=text, headers=kind).status_code == 422
+    assert not study.rows(tables.answers) and not study.rows(tables.replies)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/%2e%2e/__main__.py",
+        "/static//etc/passwd",
+        "/image/..%2f..%2fkey.csv",
+        "/image/",
+        "/export",
+        "/api/export",
+        "/key.csv",
+        "/study.sqlite3",
+        "/.git/config",
+    ],
+)
+def test_nothing_else_is_served(study, path):
+    person = study.person()
+    person.take_part(upto=0)
+    cookie = {"Cookie": f"koala={person.http.cookies['koala']}"}
+    raw = http.client.HTTPConnection(study.address.removeprefix("http://"))
+    raw.request("GET", path, headers=cookie)  # httpx would tidy up the path
+    assert raw.getresponse().status == 404
+    raw.close()
+
+
+def test_every_reply_carries_the_headers_of_security(study):
+    person = study.person()
+    token = person.take_part(upto=0)[0]["photos"][0]
+    for path in ("/", "/static/survey.js", "/api/study", f"/image/{token}", "/nothing"):
+        headers = person.get(path).headers
+        for name, value in HEADERS.items():
+            assert headers[name] == value
+    policy = HEADERS["Content-Security-Policy"]
+    assert policy.startswith(
+        "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+        "font-src 'self' data:"
+    )
+    person.http.cookies.clear()
+    cookie = person.get("/").headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=lax" in cookie
+
+
+def test_no_reply_tells_what_is_what(study):
+    person = study.person()
+    key = study.survey.stimuli.table
+    names = {*key["stimulus"], *key["scene"], *key["source"], *key["sha256"], "swap", "catch"}
+    trials = person.take_part(upto=0)
+    seen = set()
+    for trial in trials:
+        assert set(trial) == {"trial", "kind", "photos"} and trial["kind"] in ("practice", "main")
+        for token in trial["photos"]:
+            reply = person.get(f"/image/{token}")
+            del reply.headers["date"]
+            seen.add(tuple(reply.headers.items()))
+            assert len(reply.content) == study.survey.stimuli.info["bytes"]
+    assert len(seen) == 1, "all photos have the same headers, but for the time of the day"
+    replies = [person.get(path).text for path in ("/", "/api/session")]
+    replies += [person.answer(1).text, str(seen)]
+    assert not [name for name in names for text in replies if name in text]
+    other = study.person()
+    tokens = {token for trial in trials for token in trial["photos"]}
+    assert not tokens & {token for trial in other.take_part(upto=0) for token in trial["photos"]}
+
+
+def _seen_of_photos(study, people):
+    """What people see of every photo but its pixels: a row of numbers for each stimulus."""
+    stimulus = dict(study.rows(tables.tokens, "token", "stimulus"))
+    rows = {}
+    for person in people:
+        for trial in person.get("/api/session").json()["trials"]:
+            (token,) = trial["photos"]
+            start = time.perf_counter()
+            reply = person.get(f"/image/{token}")
+            row = {"seconds": time.perf_counter() - start, "place": trial["trial"]}
+            row |= {"length": len(reply.content), "status": reply.status_code}
+            headers = [item for item in reply.headers.items() if item[0] != "date"]
+            row |= {"headers": float(zlib.crc32(repr(headers).encode()))}
+            row |= {f"token {place}": int(digit, 16) for place, digit in enumerate(token)}
+            rows[stimulus[token]] = row
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
+
+
+def test_two_thousand_served_photos_tell_nothing_but_their_pixels(make, tmp_path):
+    """1,000 scenes, each as it is and colored, by permutation; a byte more would be found."""
+    from study.leaks import between_scenes, within_scenes
+
+    many = make_stimuli(tmp_path / "many", scenes=1000, practice=0, catch=0, side=48)
+    study = make(stimuli=many, scenes=1000, practice=0, catch=0)
+    study.app.sessions = Buckets(1e9, 1e9)
+    people = [study.person() for _ in range(2)]  # one for each list
+    for person in people:
+        person.start()
+    key = study.survey.stimuli.table
+    for _ in range(2):  # by chance alone one of a hundred fails: a leak would be there again
+        seen = _seen_of_photos(study, people)
+        assert len(seen) == 2000
+        found = [test(seen, key) for test in (within_scenes, between_scenes)]
+        if min(found)[0] > 0.01:
+            break
+    assert min(found)[0] > 0.01, found
+    colored = key.loc[key["version"] == "colored", "stimulus"]
+    seen.loc[colored, "length"] += 1
+    for test in (within_scenes, between_scenes):
+        p, name = test(seen, key)
+        assert p < 0.01 and name == "length"
+
+
+BODIES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+def _near(form):
+    """Bodies that are a valid one but for a few fields."""
+    fields = st.sampled_from([*form, "extra"])
+    return st.dictionaries(fields, BODIES, max_size=2).map(lambda changes: form | changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
+        ("/api/answers", an_answer(1)),
+        ("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
+        ("/api/finish", {}),
+    ],
+)
+def test_endpoints_bear_whatever_is_sent(make, path, form):
+    study = make()
+    # Rates have a test of their own.
+    study.app.sessions = study.app.addresses = Buckets(1e9, 1e9)
+    person = study.person()
+    person.take_part(upto=0)
+
+    @settings(
+        max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(_near(form) | BODIES)
+    def send(body):
+        content = json.dumps(body, ensure_ascii=True)
+        kind = {"Content-Type": "application/json"}
+        reply = person.http.post(path, content=content, headers=kind)
+        assert reply.status_code in (200, 401, 403, 404, 409, 413, 422), reply.text
+        reply.json()
+
+    send()
+    kept = study.rows(tables.answers)
+    assert {row.answer for row in kept} <= {"real", "fake"} and len(kept) <= 1
+
+
+@pytest.fixture
+def server(stimuli, tmp_path):
+    protocol = write_protocol(tmp_path / "protocol.toml")
+    with Server(protocol, stimuli, tmp_path / "study.sqlite3") as server:
+        yield server
+
+
+def test_one_client_at_full_speed_does_not_slow_down_the_others(server):
+    hostile, stop, heard = Person(server.address), threading.Event(), []
+
+    def attack():
+        while not stop.is_set():
+            heard.append(hostile.answer(1).status_code != 429)
+
+    thread = threading.Thread(target=attack)
+    begin = time.monotonic()
+    thread.start()
+    try:
+        waits = []
+        for _ in range(4):
+            person = Person(server.address)
+            for trial in person.start().json()["trials"]:
+                start = time.perf_counter()
+                assert person.answer(trial["trial"]).status_code == 200
+                waits.append(time.perf_counter() - start)
+    finally:
+        stop.set()
+        thread.join()
+    assert statistics.quantiles(waits, n=100)[98] < 2, "p99, s"
+    assert sum(heard) <= SESSION_BURST + SESSION_RATE * (time.monotonic() - begin)
+
+
+# Never lose an answer
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_every_confirmed_answer_survives_kills(kind):
+    """The load command, small: it fails where a confirmed answer is not in the database once."""
+    if kind == "postgresql" and not PostgreSQL.programs():
+        pytest.skip(PostgreSQL.MISSING)
+    script = ROOT / "tests" / "benchmarks" / "study_load.py"
+    options = ["--people", "6", "--answers", "6", "--pause", "0.5", "--kills", "2"]
+    done = subprocess.run(
+        [sys.executable, script, *options, "--database", kind], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    table = [line.split() for line in done.stdout.splitlines()[1:]]
+    for header, row in (table[:2], table[2:]):
+        counts = dict(zip(header, row, strict=False))
+        assert counts["confirmed"] == counts["stored"] == "36"
+        assert counts["lost"] == counts["twice"] == "0"
+
+
+def test_sqlite_flushes_each_commit_and_waits_its_turn(make, database):
+    study = make()
+    person = study.person()
+    person.take_part(upto=0)
+    pragmas = [
+        study.store.read(lambda c, p=p: c.exec_driver_sql(f"PRAGMA {p}").scalar())
+        for p in ("journal_mode", "synchronous", "secure_delete")
+    ]
+    assert pragmas == ["wal", 2, 1]
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(person.answer, 1)
+        time.sleep(0.5)
+        assert not reply.done(), "somebody else writes"
+        other.execute("COMMIT")
+        assert reply.result(30).status_code == 200
+    other.close()
+
+
+def test_a_refused_operation_leaves_its_neighbors_alone(tmp_path):
+    store = Store(tmp_path / "neighbors.sqlite3")
+
+    def note(connection, text, fail=False):
+        connection.execute(insert(tables.withdrawals).values(withdrawn_at=text))
+        if fail:
+            raise KeyError(text)
+
+    futures = [store.submit(note, str(number), number % 3 == 0) for number in range(30)]
+    failed = [number for number, future in enumerate(futures) if future.exception()]
+    assert failed == list(range(0, 30, 3))
+    rows = store.read(
+        lambda c: c.execute(select(tables.withdrawals.c.withdrawn_at)).scalars().all()
+    )
+    assert sorted(map(int, rows)) == [number for number in range(30) if number % 3]
+    store.close()
+
+
+def test_a_database_that_takes_nothing_confirms_nothing(make, database):
+    study = make()
+    person = study.person()
+    person.take_part(upto=0)
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT missing(); END")
+    reply = person.answer(1)
+    assert reply.status_code == 503 and reply.json()["error"] == "unavailable"
+    other.execute("DROP TRIGGER full")
+    other.close()
+    assert person.answer(1).status_code == 200, "trying again is right"
+
+
+# The experimenter
+
+
+def command(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "study", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr or done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
+def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name):
+    from study.analysis import read_export
+
+    database = tmp_path / "study.sqlite3"
+    study = make(name, database, practice=2, catch=1)
+    choices = ("first", "second") if name == "2afc-1s" else ("real", "fake")
+    for choice in choices:
+        person = study.person()
+        trials = person.take_part(choice)
+        replies = {"age": "18-29", "color_vision": "typical"}
+        body = {"replies": replies, "agreed": ["color_vision"]}
+        assert person.post("/api/replies", body).status_code == 200
+        assert person.post("/api/finish", {}).status_code == 200
+    study.person().take_part(choices[0], upto=3)
+    study.close()
+    folder = tmp_path / "export"
+    done = command("export", "--output", folder, "--database", database)
+    assert f"{3 * len(trials)} trials, 3 participants" in done.stdout
+
+    description = json.loads((folder / "dataset_description.json").read_text())
+    assert description["@type"] == "Dataset"
+    measured = {item["name"] for item in description["variableMeasured"]}
+    dictionary = pd.read_csv(folder / "data_dictionary.csv")
+    for table in ("trials", "participants", "images", "withdrawals"):
+        file = folder / "data" / f"study-koala_table-{table}_data.csv"
+        text = pd.read_csv(file, dtype=str, keep_default_na=False)
+        told = dictionary[dictionary["table"] == table].set_index("column")
+        assert list(text) == list(told.index) and set(text) <= measured
+        _check_columns(text, told)
+        parquet = pd.read_parquet(file.with_suffix(".parquet"))
+        assert list(parquet) == list(text) and len(parquet) == len(text)
+
+    exported = read_export(folder)
+    assert exported.mode == study.survey.protocol.mode
+    trials_ = exported.trials
+    missing = trials_["answer"].isna()
+    assert missing.sum() == len(trials) - 3, "empty, not 'fake'"
+    assert trials_.loc[missing, ["said_real", "correct", "response_ms"]].isna().all(axis=None)
+    if name == "balanced-yesno":
+        said = trials_["answer"] == "real"
+        right = said == (trials_["version"] == "original")
+        assert (trials_["correct"] == right)[~missing].all()
+    people = exported.participants
+    assert list(people["complete"]) == [1, 1, 0] and list(people["excluded_incomplete"]) == [
+        0,
+        0,
+        1,
+    ]
+    assert list(people["question_age"].fillna("")) == ["18-29", "18-29", ""]
+    again = command("export", "--output", folder, "--database", database, code=2)
+    assert "is not empty" in again.stderr
+
+
+def _check_columns(table, told):
+    """Every cell is of its column's type and levels, or empty."""
+    for column in table:
+        cells = table.loc[table[column] != "", column]
+        levels = told["levels"][column]
+        if isinstance(levels, str):
+            assert set(cells) <= {part.split(":")[0] for part in levels.split("; ")}, column
+        if told["type"][column] == "boolean":
+            assert set(cells) <= {"true", "false"}, column
+        elif told["type"][column] in ("int", "float"):
+            assert pd.to_numeric(cells).notna().all(), column
+        assert isinstance(told["description"][column], str)
+
+
+def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
+    database = tmp_path / "study.sqlite3"
+    study = make(database=database, demo=False)
+    code = None
+    for _ in range(2):
+        person = study.person()
+        person.take_part()
+        code = person.post("/api/finish", {}).json()["withdrawal_code"]
+    done = command("withdraw", code.lower(), "--database", database)
+    assert "7 answers deleted" in done.stdout
+    assert person.get("/api/session").json() == {"state": "new"}
+    assert person.answer(1).status_code == 401
+    for table in (tables.answers, tables.trials, tables.tokens, tables.sessions):
+        assert len(study.rows(table, "session")) == (1 if table is tables.sessions else 7)
+    (tombstone,) = study.rows(tables.withdrawals)
+    assert set(tombstone._mapping) == {"id", "withdrawn_at"}
+    unknown = command("withdraw", code, "--database", database, code=2)
+    assert "no such code" in unknown.stderr
+    study.close()
+    assert code.encode() not in content(database), "overwritten, not just unlinked"
+
+
+def test_nobody_is_withdrawn_or_let_in_after_anonymization(make, tmp_path):
+    database = tmp_path / "study.sqlite3"
+    study = make(database=database, demo=False)
+    person = study.person()
+    person.take_part()
+    code = person.post("/api/finish", {}).json()["withdrawal_code"]
+    past = study.survey.protocol.model_copy(
+        update={"retention": study.survey.protocol.retention.model_copy(
+            update={"anonymized_on": pd.Timestamp("2020-01-01").date()})}
+    )  # fmt: skip
+    study.change(update(tables.study).values(protocol=past.model_dump_json()))
+    late = command("withdraw", code, "--database", database, code=2)
+    assert "anonymous since 2020-01-01" in late.stderr
+    study.survey.protocol = past
+    assert study.person().start().json()["error"] == "closed"
+    assert len(study.rows(tables.answers)) == 7
+
+
+def test_live_mode_refuses_until_the_protocol_is_filled_in(stimuli, tmp_path):
+    path = write_protocol(tmp_path / "p.toml")
+    arguments = ["--stimuli", stimuli, "--database", tmp_path / "x.sqlite3"]
+    done = command("serve", "--protocol", path, *arguments, code=2)
+    for field in ("contact.name", "contact.email", "ethics.statement", "retention.anonymized_on"):
+        assert field in done.stderr
+    assert not (tmp_path / "x.sqlite3").exists()
+
+
+def test_a_database_belongs_to_one_study(make, stimuli, database, tmp_path):
+    make(database=database)
+    for change in ({"scenes": 2}, {"demo": False}):
+        with pytest.raises(ColorlibError, match="begun with another study"):
+            make(database=database, **change)
+    make(database=database, title="Another title")  # texts may be mended
+
+
+def test_too_few_stimuli_are_told_at_the_start(make):
+    with pytest.raises(ColorlibError, match="the protocol wants 20.*make more stimuli"):
+        make(scenes=40)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "--output", "x", "--database", "nowhere.sqlite3"], "no such database"),
+        (["withdraw", "ABC", "--database", "mysql://a/b"], "give a SQLite file"),
+        (["serve", "--protocol", "nothing"], "no such protocol"),
+        (["serve", "--demo", "--stimuli", "nowhere"], "holds no stimuli"),
+        (["invite", "2", "--database", "postgresql://nobody@127.0.0.1:1/x"], "can't be opened"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, message):
+    done = command(*arguments, code=2)
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_answers_without_heavy_imports():
+    heavy = {"tensorflow", "keras", "scipy", "sqlalchemy", "pandas", "starlette"}
+    script = (
+        "import sys; from study.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
+
+
+def test_vendored_files_say_their_version_and_license():
+    folder = ROOT / "study" / "survey" / "static" / "vendor"
+    text = (folder / "LICENSE").read_text()
+    packages = list(folder.glob("*/package.json"))
+    assert len(packages) == 4 and "Permission is hereby granted" in text
+    for path in packages:
+        package = json.loads(path.read_text())
+        assert f"{path.parent.name}/: {package['name']} {package['version']}\n" in text
+        assert package["license"] == "MIT"
