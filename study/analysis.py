@@ -13,6 +13,7 @@ Wrong values raise a `ColorlibError` of one line.
 """
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -423,13 +424,17 @@ def agreement(answers) -> pd.DataFrame:
 
 
 class MixedModel(NamedTuple):
-    """A mixed logistic model: `fixed` (a row for each effect), SDs on the logit, how it went."""
+    """A mixed logistic model: `fixed` (a row for each effect), SDs on the logit, how it went.
+
+    `singular` is true where an SD comes out as 0: the study is too small to see it.
+    """
 
     fixed: pd.DataFrame
     people_sd: float
     photos_sd: float
     log_likelihood: float
     converged: bool
+    singular: bool
 
 
 def mixed_model(answers, level=LEVEL) -> MixedModel:
@@ -437,7 +442,9 @@ def mixed_model(answers, level=LEVEL) -> MixedModel:
 
     Fitted by maximum likelihood with Laplace's approximation, as R's lme4 does it. Effects are
     log odds for a typical person and photo, so they are larger than the same effects in rates over
-    all people. The originals are the reference.
+    all people. The originals are the reference. Standard errors take the two SDs as known, as
+    lme4's `vcov(fit, use.hessian = FALSE)` does; those of R's summary are some per cent larger in
+    small studies.
 
     Returns:
         A `MixedModel`; `fixed` has the columns estimate, error, z, p, low, high, odds_ratio.
@@ -458,7 +465,9 @@ def mixed_model(answers, level=LEVEL) -> MixedModel:
     for name, method in zip(dummies, levels[1:], strict=True):
         data[name] = (given["method"] == method).to_numpy(float)
     formula = " + ".join(["said_real ~ 1", *dummies, "(1 | participant)", "(1 | stimulus)"])
-    fit = mixedlm.glmer(formula, data, family=mixedlm.families.Binomial())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Model is singular", UserWarning)  # told in the result
+        fit = mixedlm.glmer(formula, data, family=mixedlm.families.Binomial())
     estimate, error = np.array(list(fit.fixef().values())), np.sqrt(np.diag(fit.vcov()))
     z = stats.norm.ppf((1 + level) / 2)
     fixed = pd.DataFrame(
@@ -474,7 +483,14 @@ def mixed_model(answers, level=LEVEL) -> MixedModel:
         index=pd.Index(levels, name="method"),
     )
     people_sd, photos_sd = np.abs(fit.theta)
-    return MixedModel(fixed, float(people_sd), float(photos_sd), fit.logLik().value, fit.converged)
+    return MixedModel(
+        fixed,
+        float(people_sd),
+        float(photos_sd),
+        fit.logLik().value,
+        fit.converged,
+        fit.isSingular(),
+    )
 
 
 # A ranking of photos
@@ -561,7 +577,7 @@ class Study:
 
 def _flagged(table):
     flags = [name for name in table if name.startswith("excluded_")]
-    return table[flags].fillna(False).astype(bool).any(axis=1)
+    return table[flags].fillna(0).astype(bool).any(axis=1)
 
 
 def flag_exclusions(study: Study, protocol) -> Study:
@@ -570,18 +586,15 @@ def flag_exclusions(study: Study, protocol) -> Study:
     Args:
         protocol: a `study.protocol.Protocol`; its `exclusions` has the rules.
     """
-    rules, trials = protocol.exclusions, study.trials
-    main = trials[trials["kind"] == "main"]
-    catch = trials[trials["kind"] == "catch"]
-    people = study.participants
+    rules, trials, people = protocol.exclusions, study.trials, study.participants
+    main, catch = (trials[trials["kind"] == kind] for kind in ("main", "catch"))
     key = pd.MultiIndex.from_frame(people[["participant", "session"]])
 
     def by_person(rows, column, how):
-        found = rows.groupby(["participant", "session"])[column].agg(how)
-        return found.reindex(key).to_numpy(float)
+        found = rows.dropna(subset=column).groupby(["participant", "session"])[column].agg(how)
+        return found.reindex(key).astype(float).to_numpy()
 
-    asked = main["answer"].notna()
-    most = by_person(main[asked], "answer", lambda said: said.value_counts(normalize=True).max())
+    most = by_person(main, "answer", lambda said: said.value_counts(normalize=True).max())
     people = people.assign(
         excluded_incomplete=rules.incomplete & ~people["complete"].astype(bool),
         excluded_repeat=rules.repeats & people["repeat"].astype(bool),
@@ -589,7 +602,7 @@ def flag_exclusions(study: Study, protocol) -> Study:
         excluded_fast=by_person(main, "response_ms", "median") < rules.min_median_response_ms,
         excluded_same=most > rules.max_same_answer_share,
     )
-    response = trials["response_ms"]
+    response = trials["response_ms"].astype(float)
     trials = trials.assign(
         excluded_response=(response < rules.min_response_ms) | (response > rules.max_response_ms),
         excluded_exposure=_exposure_error(trials, protocol) > rules.max_exposure_error_ms,
@@ -602,22 +615,20 @@ def _exposure_error(trials, protocol):
     columns = [name for name in ("exposure_first_ms", "exposure_second_ms") if name in trials]
     if not protocol.design.exposure_s or not columns:
         return pd.Series(0.0, trials.index)
-    error = (trials[columns] - 1000 * protocol.design.exposure_s).abs()
+    error = (trials[columns].astype(float) - 1000 * protocol.design.exposure_s).abs()
     return error.max(axis=1).fillna(0)
 
 
 def exclusion_table(study: Study) -> pd.DataFrame:
-    """What each rule flags: people or answers, of how many, and how many remain after all rules."""
+    """What each rule flags: how many people or answers; then `any` rule, and `of` how many."""
     main = study.trials[study.trials["kind"] == "main"]
-    rows = {}
-    for what, table in (("people", study.participants), ("answers", main)):
-        for flag in [name for name in table if name.startswith("excluded_")]:
-            rows[flag.removeprefix("excluded_"), what] = int(table[flag].fillna(False).sum())
-        rows["any", what] = int(_flagged(table).sum())
-        rows["of", what] = len(table)
-    table = pd.Series(rows).unstack().rename_axis("rule")[["people", "answers"]].astype("Int64")
-    return table.loc[list(dict.fromkeys(rule for rule, _ in rows if rule not in ("any", "of")))
-                     + ["any", "of"]]  # fmt: skip
+    columns = {}
+    for what, rows in (("people", study.participants), ("answers", main)):
+        flags = [name for name in rows if name.startswith("excluded_")]
+        counts = {name.removeprefix("excluded_"): rows[name].fillna(0).sum() for name in flags}
+        columns[what] = pd.Series(counts | {"any": _flagged(rows).sum(), "of": len(rows)})
+    rules = [rule for counts in columns.values() for rule in counts.index[:-2]]
+    return pd.DataFrame(columns).astype("Int64").loc[[*rules, "any", "of"]].rename_axis("rule")
 
 
 # The export of the survey
@@ -656,7 +667,9 @@ def read_export(folder) -> Study:
     modes = sorted(set(trials["mode"]))
     if len(modes) != 1:
         raise ColorlibError(f"{folder}: must hold answers of one mode. Received: {modes or 'none'}")
-    source = f"export of the survey: {description.get('name', folder.name)}"
+    # The export of `serve --demo` says so in its description.
+    kind = "demonstration" if "demonstration" in str(description.get("description")) else "survey"
+    source = f"export of the {kind}: {description.get('name', folder.name)}"
     return Study(trials, participants, images, source, modes[0])
 
 

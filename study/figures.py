@@ -22,18 +22,22 @@ def table(frame, title, source, digits=3):
     Returns:
         A pandas `Styler`.
     """
-    formats = {
-        name: (lambda p: "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
-        for name in frame
-        if name in ("p", "p_holm")
-    }
-    styles = [{"selector": "caption", "props": "text-align: left; font-weight: bold"}]
-    return (
-        frame.style.set_caption(f"{title} ({source})")
-        .format(precision=digits, na_rep="")
-        .format(formats)
-        .set_table_styles(styles)
-    )
+    formats = {name: _format(name, frame[name], digits) for name in frame}
+    caption = "text-align: left; font-weight: bold; white-space: nowrap"
+    styles = [{"selector": "caption", "props": caption}]
+    titled = frame.style.set_caption(f"{title} ({source})").set_table_styles(styles)
+    return titled.format(formats)
+
+
+def _format(name, column, digits):
+    """What to show of the values of a column."""
+    if name in ("p", "p_holm"):
+        return lambda p: "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    if not pd.api.types.is_numeric_dtype(column):
+        return str
+    given = column.dropna()
+    places = 0 if len(given) and (given == given.round()).all() else digits
+    return lambda value: "" if pd.isna(value) else f"{value:.{places}f}"
 
 
 def _figure(title, source, size, columns=1, **options):
@@ -116,7 +120,7 @@ def acceptance_figure(acceptance, differences, source):
         _dots(left, [row["share"]], [y], row["low"], row["high"], color, elinewidth=2.2)
         naive = (row["naive_low"], row["naive_high"])
         below = {"elinewidth": 1.2, "markersize": 3, "label": "" if place else "as if independent"}
-        _dots(left, [row["share"]], [y - 0.25], *naive, GREY, **below)
+        _dots(left, [row["share"]], [y - 0.28], *naive, GREY, **below)
     left.set_yticks(-np.arange(len(acceptance)), acceptance.index)
     left.set(xlim=(0, 1), ylim=(-len(acceptance) + 0.4, 0.6), xlabel='share of answers "real"')
     left.legend(loc="best")
@@ -240,7 +244,8 @@ def power_figure(power, source):
         axes.set_xticks(sorted(set(power["people"])), sorted(set(power["people"])))
         axes.minorticks_off()
         axes.set(xlabel="people")
-    left.set(ylabel="width of the 95 % interval", ylim=(0, None))
+    left.set(ylabel="width of the difference's 95 % interval", ylim=(0, None))
     right.set(ylabel="share of studies that see a difference", ylim=(0, 1.02))
-    left.legend()
+    left.legend(loc="upper right", ncols=2)
+    left.set(ylim=(0, 1.3 * power["difference_width"].max()))
     return figure

@@ -183,7 +183,7 @@ def _answered(trials, rng):
         return trials.assign(answer=answer, correct=correct, second_stimulus=None)
     fake_first = rng.random(len(trials)) < 0.5
     answer = np.where(fake_first == (fooled == 0), "first", "second")
-    return trials.assign(answer=answer, correct=1 - fooled, said_real=np.nan, second_stimulus=None)
+    return trials.assign(answer=answer, correct=1 - fooled, second_stimulus=None)
 
 
 # Do the intervals hold?

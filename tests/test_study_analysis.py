@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from scipy import stats
 
 from colorlib import ColorlibError
+from colorlib.figures import ROOT
+from colorlib.reproduce import reproduce
 from study import analysis, protocol, simulation
 
 REFERENCE = Path(__file__).parent / "study_reference"
@@ -233,7 +236,7 @@ def test_mixed_model_agrees_with_lme4():
     assert fit.people_sd == pytest.approx(reference.loc["sd participant", "value"], abs=1e-3)
     assert fit.photos_sd == pytest.approx(reference.loc["sd stimulus", "value"], abs=1e-3)
     assert fit.log_likelihood == pytest.approx(reference.loc["logLik", "value"], abs=1e-2)
-    assert fit.converged
+    assert fit.converged and not fit.singular
 
 
 # Simulated people, power
@@ -321,6 +324,25 @@ def test_exclusions_are_flags_by_the_protocol(study):
     assert counted[people["participant"][6]] == 11 and counted.max() == 12
     table = analysis.exclusion_table(after)
     assert table.loc["any", "people"] == out.sum() and table.loc["of", "people"] == 20
+
+
+def test_flags_are_the_same_for_columns_that_know_missing_values(study):
+    """The export's own tables have pandas' nullable types."""
+    rules = protocol.load("balanced-yesno")
+    trials = study.trials.assign(
+        response_ms=study.trials["response_ms"].where(study.trials.index > 3)
+    )
+    people = study.participants
+    flags = [
+        analysis.flag_exclusions(
+            analysis.Study(convert(trials), convert(people), study.images, study.source, "yesno"),
+            rules,
+        )
+        for convert in (lambda table: table, lambda table: table.convert_dtypes())
+    ]
+    for name in ("trials", "participants"):
+        plain, nullable = (getattr(one, name).filter(like="excluded_") for one in flags)
+        assert plain.astype(bool).equals(nullable.astype(bool)) and plain.to_numpy().any()
 
 
 def test_timed_photos_shown_for_too_long_are_flagged():
@@ -423,3 +445,26 @@ def test_benchmark_of_coverage_prints_a_table():
     assert (
         sum("10x8 4+4" in line for line in lines) == sum("10x8 6+2" in line for line in lines) == 6
     )
+
+
+# The notebook
+
+
+@pytest.mark.parametrize("mode", ["yesno", "2afc"])
+def test_notebook_says_of_every_table_and_figure_what_it_shows(mode, tmp_path):
+    """Of an export in either mode; the mode that it lacks is shown with simulated people."""
+    asked = simulation.simulate(people=10, scenes=8, mode=mode)
+    folder = write_export(tmp_path / "export", asked)
+    small = {"EXPORT": str(folder), "PEOPLE": 10, "SCENES": 8, "STUDIES": 3}
+    output = tmp_path / "out"
+    assert reproduce("quick", ["02_analysis"], small, output=output, notebooks=ROOT / "study") == 0
+    page = BeautifulSoup((output / "02_analysis.html").read_text(), "html.parser")
+    captions = [caption.text for caption in page.find_all("caption")]
+    pictures = [image["alt"].lower() for image in page.select("img[alt]:not(.math)")]
+    assert len(captions) == len(page.find_all("table")) >= 11 and len(pictures) >= 8
+    sources = ("published", "simulated people", "export of the survey: a test")
+    for title in [caption.lower() for caption in captions] + pictures:
+        assert any(source in title for source in sources), title
+    of_export = [title for title in captions + pictures if sources[2] in title]
+    assert len(of_export) == (10 if mode == "yesno" else 1)
+    assert not page.select('[data-mime-type="application/vnd.jupyter.stderr"]')

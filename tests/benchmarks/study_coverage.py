@@ -17,7 +17,9 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import pandas as pd
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process for each core is parallel enough
+
+import pandas as pd  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # study lies in the clone, beside the library
 
