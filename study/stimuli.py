@@ -27,6 +27,7 @@ from datetime import UTC, date, datetime
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -127,6 +128,8 @@ class Recipe:
             raise ColorlibError(f"longest_side={self.longest_side}: must be from 32 to 4096")
         if not 1 <= self.quality <= 100:
             raise ColorlibError(f"quality={self.quality}: must be from 1 to 100")
+        if self.seed < 0:
+            raise ColorlibError(f"seed={self.seed}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -294,26 +297,13 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
             f"{folder}: is in use; give a new folder, as stimuli are never replaced"
         )
     rng = np.random.default_rng(recipe.seed)
-    found = photos.find(source)
-    drawn, left_out = _draw(found, recipe, rng)
+    drawn, left_out = _draw(photos.find(source), recipe, rng)
     stimuli, coded = _code(drawn, recipe, rng, progress)
-    stimuli["source"] = stimuli["source"].map(dict(zip(found, labels(found), strict=True)))
-    length = -(-(max(map(len, coded.values())) + len(_END)) // _BLOCK) * _BLOCK
-    folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        (part / "images").mkdir(parents=True)
-        created = date.today()
-        hashes = {}
-        for stimulus in sorted(coded):  # Not in the order of scenes and versions.
-            content = _padded(coded[stimulus], length, [recipe.seed, int(stimulus, 16)])
-            hashes[stimulus] = hashlib.sha256(content).hexdigest()
-            _write(part / "images" / f"{stimulus}.jpg", content, created)
+        hashes, about = _write_images(part, coded, recipe.seed)
         _write_tables(part, stimuli, hashes, recipe)
-        info = _info(name or folder.name, recipe, left_out, length, created)
-        for table in (KEY, LISTS, PRACTICE):
-            info[f"{Path(table).stem}_sha256"] = cards.sha256(part / table)
-        (part / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        _write_info(part, recipe, {"name": name or folder.name, **about, "left_out": left_out})
         _write_sheets(Stimuli.load(part))
         if folder.is_dir():
             folder.rmdir()
@@ -325,13 +315,20 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
     return Stimuli.load(folder)
 
 
+class _Photo(NamedTuple):
+    path: Path
+    label: str  # what the key calls it
+    chroma: float  # mean, in units of Lab
+
+
 def _draw(paths, recipe, rng):
-    """Draws photos until there are enough; [(path, mean chroma)] and what was left out, counted."""
+    """Draws photos until there are enough: list of _Photo, and what was left out, counted."""
     from colorlib import metrics
 
     bound = metrics.NEAR_GREY if recipe.near_grey is None else recipe.near_grey
     wanted = recipe.scenes + recipe.practice + recipe.catch
     drawn, seen, left_out = [], set(), {"near_grey": 0, "unreadable": 0, "copies": 0}
+    names = labels(paths)
     for index in rng.permutation(len(paths)):
         try:
             digest, rgb = cards.sha256(paths[index]), shrink(paths[index], recipe.longest_side)
@@ -343,7 +340,7 @@ def _draw(paths, recipe, rng):
             left_out["copies" if digest in seen else "near_grey"] += 1
             continue
         seen.add(digest)
-        drawn.append((paths[index], chroma))
+        drawn.append(_Photo(paths[index], names[index], chroma))
         if len(drawn) == wanted:
             return drawn, left_out
     raise ColorlibError(
@@ -384,32 +381,38 @@ def _code(drawn, recipe, rng, progress):
 
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
     kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
-    donors, names = _donors([chroma for _, chroma in drawn], rng), _names(rng)
+    donors, names = _donors([photo.chroma for photo in drawn], rng), _names(rng)
     digits = max(3, len(str(len(drawn))))
     rows, coded = [], {}
-    for index, (path, _) in enumerate(drawn):
-        rgb = shrink(path, recipe.longest_side)
+    for index, photo in enumerate(drawn):
+        rgb = shrink(photo.path, recipe.longest_side)
         lightness = lightness_of(rgb)
         colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
-            donor = shrink(drawn[donors[index]][0], recipe.longest_side)
+            donor = shrink(drawn[donors[index]].path, recipe.longest_side)
             colors["random"] = _borrowed(donor, lightness.shape)
         else:
-            # One by one: a network is compiled anew for each size of a batch.
-            for method, colorizer in colorizers.items():
-                vividness = recipe.vividness if colorizer.spec.vividness else None
-                (colors[method],) = colorizer.predict_ab([lightness], vividness=vividness)
+            colors |= _colored(lightness, colorizers, recipe.vividness)
         height, width = lightness.shape
         for method, ab in colors.items():
             stimulus = next(names)
             coded[stimulus] = _encode(recombine(lightness, ab), recipe.quality)
             version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
-            row = (stimulus, f"s{index + 1:0{digits}}", version, method, path, width, height)
+            row = (stimulus, f"s{index + 1:0{digits}}", version, method, photo.label, width, height)
             rows.append((*row, kinds[index]))
         if progress:
             progress(index + 1, len(drawn))
     columns = [column for column in KEY_COLUMNS if column != "sha256"]
     return pd.DataFrame(rows, columns=[*columns, "kind"]), coded
+
+
+def _colored(lightness, colorizers, vividness):
+    """The ab of each method for a photo's lightness: dict of arrays (H, W, 2)."""
+    # One photo at a time: a network is compiled anew for each size of a batch.
+    return {
+        method: one.predict_ab([lightness], vividness=vividness if one.spec.vividness else None)[0]
+        for method, one in colorizers.items()
+    }
 
 
 def _donors(chroma, rng):
@@ -473,10 +476,19 @@ def split_jpeg(content) -> tuple[bytes, bytes, bytes]:
     return content[:start], content[start:end], content[end:]
 
 
-def _write(path, content, day) -> None:
-    path.write_bytes(content)
+def _write_images(folder, coded, seed):
+    """Pads and writes all files; their hashes by stimulus, and what stimuli.json says of them."""
+    length = -(-(max(map(len, coded.values())) + len(_END)) // _BLOCK) * _BLOCK
+    day, hashes = date.today(), {}
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
-    os.utime(path, (noon, noon))
+    (folder / "images").mkdir(parents=True)
+    for stimulus in sorted(coded):  # Not in the order of scenes and versions.
+        content = _padded(coded[stimulus], length, [seed, int(stimulus, 16)])
+        hashes[stimulus] = hashlib.sha256(content).hexdigest()
+        path = folder / "images" / f"{stimulus}.jpg"
+        path.write_bytes(content)
+        os.utime(path, (noon, noon))
+    return hashes, {"created": day.isoformat(), "media_type": "image/jpeg", "bytes": length}
 
 
 def _write_tables(folder, stimuli, hashes, recipe) -> None:
@@ -500,7 +512,7 @@ def _lists(stimuli, recipe):
     return pd.DataFrame(rows, columns=LIST_COLUMNS)
 
 
-def _info(name, recipe, left_out, length, created) -> dict:
+def _write_info(folder, recipe, about) -> None:
     import keras
     import pyvips
 
@@ -513,23 +525,18 @@ def _info(name, recipe, left_out, length, created) -> dict:
         }
         for method, card in zip(recipe.methods(), cards_of, strict=True)
     ]
-    return {
-        "name": name,
-        "created": created.isoformat(),
-        "media_type": "image/jpeg",
-        "bytes": length,
-        "presets": presets,
-        **{key: value for key, value in asdict(recipe).items() if key != "presets"},
-        "left_out": left_out,
-        "versions": {
-            "colorlib": __version__,
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-            "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
-        },
+    info = about | asdict(recipe) | {"presets": presets}
+    for table in (KEY, LISTS, PRACTICE):
+        info[f"{Path(table).stem}_sha256"] = cards.sha256(folder / table)
+    info["versions"] = {
+        "colorlib": __version__,
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
     }
+    (folder / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_sheets(stimuli) -> None:
