@@ -28,13 +28,18 @@ function say(text = "") {
   if (status.textContent !== text) status.textContent = text;
 }
 
+// Takes back what was said, if nothing else has been said since.
+function unsay(text) {
+  if (status.textContent === text) say();
+}
+
 // Says what is wrong with the connection, as long as something is.
 function trouble(name) {
   return (is) => {
     if (is) troubles.add(name);
     else troubles.delete(name);
     if (troubles.size) say(texts?.connection.offline);
-    else if (is === false && status.textContent === texts?.connection.offline) say();
+    else unsay(texts?.connection.offline);
   };
 }
 
@@ -186,7 +191,7 @@ class Photos {
     const slow = setTimeout(() => troubles.size || say(texts.connection.loading), 400);
     const images = await photos;
     clearTimeout(slow);
-    if (!troubles.size) say();
+    unsay(texts.connection.loading);
     return images;
   }
 
@@ -324,6 +329,7 @@ async function askAll(kind, session, photos, outbox) {
     showProgress(index + 1, all.length);
     const images = await photos.get(trial);
     const reply = outbox.add("/api/answers", await ask(trial, images));
+    unsay(texts.problems.resumed);
     photos.forget(trial);
     if (kind === "practice" && study.feedback) await tellResult(reply);
     if (outbox.refused) return; // the server's word is asked for anew
