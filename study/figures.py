@@ -197,11 +197,9 @@ def coverage_figure(coverage, source):
     Args:
         coverage: rows of `simulation.coverage`, of several designs.
     """
-    designs = coverage[["people", "photos", "colored"]].drop_duplicates().itertuples(index=False)
-    labels = {
-        one: f"{one.people} × {one.photos}\n{one.colored}+{one.photos - one.colored}"
-        for one in designs
-    }
+    keys = list(zip(coverage["people"], coverage["photos"], coverage["design"], strict=True))
+    order = list(dict.fromkeys(keys))
+    coverage = coverage.assign(place=[order.index(key) for key in keys])
     size = (9, 4.2)
     title = "How often a 95 % interval holds the truth"
     figure, axes = _figure(title, source, size)
@@ -209,16 +207,17 @@ def coverage_figure(coverage, source):
     for number, ((name, part), (color, marker)) in enumerate(
         zip(coverage.groupby("interval", sort=False), looks, strict=False)
     ):
-        keys = part[["people", "photos", "colored"]].itertuples(index=False)
-        places = np.array([list(labels).index(tuple(key)) for key in keys])
-        place = places + 0.1 * (number - 2)
+        place = part["place"] + 0.1 * (number - 2)
         look = {"fmt": marker, "color": color, "markersize": 6, "elinewidth": 1.2, "label": name}
         axes.errorbar(place, part["coverage"], yerr=part["uncertainty"], **look)
     axes.axhspan(0.93, 0.97, color=GREEN, alpha=0.12, linewidth=0)
     axes.axhline(0.95, color=GREEN, linewidth=1)
-    axes.set_xticks(range(len(labels)), labels.values())
+    labels = [f"{people} × {photos}\n{design}" for people, photos, design in order]
+    axes.set_xticks(range(len(order)), labels)
     axes.set(
-        xlabel="people × photos, colored + originals", ylabel="share of the studies", ylim=(0, 1.05)
+        xlabel="people × photos, colored + originals (lists: each person sees half of both)",
+        ylabel="share of the studies",
+        ylim=(0, 1.05),
     )
     axes.grid(axis="x", visible=False)
     axes.legend(loc="lower right", fontsize=8.5)

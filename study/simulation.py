@@ -196,16 +196,20 @@ RULES = {
 }
 
 
-def coverage(people, photos, colored, studies=200, seed=1, population=None) -> pd.DataFrame:
+def coverage(people, photos, colored=None, studies=200, seed=1, population=None) -> pd.DataFrame:
     """How often 95 % intervals hold the truth, over simulated studies with crossed effects.
 
-    All people see the same photos, `colored` of them colored and the others originals.
+    Args:
+        people, photos, colored: the design, as `draw` takes it.
+        studies: how many are simulated.
+        seed: int.
+        population: a `Population` of one method.
 
     Returns:
-        A row for each interval: interval, people, photos, colored, studies, coverage, width (the
-        mean one), uncertainty (half the 95 % interval of the coverage itself). "naive" takes
-        answers for independent (Wilson). A difference has a row for each idea of its degrees of
-        freedom; "Welch" is what `analysis.difference` uses.
+        A row for each interval: interval, people, photos, design (`6+6`: colored and originals, or
+        `lists`), studies, coverage, width (the mean one), uncertainty (half the 95 % interval of
+        the coverage itself). "naive" takes answers for independent (Wilson). A difference has a
+        row for each idea of its degrees of freedom; "Welch" is what `analysis.difference` uses.
     """
     population = population or Population()
     (accepted,) = population.accepted.values()
@@ -225,43 +229,48 @@ def coverage(people, photos, colored, studies=200, seed=1, population=None) -> p
             intervals[f"difference, {name}"] = (two.value - half, two.value + half, gap)
         for name, (low, high, truth) in intervals.items():
             held.setdefault(name, []).append((low <= truth <= high, high - low))
-    return _coverage_table(held, people=people, photos=photos, colored=colored, studies=studies)
-
-
-def _coverage_table(held, studies, **design):
-    rows = []
-    for name, pairs in held.items():
-        share, width = np.mean(pairs, axis=0)
-        spread = 1.96 * np.sqrt(max(share * (1 - share), 1 / studies) / studies)
-        row = {"interval": name, **design, "studies": studies, "coverage": share, "width": width}
-        rows.append(row | {"uncertainty": spread})
+    rows = [
+        {"interval": name, **_design(people, photos, colored), **_held(pairs)}
+        for name, pairs in held.items()
+    ]
     return pd.DataFrame(rows)
 
 
-def mixed_coverage(people, photos, colored, studies=100, seed=1, population=None) -> pd.DataFrame:
-    """The same for the mixed model: coverage of the effect's interval, and the SDs that it finds.
+def _design(people, photos, colored):
+    design = "lists" if colored is None else f"{colored}+{photos - colored}"
+    return {"people": people, "photos": photos, "design": design}
+
+
+def _held(pairs):
+    """Coverage and mean width of pairs (held, width), one for each study."""
+    share, width = np.mean(pairs, axis=0)
+    spread = 1.96 * np.sqrt(share * (1 - share) / len(pairs))
+    return {"studies": len(pairs), "coverage": share, "width": width, "uncertainty": spread}
+
+
+def mixed_coverage(people, photos, colored=None, studies=100, seed=1, population=None):
+    """The same for the mixed model: coverage of the method's log odds, and the SDs that it finds.
 
     Returns:
-        One row: people, photos, colored, studies, coverage (of the method's log odds), width,
-        people_sd and photos_sd (medians of the fits), failed (fits that did not converge).
+        A DataFrame of one row as `coverage` has them, with people_sd and photos_sd (medians of the
+        fits), and failed (fits that did not converge).
     """
     population = population or Population()
     first, second = population.logits()
+    names = np.array([ORIGINAL, *population.accepted], dtype=object)
     rng, fits = np.random.default_rng(seed), []
     for _ in range(studies):
         person, photo, group, said = draw(rng, population, people, photos, colored)
-        names = np.array([ORIGINAL, *population.accepted], dtype=object)
-        table = pd.DataFrame({"participant": person, "scene": photo, "stimulus": photo})
-        fit = analysis.mixed_model(table.assign(method=names[group], said_real=said.astype(float)))
+        table = {"participant": person, "stimulus": 2 * photo + group, "method": names[group]}
+        fit = analysis.mixed_model(pd.DataFrame(table | {"said_real": said.astype(float)}))
         low, high = fit.fixed.iloc[1][["low", "high"]]
         held = low <= second - first <= high
         fits.append((held, high - low, fit.people_sd, fit.photos_sd, not fit.converged))
     fits = np.array(fits, float)
-    middle = np.median(fits[:, 2:4], axis=0)
-    row = {"people": people, "photos": photos, "colored": colored, "studies": studies}
-    row |= {"coverage": fits[:, 0].mean(), "width": fits[:, 1].mean()}
-    row |= {"people_sd": middle[0], "photos_sd": middle[1], "failed": int(fits[:, 4].sum())}
-    return pd.DataFrame([row])
+    row = {"interval": "mixed model, log odds", **_design(people, photos, colored)}
+    row |= _held(fits[:, :2])
+    row |= dict(zip(("people_sd", "photos_sd"), np.median(fits[:, 2:4], axis=0), strict=True))
+    return pd.DataFrame([row | {"failed": int(fits[:, 4].sum())}])
 
 
 # How many people and photos a study needs

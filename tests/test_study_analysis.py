@@ -213,9 +213,9 @@ def test_missing_answers_are_left_out():
 
 
 # 200 studies know a coverage to 3 points; tests/benchmarks/study_coverage.py takes 2,000.
-@pytest.mark.parametrize("people, photos", [(41, 12), (60, 24)])
-def test_intervals_hold(people, photos):
-    table = simulation.coverage(people, photos, photos // 2, studies=200, seed=5)
+@pytest.mark.parametrize("people, photos, colored", [(41, 12, 6), (60, 24, 12), (60, 24, None)])
+def test_intervals_hold(people, photos, colored):
+    table = simulation.coverage(people, photos, colored, studies=200, seed=5)
     held = table.set_index("interval")["coverage"]
     assert 0.91 <= held["one rate, people and photos"] <= 0.99
     assert 0.91 <= held["difference, Welch"] <= 0.99
