@@ -5,6 +5,7 @@ Nothing heavy is imported before the arguments are understood: `--help` answers 
 
 import argparse
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from colorlib import ColorlibError
@@ -91,8 +92,6 @@ def _parser():
 
 def _serve(args):
     from study import protocol as protocols
-    from study.stimuli import Stimuli, packaged
-    from study.survey.server import serve
 
     protocol = protocols.load(args.protocol or protocols.DEFAULT)
     default = DEMO_DATABASE.format(protocol.name) if args.demo else DATABASE
@@ -102,6 +101,9 @@ def _serve(args):
             f"protocol {protocol.name}: fill in {', '.join(missing)} before real people take part, "
             "or look around with --demo"
         )
+    from study.stimuli import Stimuli, packaged
+    from study.survey.server import serve
+
     if args.stimuli:
         stimuli = Stimuli.load(args.stimuli)
     else:
@@ -111,20 +113,27 @@ def _serve(args):
     return 0
 
 
-def _open(database):
+@contextmanager
+def _opened(database):
+    """A study's store, without what its day of anonymization, if it has come, has to take."""
+    from study.survey import sessions
     from study.survey.store import Store
 
-    return Store(database, create=False)
+    store = Store(database, create=False)
+    try:
+        day = store.write(sessions.anonymize)
+        if day:
+            store.forget()
+        yield store, day
+    finally:
+        store.close()
 
 
 def _export(args):
     from study.survey.export import export
 
-    store = _open(args.database)
-    try:
+    with _opened(args.database) as (store, _):
         counts = store.read(export, args.output)
-    finally:
-        store.close()
     print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     return 0
 
@@ -132,11 +141,14 @@ def _export(args):
 def _withdraw(args):
     from study.survey import sessions
 
-    store = _open(args.database)
-    try:
+    with _opened(args.database) as (store, day):
+        if day:
+            raise ColorlibError(
+                f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be "
+                "told from the others' any more"
+            )
         gone = store.write(sessions.withdraw, args.code)
-    finally:
-        store.close()
+        store.forget()
     print(f"{gone} answers deleted; a row of withdrawals says that, and when")
     return 0
 
@@ -144,11 +156,8 @@ def _withdraw(args):
 def _invite(args):
     from study.survey import sessions
 
-    store = _open(args.database)
-    try:
+    with _opened(args.database) as (store, _):
         codes = store.write(sessions.invite, args.count)
-    finally:
-        store.close()
     for code in codes:
         print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)
     return 0

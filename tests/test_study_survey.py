@@ -767,7 +767,6 @@ def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
     assert set(tombstone._mapping) == {"id", "withdrawn_at"}
     unknown = command("withdraw", code, "--database", database, code=2)
     assert "no such code" in unknown.stderr
-    study.close()
     assert code.encode() not in content(database), "overwritten, not just unlinked"
 
 
@@ -775,7 +774,7 @@ def test_nobody_is_withdrawn_or_let_in_after_anonymization(make, tmp_path):
     database = tmp_path / "study.sqlite3"
     study = make(database=database, demo=False)
     person = study.person()
-    person.take_part()
+    person.take_part(panel="somebody")
     code = person.post("/api/finish", {}).json()["withdrawal_code"]
     past = study.survey.protocol.model_copy(
         update={"retention": study.survey.protocol.retention.model_copy(
@@ -784,6 +783,8 @@ def test_nobody_is_withdrawn_or_let_in_after_anonymization(make, tmp_path):
     study.change(update(tables.study).values(protocol=past.model_dump_json()))
     late = command("withdraw", code, "--database", database, code=2)
     assert "anonymous since 2020-01-01" in late.stderr
+    (row,) = study.rows(tables.sessions)
+    assert (row.cookie_hash, row.panel_hash, row.withdrawal_code) == ("", None, row.session)
     study.survey.protocol = past
     assert study.person().start().json()["error"] == "closed"
     assert len(study.rows(tables.answers)) == 7

@@ -213,9 +213,6 @@ def _people(connection, protocol):
     people = _frame(connection, query)
     people["protocol"], people["protocol_version"] = protocol.name, protocol.version
     people["complete"] = people["finished_at"].notna()
-    day = protocol.retention.anonymized_on
-    if day and date.today() >= day:
-        people["panel_hash"] = None
     given = _frame(connection, select(replies))
     questions = {}
     for question in protocol.questions:

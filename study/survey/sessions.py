@@ -347,6 +347,23 @@ def thanks(session, protocol) -> dict:
     return given
 
 
+def anonymize(connection):
+    """From the day of anonymization on, removes what could tell whose a session was.
+
+    Returns:
+        The day if it has come, else None.
+    """
+    from study.protocol import Protocol
+
+    row = connection.execute(select(study.c.protocol)).scalar_one()
+    day = Protocol.model_validate_json(row).retention.anonymized_on
+    if not day or date.today() < day:
+        return None
+    bare = {"cookie_hash": "", "panel_hash": None, "withdrawal_code": sessions.c.session}
+    connection.execute(update(sessions).values(bare))
+    return day
+
+
 def withdraw(connection, text):
     """Deletes all sessions of the person with this code, and notes that somebody withdrew.
 
@@ -354,19 +371,8 @@ def withdraw(connection, text):
         int: how many answers are gone.
 
     Raises:
-        ColorlibError: an unknown code, or the day of anonymization has come.
+        ColorlibError: an unknown code.
     """
-    from study.protocol import Protocol
-
-    protocol = Protocol.model_validate_json(
-        connection.execute(select(study.c.protocol)).scalar_one()
-    )
-    day = protocol.retention.anonymized_on
-    if day and date.today() >= day:
-        raise ColorlibError(
-            f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be told "
-            "from the others' any more"
-        )
     typed = text.strip().upper()
     person = select(sessions.c.participant).where(sessions.c.withdrawal_code == typed)
     participant = connection.execute(person).scalar_one_or_none()

@@ -249,12 +249,20 @@ class Store:
         Its exception is what the operation raised, or `Unavailable`.
         """
         future = Future()
+        future.set_running_or_notify_cancel()  # whoever stops listening can't take it back
         self._queue.put((future, operation, arguments))
         return future
 
     def write(self, operation, *arguments):
         """Runs an operation that writes, and waits until it is safely stored."""
         return self.submit(operation, *arguments).result()
+
+    def forget(self):
+        """Overwrites what SQLite's log still holds of deleted rows."""
+        if self.url.get_backend_name() == "sqlite":
+            connection = self._engine.raw_connection()
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
 
     def close(self):
         """Waits for what is queued, then lets go of the database."""
