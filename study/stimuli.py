@@ -47,6 +47,7 @@ KEY_COLUMNS = ["stimulus", "scene", "version", "method", "source", "sha256", "wi
 LIST_COLUMNS = ["list", "scene", "version", "stimulus"]
 ORIGINAL, COLORED, CATCH = "original", "colored", "catch"
 
+_PATCHES, _PATCH_CHROMA = 4, 50.0  # Of random colors: along the longer side, in units of Lab.
 _VERSION = 1  # Of the packaged stimuli in the cache: raise it when stimuli change.
 _SHEET = 60  # Scenes on a contact sheet: a picture of many more can't be opened everywhere.
 _BLOCK = 1024  # Bytes; the common length is a multiple of it.
@@ -318,7 +319,6 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
 class _Photo(NamedTuple):
     path: Path
     label: str  # what the key calls it
-    chroma: float  # mean, in units of Lab
 
 
 def _draw(paths, recipe, rng):
@@ -335,12 +335,11 @@ def _draw(paths, recipe, rng):
         except (ColorlibError, OSError):
             left_out["unreadable"] += 1
             continue
-        chroma = metrics.mean_chroma(rgb)
-        if digest in seen or chroma < bound:
+        if digest in seen or metrics.mean_chroma(rgb) < bound:
             left_out["copies" if digest in seen else "near_grey"] += 1
             continue
         seen.add(digest)
-        drawn.append(_Photo(paths[index], names[index], chroma))
+        drawn.append(_Photo(paths[index], names[index]))
         if len(drawn) == wanted:
             return drawn, left_out
     raise ColorlibError(
@@ -381,16 +380,14 @@ def _code(drawn, recipe, rng, progress):
 
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
     kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
-    donors, names = _donors([photo.chroma for photo in drawn], rng), _names(rng)
-    digits = max(3, len(str(len(drawn))))
+    names, digits = _names(rng), max(3, len(str(len(drawn))))
     rows, coded = [], {}
     for index, photo in enumerate(drawn):
         rgb = shrink(photo.path, recipe.longest_side)
         lightness = lightness_of(rgb)
         colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
-            donor = shrink(drawn[donors[index]].path, recipe.longest_side)
-            colors["random"] = _borrowed(donor, lightness.shape)
+            colors["random"] = _random_colors(lightness.shape, rng)
         else:
             colors |= _colored(lightness, colorizers, recipe.vividness)
         height, width = lightness.shape
@@ -415,27 +412,20 @@ def _colored(lightness, colorizers, vividness):
     }
 
 
-def _donors(chroma, rng):
-    """For each photo another one, of the more colorful half, whose colors it gets in a catch trial.
+def _random_colors(shape, rng):
+    """An ab (H, W, 2) that no photo has: smooth patches of random hues, a few across the photo.
 
-    The random baseline of Zhang, Isola and Efros 2016 copies the colors of any photo; those of a
-    dull one would often pass.
+    Zhang, Isola and Efros 2016 copy the colors of another photo. Those now and then look right,
+    and an attentive person who says so would be excluded.
     """
-    colorful = np.argsort(chroma)[len(chroma) // 2 :]
-    draws = (rng.permutation(colorful) for _ in chroma)
-    return [next((int(d) for d in draw if d != i), i) for i, draw in enumerate(draws)]
-
-
-def _borrowed(donor, shape):
-    """The ab (H, W, 2) of another photo, stretched to this shape."""
     from PIL import Image
 
-    from colorlib.lab import rgb_to_lab
-
-    ab = rgb_to_lab(donor / np.float32(255))[..., 1:]
-    planes = [Image.fromarray(np.ascontiguousarray(ab[..., channel])) for channel in range(2)]
+    cells = [max(2, round(_PATCHES * side / max(shape))) for side in shape]
+    angle = rng.uniform(0, 2 * np.pi, cells)
+    planes = [(_PATCH_CHROMA * wave(angle)).astype(np.float32) for wave in (np.cos, np.sin)]
     size = (shape[1], shape[0])
-    return np.stack([np.asarray(p.resize(size, Image.Resampling.BILINEAR)) for p in planes], -1)
+    resized = [Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC) for plane in planes]
+    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
 
 
 def _names(rng):

@@ -143,13 +143,15 @@ def test_main_practice_and_catch_scenes_are_apart(stimuli):
     assert sources.is_unique
 
 
-def test_catch_trials_have_the_colors_of_another_photo(stimuli):
+def test_catch_trials_have_colors_that_no_photo_has(stimuli):
     for scene in stimuli.catch["scene"].unique():
         versions = of_scene(stimuli, scene)
         assert set(versions) == {"", "random"}
         original, random = (rgb2lab(versions[method]) for method in ("", "random"))
         assert np.abs(original - random)[..., 0].mean() < 3
-        assert np.sqrt(((original - random)[..., 1:] ** 2).mean()) > 5
+        assert np.sqrt(((original - random)[..., 1:] ** 2).mean()) > 10
+        hues = np.histogram(np.arctan2(random[..., 2], random[..., 1]), 6, (-np.pi, np.pi))[0]
+        assert (hues / hues.sum() > 0.02).sum() >= 4
 
 
 def test_what_is_no_use_is_left_out_and_counted(stimuli, originals, tmp_path):
