@@ -771,6 +771,7 @@ def _check_agreement(path, trials, participants, images):
 
 PERCENT_2017 = "published percentages of 2017, as quoted in 2022"
 COUNTS_2022 = "published counts of the replication of 2022"
+PUBLISHED = "published numbers of 2017 and 2022"
 
 
 def published() -> tuple[pd.DataFrame, pd.DataFrame]:

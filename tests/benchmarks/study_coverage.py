@@ -2,9 +2,9 @@
 
     python tests/benchmarks/study_coverage.py [--studies 2000] [--mixed 100] [--sizes 41x12 ...]
 
-People and photos differ by an SD of 0.72 and 0.65 on the logit. Three designs: everybody sees the
-same photos, half of them colored; the same with three quarters colored, as in the paper (9+3); and
-lists, where each person sees half of the scenes colored and the others as originals.
+People and photos differ by an SD of 0.72 and 0.65 on the logit. Designs: everybody sees the
+same photos, all of them colored, half of them, or three quarters as in the paper (9+3); and lists,
+where each person sees half of the scenes colored and the others as originals.
 Rows: one rate of the colored photos, with all answers taken for independent (naive) and over people
 and photos; the difference of colored photos and originals, with three ideas of its degrees of
 freedom, of which "Welch" is the one in use; and the mixed model's effect, over fewer studies.
@@ -42,8 +42,12 @@ def task(kind, people, photos, colored, studies, seed, population):
 
 def tasks(arguments, population):
     for people, photos in arguments.sizes:
-        for colored in (photos // 2, photos * 3 // 4, None):
-            for kind, studies in (("rates", arguments.studies), ("mixed", arguments.mixed)):
+        for colored in (photos, photos // 2, photos * 3 // 4, None):
+            kinds = {
+                "rates": arguments.studies,
+                "mixed": arguments.mixed if colored != photos else 0,
+            }
+            for kind, studies in kinds.items():
                 part = PARTS[kind]
                 for number, start in enumerate(range(0, studies, part)):
                     count, seed = min(part, studies - start), arguments.seed + number
