@@ -4,6 +4,7 @@ Nothing heavy is imported before the arguments are understood: `--help` answers 
 """
 
 import argparse
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,20 @@ def _parser():
     return parser
 
 
+@contextmanager
+def _quiet():
+    """Without TensorFlow's notes, which go past Python's stderr and its settings."""
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
 def _serve(args):
     from study import protocol as protocols
 
@@ -108,7 +123,8 @@ def _serve(args):
         stimuli = Stimuli.load(args.stimuli)
     else:
         print("packaged stimuli (the first time, they are made; some seconds)", file=sys.stderr)
-        stimuli = packaged(protocol)
+        with _quiet():
+            stimuli = packaged(protocol)
     serve(protocol, stimuli, args.database or default, args.port, args.demo)
     return 0
 

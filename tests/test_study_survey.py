@@ -827,6 +827,12 @@ def test_mistakes_get_one_line(arguments, message):
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+def test_power_tells_people_and_photos():
+    options = ["--people", "10,20", "--photos", "12", "--studies", "3", "--width", "0.5"]
+    done = command("power", *options)
+    assert "acceptance_width" in done.stdout and "People needed for a width of 0.5" in done.stdout
+
+
 def test_help_answers_without_heavy_imports():
     heavy = {"tensorflow", "keras", "scipy", "sqlalchemy", "pandas", "starlette"}
     script = (

@@ -11,6 +11,7 @@ import secrets
 from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from colorlib import ColorlibError
 from study.survey.plan import is_correct
@@ -27,6 +28,7 @@ from study.survey.store import (
     withdrawals,
 )
 
+_TRIAL = (trials.c.kind, trials.c.stimulus, trials.c.second_stimulus)
 # A person reads these and may have to type them: no 0 and O, no 1, I and L.
 _LETTERS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 
@@ -255,31 +257,47 @@ def answer(connection, cookie_hash, protocol, version, values):
         Refusal: no session, no such trial or answer, another answer to this trial, or one after
             the end.
     """
-    session = _current(connection, cookie_hash)
-    trial = connection.execute(
-        select(trials).where(trials.c.session == session.session, trials.c.trial == values["trial"])
-    ).one_or_none()
+    # One query and one insert, as most of the server's work is here.
+    query = (
+        select(sessions.c.session, sessions.c.finished_at, *_TRIAL)
+        .outerjoin(
+            trials,
+            and_(trials.c.session == sessions.c.session, trials.c.trial == values["trial"]),
+        )
+        .where(sessions.c.cookie_hash == cookie_hash)
+        .order_by(sessions.c.started_at.desc())
+        .limit(1)
+    )
+    trial = connection.execute(query).one_or_none()
     if trial is None:
+        raise Refusal(401, "no_session", "consent comes first")
+    if trial.kind is None:
         raise Refusal(404, "no_trial", "this session has no such trial")
     choices = ("real", "fake") if trial.second_stimulus is None else ("first", "second")
     if values["answer"] not in choices:
         raise Refusal(422, "bad_answer", f"answer must be one of {', '.join(choices)}")
-    same = or_(
-        answers.c.id == values["id"],
-        and_(answers.c.session == session.session, answers.c.trial == values["trial"]),
-    )
-    kept = connection.execute(select(answers).where(same)).mappings().all()
-    row = {"session": session.session} | values
-    if not kept:
-        if session.finished_at:
-            raise Refusal(409, "finished", "the session has ended")
-        connection.execute(insert(answers).values(row | {"received_at": now()}))
-    elif len(kept) > 1 or any(kept[0][name] != value for name, value in row.items()):
-        raise Refusal(409, "answered", "another answer to this trial is kept")
-    told = {"trial": trial.trial}
+    row = {"session": trial.session} | values
+    if (trial.finished_at or not _insert_new(connection, row)) and not _is_kept(connection, row):
+        error = "finished" if trial.finished_at else "answered"
+        raise Refusal(409, error, "the session has ended, or another answer to this trial is kept")
+    told = {"trial": values["trial"]}
     if trial.kind == "practice" and protocol.design.practice_feedback:
         told["correct"] = is_correct(trial, values["answer"], version)
     return told
+
+
+def _insert_new(connection, row):
+    """Inserts an answer; False where its id or its trial has one already."""
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
+    statement = dialect.insert(answers).on_conflict_do_nothing()
+    return connection.execute(statement, row | {"received_at": now()}).rowcount == 1
+
+
+def _is_kept(connection, row):
+    """Whether this very answer is kept already."""
+    query = select(answers).where(answers.c.id == row["id"])
+    kept = connection.execute(query).mappings().one_or_none()
+    return kept is not None and all(kept[name] == value for name, value in row.items())
 
 
 def reply(connection, cookie_hash, protocol, given, agreed):

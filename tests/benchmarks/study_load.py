@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.extend(map(str, Path(__file__).parents[1:3]))  # for survey_parts and study
 
 from survey_parts import PostgreSQL, Server, an_answer, make_stimuli, write_protocol
 
