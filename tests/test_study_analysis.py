@@ -19,7 +19,7 @@ from scipy import stats
 from colorlib import ColorlibError
 from colorlib.figures import ROOT
 from colorlib.reproduce import reproduce
-from study import analysis, protocol, simulation
+from study import analysis, protocol, published, simulation
 
 REFERENCE = Path(__file__).parent / "study_reference"
 NAN = float("nan")
@@ -63,7 +63,7 @@ def test_d_prime_as_in_textbooks():
 
 
 def test_published_tables():
-    percent, counts = analysis.published()
+    percent, counts = published.load()
     first = percent["percent_said_real"]
     assert (first.mean(), first.std()) == (
         pytest.approx(45.867, abs=5e-4),
@@ -74,13 +74,13 @@ def test_published_tables():
     assert as_published.mean() == pytest.approx(48.519, abs=5e-4)
     assert as_published.std() == pytest.approx(17.087, abs=5e-4)
     # One answer about photo 4406 is missing; it is not a "fake".
-    table = analysis.published_acceptance()
+    table = published.acceptance()
     assert table.loc["2022, colored", "answers"] == 539
     assert table.loc["2022, colored", "mean"] == pytest.approx(48.616, abs=5e-4)
 
 
 def test_published_comparison_is_of_photos_and_not_of_people():
-    table = analysis.published_comparison()
+    table = published.comparison()
     assert table.loc["photos", "p"] == pytest.approx(0.78, abs=5e-3)
     # The p-value of the report, 0.493, needs the numbers of people.
     assert table["p"].iloc[1] == pytest.approx(0.493, abs=0.01)

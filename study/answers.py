@@ -1,0 +1,232 @@
+"""The tables of a study: read from an export and checked, with exclusions as flags.
+
+Rows are never changed or removed. A missing answer is NaN and counts as neither "real" nor "fake".
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from colorlib import ColorlibError
+
+ORIGINAL = "original"  # the method of photos that nothing has colored
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of a study, and what they are.
+
+    Attributes:
+        trials, participants, images: the three tables of an export (see study/README.md).
+        source: what kind of data it is, for the title of every table and figure.
+        mode: `yesno` or `2afc`.
+    """
+
+    trials: pd.DataFrame
+    participants: pd.DataFrame
+    images: pd.DataFrame
+    source: str
+    mode: str
+
+    def answers(self) -> pd.DataFrame:
+        """The answers that count: main trials without any flag of exclusion, of people without."""
+        people = self.participants
+        kept = people.loc[~_flagged(people), ["participant", "session"]]
+        rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
+        rows = rows.merge(kept, on=["participant", "session"])
+        columns = ["participant", "scene", "stimulus", "method", "said_real", "correct"]
+        return rows[columns].assign(method=rows["method"].fillna(ORIGINAL))
+
+
+def _flagged(table):
+    flags = [name for name in table if name.startswith("excluded_")]
+    return table[flags].fillna(0).astype(bool).any(axis=1)
+
+
+def flag_exclusions(study: Study, protocol) -> Study:
+    """A study with the flags of the protocol's preregistered exclusions; no row is changed or lost.
+
+    Args:
+        protocol: a `study.protocol.Protocol`; its `exclusions` has the rules.
+    """
+    rules, trials, people = protocol.exclusions, study.trials, study.participants
+    main, catch = (trials[trials["kind"] == kind] for kind in ("main", "catch"))
+    key = pd.MultiIndex.from_frame(people[["participant", "session"]])
+
+    def by_person(rows, column, how):
+        found = rows.dropna(subset=column).groupby(["participant", "session"])[column].agg(how)
+        return found.reindex(key).astype(float).to_numpy()
+
+    most = by_person(main, "answer", lambda said: said.value_counts(normalize=True).max())
+    people = people.assign(
+        excluded_incomplete=rules.incomplete & ~people["complete"].astype(bool),
+        excluded_repeat=rules.repeats & people["repeat"].astype(bool),
+        excluded_catch=np.nan_to_num(by_person(catch, "correct", "sum")) < rules.min_catch_correct,
+        excluded_fast=by_person(main, "response_ms", "median") < rules.min_median_response_ms,
+        excluded_same=most > rules.max_same_answer_share,
+    )
+    response = trials["response_ms"].astype(float)
+    trials = trials.assign(
+        excluded_response=(response < rules.min_response_ms) | (response > rules.max_response_ms),
+        excluded_exposure=_exposure_error(trials, protocol) > rules.max_exposure_error_ms,
+    )
+    return replace(study, trials=trials, participants=people)
+
+
+def _exposure_error(trials, protocol):
+    """The larger error of the timed photos of each trial in ms; 0 where time is free."""
+    columns = [name for name in ("exposure_first_ms", "exposure_second_ms") if name in trials]
+    if not protocol.design.exposure_s or not columns:
+        return pd.Series(0.0, trials.index)
+    error = (trials[columns].astype(float) - 1000 * protocol.design.exposure_s).abs()
+    return error.max(axis=1).fillna(0)
+
+
+def exclusion_table(study: Study) -> pd.DataFrame:
+    """What each rule flags: how many people or answers; then `any` rule, and `of` how many."""
+    main = study.trials[study.trials["kind"] == "main"]
+    columns = {}
+    for what, rows in (("people", study.participants), ("answers", main)):
+        flags = [name for name in rows if name.startswith("excluded_")]
+        counts = {name.removeprefix("excluded_"): rows[name].fillna(0).sum() for name in flags}
+        columns[what] = pd.Series(counts | {"any": _flagged(rows).sum(), "of": len(rows)})
+    rules = [rule for counts in columns.values() for rule in counts.index[:-2]]
+    return pd.DataFrame(columns).astype("Int64").loc[[*rules, "any", "of"]].rename_axis("rule")
+
+
+# The export of the survey
+
+NAME = "study-koala_table-{}_data.csv"
+COLUMNS = {
+    "trials": (
+        *("participant", "session", "trial", "kind", "mode", "stimulus", "second_stimulus"),
+        *("scene", "version", "method", "answer", "correct", "said_real", "response_ms"),
+    ),
+    "participants": ("participant", "session", "repeat", "complete"),
+    "images": ("stimulus", "scene", "version", "method"),
+}
+LEVELS = {
+    "kind": {"practice", "main", "catch"},
+    "mode": {"yesno", "2afc"},
+    "version": {"original", "colored", "catch"},
+    "answer": {"real", "fake", "first", "second"},
+}
+TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
+NUMBERS = ("response_ms", "exposure_first_ms", "exposure_second_ms")
+
+
+def read_export(folder) -> Study:
+    """Reads and checks the folder that `python -m study export` writes.
+
+    Raises:
+        ColorlibError: a file or column is missing, a value is not one of its levels, a person
+            answered a trial twice, or tables contradict each other; the line says where.
+    """
+    folder = Path(folder)
+    description = _description(folder / "dataset_description.json")
+    tables = {name: _read_table(folder / "data" / NAME.format(name), name) for name in COLUMNS}
+    trials, participants, images = tables.values()
+    _check_agreement(folder / "data" / NAME.format("trials"), trials, participants, images)
+    modes = sorted(set(trials["mode"]))
+    if len(modes) != 1:
+        raise ColorlibError(f"{folder}: must hold answers of one mode. Received: {modes or 'none'}")
+    # The export of `serve --demo` says so in its description.
+    kind = "demonstration" if "demonstration" in str(description.get("description")) else "survey"
+    source = f"export of the {kind}: {description.get('name', folder.name)}"
+    return Study(trials, participants, images, source, modes[0])
+
+
+def _description(path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ColorlibError(
+            f"{path}: not there; give the folder that `python -m study export` has written"
+        ) from None
+    except ValueError as error:
+        raise ColorlibError(f"{path}: not JSON ({error}); export it again") from None
+    if not isinstance(content, dict):
+        raise ColorlibError(f"{path}: must hold an object; export it again")
+    return content
+
+
+def _read_table(path, name):
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    except OSError:
+        raise ColorlibError(f"{path}: not there; export the study again") from None
+    except ValueError as error:  # pandas' parser errors, and text that is not UTF-8
+        raise ColorlibError(
+            f"{path}: not a table ({str(error).strip()}); export it again"
+        ) from None
+    for column in COLUMNS[name]:
+        if column not in table:
+            raise ColorlibError(f"{path.name}: has no column {column!r}; export the study again")
+    for column, levels in LEVELS.items():
+        if column in table:
+            _check_levels(path, table[column], levels)
+    for column in table:
+        if column in ("correct", "said_real", "repeat", "complete") or column.startswith("excl"):
+            _check_levels(path, table[column].str.lower(), set(TRUTH))
+            table[column] = table[column].str.lower().map(TRUTH)
+        elif column in NUMBERS:
+            table[column] = _numbers(path, table[column])
+    return table
+
+
+def _check_levels(path, column, levels):
+    wrong = column.notna() & ~column.isin(levels)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ColorlibError(
+            f"{path.name}, row {row + 2}, {column.name}: must be one of "
+            f"{', '.join(sorted(levels))}, or empty. Received: {column.iloc[row]!r}"
+        )
+
+
+def _numbers(path, column):
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = column.notna() & numbers.isna()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ColorlibError(
+            f"{path.name}, row {row + 2}, {column.name}: must be a number, or empty. "
+            f"Received: {column.iloc[row]!r}"
+        )
+    return numbers
+
+
+def _check_agreement(path, trials, participants, images):
+    def complain(row, column, problem):
+        value = trials[column].iloc[row]
+        raise ColorlibError(f"{path.name}, row {row + 2}, {column}: {problem}. Received: {value!r}")
+
+    def first(wrong):
+        return int(np.flatnonzero(wrong)[0]) if np.any(wrong) else None
+
+    row = first(trials.duplicated(["participant", "session", "trial"]))
+    if row is not None:
+        complain(row, "trial", "this trial of this session stands in an earlier row too")
+    for column in ("stimulus", "second_stimulus"):
+        row = first(trials[column].notna() & ~trials[column].isin(images["stimulus"]))
+        if row is not None:
+            complain(row, column, "is not in the table of images")
+    row = first(~trials["participant"].isin(participants["participant"]))
+    if row is not None:
+        complain(row, "participant", "is not in the table of participants")
+    single = trials["mode"] == "yesno"
+    known = images.drop_duplicates("stimulus").set_index("stimulus")
+    for column in ("scene", "version", "method"):
+        truth = trials["stimulus"].map(known[column])
+        row = first(single & (truth.fillna("") != trials[column].fillna("")))
+        if row is not None:
+            complain(row, column, "contradicts the table of images")
+    told = trials["answer"].map({"real": 1.0, "fake": 0.0})
+    row = first(
+        single & ~((told == trials["said_real"]) | (told.isna() & trials["said_real"].isna()))
+    )
+    if row is not None:
+        complain(row, "said_real", "contradicts the answer")
