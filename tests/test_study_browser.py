@@ -219,6 +219,16 @@ def test_photo_fills_what_the_window_leaves(serve, visit):
     assert page.locator("#progress label").inner_text() == "Photo 2 of 5"
 
 
+def test_photo_stays_large_on_a_phone_on_its_side(serve, visit):
+    landscape = PHONE | {"viewport": {"width": 844, "height": 390}}
+    page = visit(serve(practice=0).address, landscape)
+    go_through(page, tap, until="Are the colors")
+    fits(page)
+    assert page.locator("#stage .photo").bounding_box()["height"] > 270
+    for box in [button.bounding_box() for button in page.locator("#stage button").all()]:
+        assert box["y"] + box["height"] <= 390 and box["height"] >= 44, "a finger can hit it"
+
+
 def test_declining_stores_nothing(serve, visit):
     server = serve()
     page = visit(server.address)
