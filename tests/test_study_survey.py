@@ -683,7 +683,7 @@ def command(*arguments, code=0):
 
 @pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
 def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name):
-    from study.analysis import read_export
+    from study.answers import read_export
 
     database = tmp_path / "study.sqlite3"
     study = make(name, database, practice=2, catch=1)

@@ -179,7 +179,7 @@ def _frame(connection, query):
 
 def _tables(connection, protocol):
     """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion."""
-    from study.analysis import Study, flag_exclusions
+    from study.answers import Study, flag_exclusions
 
     pictures = _frame(connection, select(*[images.c[name] for name in IMAGES]))
     people, questions = _people(connection, protocol)
