@@ -5,12 +5,14 @@ import { Outbox, Refused, persist, request } from "./outbox.js";
 
 const AHEAD = 16; // photos that are fetched before their turn: a cut of half a minute goes unnoticed
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
+const HALF_FRAME_MS = 8; // at 60 frames a second
 
 const stage = document.getElementById("stage");
 const status = document.getElementById("status");
 const progress = document.getElementById("progress");
 const troubles = new Set();
 let study, texts;
+let jsPsych; // the one that shows the present screen
 
 // Small helpers
 
@@ -51,7 +53,7 @@ function frame() {
 
 async function run(timeline) {
   stage.replaceChildren();
-  const jsPsych = initJsPsych({ display_element: stage });
+  jsPsych = initJsPsych({ display_element: stage });
   await jsPsych.run(timeline);
   const shown = jsPsych.data.get().values();
   stage.replaceChildren();
@@ -214,20 +216,21 @@ function drawnWidth(image) {
 
 const PHOTO = '<div class="photo"></div>';
 
-// A photo for the protocol's time. What is kept is the time between the frame that shows it first
-// and the frame that no longer does.
+// A photo for the protocol's time, from the frame that shows it first, which on a busy machine may
+// be late, to the frame that no longer does. What is kept is the time between these two.
 function timedPhoto(image, label, measured, index) {
   let shown;
   return {
     type: jsPsychHtmlKeyboardResponse,
     stimulus: `<p class="hidden" role="status">${html(label)}</p>${PHOTO}`,
     choices: "NO_KEYS",
-    trial_duration: study.exposure_ms,
     on_load: () => {
       document.body.dataset.screen = "timed";
       place(image);
       measured.width ??= drawnWidth(image);
+      const { pluginAPI, finishTrial } = jsPsych;
       shown = frame();
+      shown.then(() => pluginAPI.setTimeout(finishTrial, study.exposure_ms - HALF_FRAME_MS));
     },
     on_finish: () => {
       const gone = frame();
