@@ -544,7 +544,9 @@ def history_figure(*cards):
                 line = {"color": "#777777", "linestyle": style, "linewidth": 1.4}
                 axes.axhline(value, label=f"floor: {name}", **line)
             axes.set(xlabel="step", title=card["name"] if len(cards) > 1 else "")
-            axes.legend(ncols=2 if len(cards) == 1 else 1)
+            # Framed, as a floor may run behind it.
+            frame = {"frameon": True, "framealpha": 1.0, "edgecolor": "none"}
+            axes.legend(ncols=2 if len(cards) == 1 else 1, **frame)
             shown += [*training, *held_out, *floors.values()]
             top = max(top, min(held_out), *floors.values())
         # The first steps, from random weights, would squeeze all that follows into a line.
