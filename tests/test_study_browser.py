@@ -305,7 +305,7 @@ def test_a_second_tab_waits_for_the_first(serve, visit):
     second.get_by_text("open in another tab").wait_for()
     answered(first, 1)
     first.close()
-    ready(second)
+    second.locator("#stage .photo img").wait_for()  # the notice before it has a button, too
     assert second.locator("#progress label").inner_text() == "Photo 3 of 5"
     go_through(second, click)
     assert len(rows(server)) == 5

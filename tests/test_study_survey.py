@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -469,49 +468,6 @@ def test_no_reply_tells_what_is_what(study):
     other = study.person()
     tokens = {token for trial in trials for token in trial["photos"]}
     assert not tokens & {token for trial in other.take_part(upto=0) for token in trial["photos"]}
-
-
-def _seen_of_photos(study, people):
-    """What people see of every photo but its pixels: a row of numbers for each stimulus."""
-    stimulus = dict(study.rows(tables.tokens, "token", "stimulus"))
-    rows = {}
-    for person in people:
-        for trial in person.get("/api/session").json()["trials"]:
-            (token,) = trial["photos"]
-            start = time.perf_counter()
-            reply = person.get(f"/image/{token}")
-            row = {"seconds": time.perf_counter() - start, "place": trial["trial"]}
-            row |= {"length": len(reply.content), "status": reply.status_code}
-            headers = [item for item in reply.headers.items() if item[0] != "date"]
-            row |= {"headers": float(zlib.crc32(repr(headers).encode()))}
-            row |= {f"token {place}": int(digit, 16) for place, digit in enumerate(token)}
-            rows[stimulus[token]] = row
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
-
-
-def test_two_thousand_served_photos_tell_nothing_but_their_pixels(make, tmp_path):
-    """1,000 scenes, each as it is and colored, by permutation; a byte more would be found."""
-    from study.leaks import between_scenes, within_scenes
-
-    many = make_stimuli(tmp_path / "many", scenes=1000, practice=0, catch=0, side=48)
-    study = make(stimuli=many, scenes=1000, practice=0, catch=0)
-    study.app.sessions = Buckets(1e9, 1e9)
-    people = [study.person() for _ in range(2)]  # one for each list
-    for person in people:
-        person.start()
-    key = study.survey.stimuli.table
-    for _ in range(2):  # by chance alone one of a hundred fails: a leak would be there again
-        seen = _seen_of_photos(study, people)
-        assert len(seen) == 2000
-        found = [test(seen, key) for test in (within_scenes, between_scenes)]
-        if min(found)[0] > 0.01:
-            break
-    assert min(found)[0] > 0.01, found
-    colored = key.loc[key["version"] == "colored", "stimulus"]
-    seen.loc[colored, "length"] += 1
-    for test in (within_scenes, between_scenes):
-        p, name = test(seen, key)
-        assert p < 0.01 and name == "length"
 
 
 BODIES = st.recursive(
