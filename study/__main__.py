@@ -110,12 +110,8 @@ def _serve(args):
 
     protocol = protocols.load(args.protocol or protocols.DEFAULT)
     default = DEMO_DATABASE.format(protocol.name) if args.demo else DATABASE
-    missing = [] if args.demo else protocol.missing_for_live()
-    if missing:  # told before stimuli are made and a database is
-        raise ColorlibError(
-            f"protocol {protocol.name}: fill in {', '.join(missing)} before real people take part, "
-            "or look around with --demo"
-        )
+    if not args.demo:  # told before stimuli are made and a database is
+        protocol.check_live()
     from study.stimuli import Stimuli, packaged
     from study.survey.server import serve
 

@@ -329,6 +329,15 @@ class Protocol(_Part):
         """How many answers a whole session has beyond practice: scenes and catch trials."""
         return self.design.scenes + self.design.catch
 
+    def check_live(self) -> None:
+        """Raises a ColorlibError that names what is missing before real people may take part."""
+        missing = self.missing_for_live()
+        if missing:
+            raise ColorlibError(
+                f"protocol {self.name}: fill in {', '.join(missing)} before real people take "
+                "part, or look around with --demo"
+            )
+
     def missing_for_live(self) -> list[str]:
         """The fields that must be filled in before real people take part, by name."""
         live = {

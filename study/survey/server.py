@@ -95,12 +95,8 @@ class Survey:
     """
 
     def __init__(self, protocol, stimuli, store, demo=False):
-        missing = [] if demo else protocol.missing_for_live()
-        if missing:
-            raise ColorlibError(
-                f"protocol {protocol.name}: fill in {', '.join(missing)} before real people take "
-                "part, or look around with --demo"
-            )
+        if not demo:
+            protocol.check_live()
         self.protocol, self.stimuli, self.store, self.demo = protocol, stimuli, store, demo
         self.material = Material(protocol, stimuli)
         self.salt = store.write(sessions.adopt, protocol, stimuli, demo)
