@@ -651,6 +651,27 @@ def stages(config):
     return list(zip(config.sizes, ends, ends[1:], strict=False))
 
 
+def _fed(dataset):
+    """What `fit` takes a Grain dataset as.
+
+    Keras would give it to TensorFlow as a dataset that tunes itself, for which there is nothing to
+    tune here. The thread that tries sleeps twice as long each time, up to a minute, and whoever
+    drops such a dataset, as each validation does, waits until it wakes.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return dataset
+    import tensorflow as tf
+
+    signature = {
+        name: tf.TensorSpec((None, *value.shape[1:]), value.dtype)
+        for name, value in next(iter(dataset)).items()
+    }
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    fed = tf.data.Dataset.from_generator(lambda: iter(dataset), output_signature=signature)
+    return fed.with_options(options).prefetch(1)
+
+
 def _fit(config, task, training, validation, progress, verbose):
     if verbose is None:
         headless = not sys.stdout.isatty() and (
@@ -664,20 +685,22 @@ def _fit(config, task, training, validation, progress, verbose):
             continue
         task.size = size
         compile_task(task, task.optimizer)  # The step is another one at each size.
+        source = data.batches(
+            training,
+            size=size,
+            batch=config.batch,
+            seed=config.seed,
+            scales=config.scales,
+            start=progress.step,
+            resident=config.resident,
+            worker=_worker(),
+        )
+        validated = data.center_batches(
+            validation, size=config.sizes[-1], batch=config.batch, worker=_worker()
+        )
         task.fit(
-            data.batches(
-                training,
-                size=size,
-                batch=config.batch,
-                seed=config.seed,
-                scales=config.scales,
-                start=progress.step,
-                resident=config.resident,
-                worker=_worker(),
-            ),
-            validation_data=data.center_batches(
-                validation, size=config.sizes[-1], batch=config.batch, worker=_worker()
-            ),
+            _fed(source),
+            validation_data=_fed(validated),
             validation_steps=-(-len(validation) // config.batch),
             shuffle=False,  # Grain has shuffled.
             epochs=end,
