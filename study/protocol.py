@@ -256,7 +256,6 @@ class ProblemTexts(_Part):
     other_tab: Text
     finished: Text
     bad_invitation: Text
-    no_place: Text
     closed: Text
     photo_failed: Text
     unexpected: Text

@@ -20,8 +20,6 @@ import io
 import json
 import os
 import platform
-import secrets
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from fractions import Fraction
@@ -35,6 +33,7 @@ import platformdirs
 
 from colorlib import ColorlibError, __version__, cards, photos
 from study import protocol as protocols
+from study.folders import check_new, new_folder
 
 INFO, KEY, LISTS, PRACTICE, SHEET = (
     "stimuli.json",
@@ -289,30 +288,19 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
         progress: callable(done, total) or None, called after every scene.
 
     Raises:
-        ColorlibError: the folder is in use, too few photos can be used, or an impossible recipe.
+        ColorlibError: the folder is not empty, too few photos can be used, or an impossible recipe.
     """
     recipe, folder = recipe or Recipe(), Path(folder)
     recipe.check()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ColorlibError(
-            f"{folder}: is in use; give a new folder, as stimuli are never replaced"
-        )
+    check_new(folder)
     rng = np.random.default_rng(recipe.seed)
     drawn, left_out = _draw(photos.find(source), recipe, rng)
     stimuli, coded = _code(drawn, recipe, rng, progress)
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
+    with new_folder(folder) as part:
         hashes, about = _write_images(part, coded, recipe.seed)
         _write_tables(part, stimuli, hashes, recipe)
         _write_info(part, recipe, {"name": name or folder.name, **about, "left_out": left_out})
         _write_sheets(Stimuli.load(part))
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(part, folder)
-    except OSError as error:
-        raise ColorlibError(f"{folder}: could not be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Stimuli.load(folder)
 
 

@@ -13,11 +13,18 @@ TINY = {
     "training_speed": "--runs paper:32 pyramid:32 --batch 2 --steps 2 --rounds 1 --peak-side 256",
     "inference_speed": "--presets mse --precisions float32 --size 64 --batch 2 --rounds 1",
     "memory": "--networks paper --presets mse --size 32 --batch 2 --steps 1 --large 300 200",
+    "scale": "--counts 2 3 --sizes 32 --processes 1 --batch 2 --steps 2",
 }
 
 
 @pytest.fixture(scope="module")
-def lines(sample, tmp_path_factory):
+def output(tmp_path_factory):
+    """The folder in which the scripts run."""
+    return tmp_path_factory.mktemp("output")
+
+
+@pytest.fixture(scope="module")
+def lines(sample, output, tmp_path_factory):
     """The lines that each script prints. They run side by side: most of it is one core's work."""
     folder = tmp_path_factory.mktemp("photos")
     for path in sample[:3]:
@@ -28,15 +35,16 @@ def lines(sample, tmp_path_factory):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=output,
         )
         for name, options in TINY.items()
     }
     printed = {}
     try:
         for name, process in running.items():
-            output, errors = process.communicate()
+            told, errors = process.communicate()
             assert process.returncode == 0, errors
-            printed[name] = output.splitlines()
+            printed[name] = told.splitlines()
     finally:
         for process in running.values():
             process.kill()
@@ -77,3 +85,9 @@ def test_inference_speed(lines):
 def test_memory(lines):
     rows = ["import", "train paper", "colorize a 256 px photo mse", "colorize a 0.06 MP photo mse"]
     check(lines["memory"], [*rows, "colorize a folder of 3 mse"], 2)
+
+
+def test_scale(lines, output):
+    check(lines["scale"], ["2", "3"], 4)
+    check(lines["scale"], ["paper 32", "pyramid 32", "1"], 1)
+    assert (output / "scale.png").stat().st_size > 10_000

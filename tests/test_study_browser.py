@@ -347,6 +347,23 @@ def test_killed_server_and_closed_page_lose_nothing(serve, visit):
     assert len(rows(server)) == 5
 
 
+def test_expired_session_sends_what_it_kept(serve, visit):
+    server = serve(demo=False, practice=0)
+    page = visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"])
+    answered(page, 1)
+    page.wait_for_timeout(1500)
+    server.kill()
+    answered(page, 1)
+    context = page.context
+    page.close()
+    with sqlite3.connect(server.database) as connection:
+        connection.execute("UPDATE sessions SET started_at = '2020-01-01T00:00:00.000Z'")
+    server.start()
+    page = visit(server.address, context=context)
+    page.get_by_text("can't be continued").wait_for()
+    assert len(rows(server)) == 2
+
+
 # Ways in and out
 
 

@@ -243,7 +243,7 @@ def test_what_is_no_stimulus_is_not_read(stimuli, tmp_path):
 
 def test_stimuli_are_never_replaced(stimuli, originals):
     before = sorted(path.name for path in stimuli.folder.rglob("*"))
-    with pytest.raises(ColorlibError, match="is in use; give a new folder"):
+    with pytest.raises(ColorlibError, match="is not empty; give a new folder"):
         build(originals, stimuli.folder, RECIPE)
     assert sorted(path.name for path in stimuli.folder.rglob("*")) == before
 

@@ -549,6 +549,16 @@ def test_one_client_at_full_speed_does_not_slow_down_the_others(server):
     assert sum(heard) <= SESSION_BURST + SESSION_RATE * (time.monotonic() - begin)
 
 
+def test_one_address_does_not_begin_sessions_without_end(study):
+    study.app.starts = Buckets(0, 2)
+    first = study.person()
+    first.take_part(upto=0)
+    study.person().take_part(upto=0)
+    assert study.person().start().status_code == 429
+    assert first.answer(1).status_code == 200, "who has begun goes on"
+    assert len(study.rows(tables.sessions)) == 2
+
+
 # Never lose an answer
 
 

@@ -5,16 +5,13 @@ with keyword-value names. An empty cell is a missing value, never an answer.
 """
 
 import json
-import os
-import secrets
-import shutil
 from datetime import date
-from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import select
 
-from colorlib import ColorlibError, __version__
+from colorlib import __version__
+from study.folders import check_new, new_folder
 from study.survey.plan import is_correct
 from study.survey.store import answers, images, replies, sessions, study, trials, withdrawals
 
@@ -140,26 +137,16 @@ def export(connection, folder) -> dict:
     Raises:
         ColorlibError: the folder is not empty or can't be written.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ColorlibError(f"{folder}: is not empty; give a new folder, or empty this one")
+    check_new(folder)
     protocol, demo = _protocol(connection)
     tables, variables = _tables(connection, protocol)
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
-        (part / "data").mkdir(parents=True)
+    with new_folder(folder) as part:
+        (part / "data").mkdir()
         for name, table in tables.items():
             _write_table(part / "data", name, table, variables[name])
         _write_dictionary(part / "data_dictionary.csv", variables)
         _write_description(part, protocol, demo, variables)
         (part / "protocol.json").write_text(protocol.model_dump_json(indent=1), encoding="utf-8")
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(part, folder)
-    except OSError as error:
-        raise ColorlibError(f"{folder}: could not be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return {name: len(table) for name, table in tables.items()}
 
 

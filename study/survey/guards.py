@@ -27,6 +27,8 @@ BODY_SECONDS = 10  # a body that trickles in slower is given up
 # in a second at most. A whole lecture hall may share one address.
 SESSION_RATE, SESSION_BURST = 20, 150
 ADDRESS_RATE, ADDRESS_BURST = 100, 2000
+# Sessions that one address begins: beyond a lecture hall, somebody is filling the database.
+START_RATE, START_BURST = 1, 1000
 _BUCKETS = 20_000
 
 
@@ -56,7 +58,8 @@ class Guard:
     """An ASGI middleware around the survey.
 
     Rates are counted by session first, as many people may share an address; by address only for
-    who has no valid cookie. Addresses are kept in memory for the count and nowhere else.
+    who has no valid cookie, and for beginning a session. Addresses are kept in memory for the count
+    and nowhere else.
 
     Args:
         app: the ASGI application.
@@ -67,6 +70,7 @@ class Guard:
         self.app, self.visitor = app, visitor
         self.sessions = Buckets(SESSION_RATE, SESSION_BURST)
         self.addresses = Buckets(ADDRESS_RATE, ADDRESS_BURST)
+        self.starts = Buckets(START_RATE, START_BURST)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -83,7 +87,10 @@ class Guard:
 
         who = self.visitor(request)
         address = request.client.host if request.client else ""
-        if not (self.sessions.take(who) if who else self.addresses.take(address)):
+        allowed = self.sessions.take(who) if who else self.addresses.take(address)
+        if allowed and request.url.path == "/api/start":
+            allowed = self.starts.take(address)
+        if not allowed:
             answer = refused(429, "too_many", "slow down", {"Retry-After": "1"})
             return await answer(scope, receive, send_with_headers)
         site = request.headers.get("sec-fetch-site", "same-origin")

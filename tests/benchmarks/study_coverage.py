@@ -14,15 +14,11 @@ These are simulated people: nothing here is a finding about photos.
 import argparse
 import json
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process for each core is parallel enough
 
 import pandas as pd  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # study lies in the clone, beside the library
 
 from colorlib import ColorlibError  # noqa: E402
 from study import simulation  # noqa: E402

@@ -27,8 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.append(str(Path(__file__).parents[1]))  # for survey_parts
 
 from colorlib import photos  # noqa: E402
 from study import leaks  # noqa: E402

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import resource
+import secrets
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.extend(map(str, Path(__file__).parents[1:3]))  # for survey_parts and study
+sys.path.append(str(Path(__file__).parents[1]))  # for survey_parts
 
 from survey_parts import PostgreSQL, Server, an_answer, make_stimuli, write_protocol
 
@@ -45,6 +46,7 @@ class Line:
 
     def __init__(self, port):
         self.port, self.cookie, self.streams = port, "", None
+        self.address = ".".join(map(str, secrets.token_bytes(4)))  # as a reverse proxy tells it
 
     async def ask(self, method, path, body=None):
         """Asks until there is a reply that isn't the server's trouble; (status, content)."""
@@ -63,6 +65,7 @@ class Line:
         reader, writer = self.streams
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: survey\r\nCookie: {self.cookie}\r\n"
+        head += f"X-Forwarded-For: {self.address}\r\n"
         if body is not None:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
         writer.write(head.encode() + b"\r\n" + content)

@@ -454,7 +454,7 @@ async function takePart(session, outbox) {
 
 async function session(outboxes) {
   let state = await persist(() => request("/api/session"), trouble("session"));
-  if (state.state !== "running") return state;
+  if (!state.key) return state;
   outboxes.current = new Outbox(state.key, trouble("outbox"));
   // What an earlier visit could not send comes first: only then does the server know what is left.
   if (outboxes.current.items.length) {
@@ -503,7 +503,7 @@ async function onlyTab() {
 }
 
 main().catch((error) => {
-  const known = { bad_invitation: false, no_place: false, closed: false, photo_failed: true };
+  const known = { bad_invitation: false, closed: false, photo_failed: true };
   if (error instanceof Refused && error.message in known) {
     return problem(error.message, { reload: known[error.message] });
   }
