@@ -631,6 +631,20 @@ def test_a_database_that_takes_nothing_confirms_nothing(make, database):
     assert person.answer(1).status_code == 200, "trying again is right"
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_connections_that_the_database_has_dropped_are_replaced(make, database):
+    study = make(database=database)
+    person = study.person()
+    photos = person.take_part(upto=1)[2]["photos"]
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    drop = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
+    other = Store(database, create=False)
+    assert other.read(lambda connection: connection.exec_driver_sql(drop).all())
+    other.close()
+    assert person.get(f"/image/{photos[0]}").status_code == 200
+    assert person.answer(2).status_code == 200
+
+
 # The experimenter
 
 

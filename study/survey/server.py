@@ -5,6 +5,7 @@ import hmac
 import html
 import secrets
 import socket
+from functools import lru_cache
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
@@ -101,6 +102,7 @@ class Survey:
         self.material = Material(protocol, stimuli)
         self.salt = store.write(sessions.adopt, protocol, stimuli, demo)
         self.index = self._index()
+        self._file = lru_cache(maxsize=256)(stimuli.read)
         self.public = {
             "mode": protocol.mode,
             "demo": demo,
@@ -184,10 +186,10 @@ class Survey:
         return Response(content, media_type=self.stimuli.info["media_type"], headers=headers)
 
     def _photo(self, token, who):
-        stimulus = self.store.read(sessions.stimulus, token, who)
+        stimulus = self.store.look_up(sessions.stimulus, token, who)
         if stimulus is None:
             raise Refusal(404, "no_photo")
-        return self.stimuli.read(stimulus)
+        return self._file(stimulus)
 
     async def start(self, request):
         form = await _form(Start, request)

@@ -290,6 +290,7 @@ def _insert_new(connection, row):
     """Inserts an answer; False where its id or its trial has one already."""
     dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
     statement = dialect.insert(answers).on_conflict_do_nothing()
+    statement = statement.execution_options(preserve_rowcount=True)  # else it is -1 after inserts
     return connection.execute(statement, row | {"received_at": now()}).rowcount == 1
 
 

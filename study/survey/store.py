@@ -2,8 +2,9 @@
 
 One thread writes. It takes whatever waits in its queue, does all of it in one transaction, and
 says "stored" after the commit only: many people share one flush to the disk, and nobody is told
-of an answer that a power cut could take back. Each operation has a savepoint of its own, so that a
-refused one doesn't touch its neighbors.
+of an answer that a power cut could take back. Where an operation is refused, all are taken back and
+done again with a savepoint for each, so that it doesn't touch its neighbors: refusals are rare, and
+savepoints would double the journeys to PostgreSQL.
 """
 
 import queue
@@ -167,7 +168,7 @@ def url_of(database):
 
 def _engine(url):
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=_CONNECTIONS)
+        return create_engine(url, pool_size=_CONNECTIONS)
     options = {"timeout": 30, "check_same_thread": False}
     engine = create_engine(url, connect_args=options, pool_size=_CONNECTIONS)
 
@@ -213,9 +214,11 @@ class Store:
             self._check_file()
         self._engine = _engine(self.url)
         self._writer = self._engine.execution_options(writes=True)
-        self._reader = self._engine
-        if self.url.get_backend_name() == "postgresql":  # one view of all tables, as SQLite's is
+        self._reader = self._single = self._engine
+        if self.url.get_backend_name() == "postgresql":
+            # One view of all tables, as SQLite's is; and a journey less where one query will do.
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
+            self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
             if create:
                 with self._writer.begin() as connection:
@@ -240,8 +243,21 @@ class Store:
 
     def read(self, operation, *arguments):
         """Runs an operation that only reads; returns what it returns."""
-        with self._reader.connect() as connection:
-            return operation(connection, *arguments)
+        return self._read(self._reader, operation, arguments)
+
+    def look_up(self, operation, *arguments):
+        """The same for an operation of one query, which needs no transaction."""
+        return self._read(self._single, operation, arguments)
+
+    def _read(self, engine, operation, arguments):
+        for attempt in (1, 2):
+            try:
+                with engine.connect() as connection:
+                    return operation(connection, *arguments)
+            except exc.DBAPIError as error:
+                # The database was started anew: the connections of before are useless, and gone.
+                if attempt == 2 or not error.connection_invalidated:
+                    raise
 
     def submit(self, operation, *arguments) -> Future:
         """Queues an operation that writes; the future is done when it is safely stored.
@@ -283,8 +299,12 @@ class Store:
 
     def _commit(self, batch):
         try:
-            with self._writer.begin() as connection:
-                outcomes = [_outcome(connection, *item[1:]) for item in batch]
+            try:
+                with self._writer.begin() as connection:
+                    outcomes = [(run(connection, *given), None) for _, run, given in batch]
+            except Exception:
+                with self._writer.begin() as connection:
+                    outcomes = [_outcome(connection, *item[1:]) for item in batch]
         except Exception as error:  # a full disk, a lost connection: nothing of the batch is stored
             reason = _line(error)
             for future, *_ in batch:
