@@ -88,7 +88,7 @@ class Guard:
         who = self.visitor(request)
         address = request.client.host if request.client else ""
         allowed = self.sessions.take(who) if who else self.addresses.take(address)
-        if allowed and request.url.path == "/api/start":
+        if allowed and scope["path"] == "/api/start":
             allowed = self.starts.take(address)
         if not allowed:
             answer = refused(429, "too_many", "slow down", {"Retry-After": "1"})
