@@ -240,6 +240,14 @@ def _given(answers, column="said_real"):
     return given
 
 
+def _sizes(answers):
+    return {
+        "answers": len(answers),
+        "people": answers["participant"].nunique(),
+        "photos": answers["scene"].nunique(),
+    }
+
+
 def acceptance(answers, level=LEVEL) -> pd.DataFrame:
     """How often photos are called real: a row for the originals and for each method.
 
@@ -252,9 +260,7 @@ def acceptance(answers, level=LEVEL) -> pd.DataFrame:
         found = rate(part["said_real"], part["participant"], part["scene"], level)
         naive = wilson(part["said_real"].sum(), len(part), level)
         rows[method] = {
-            "answers": len(part),
-            "people": part["participant"].nunique(),
-            "photos": part["scene"].nunique(),
+            **_sizes(part),
             "share": found.value,
             "low": found.low,
             "high": found.high,
@@ -373,9 +379,7 @@ def forced_choice(answers, level=LEVEL) -> pd.DataFrame:
         found = rate(1 - part["correct"], part["participant"], part["scene"], level)
         d, d_high, d_low = d_prime_2afc(1 - np.array([found.value, found.low, found.high]))
         rows[method] = {
-            "answers": len(part),
-            "people": part["participant"].nunique(),
-            "photos": part["scene"].nunique(),
+            **_sizes(part),
             "fooled": found.value,
             "low": found.low,
             "high": found.high,

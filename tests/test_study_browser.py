@@ -329,15 +329,19 @@ def test_without_a_network_answers_wait_and_then_arrive(serve, visit):
     assert len(kept) == len({row["id"] for row in kept}) == 5
 
 
-def test_killed_server_and_closed_page_lose_nothing(serve, visit):
-    server = serve(practice=0)
-    page = visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"])
+def left_behind(server, page):
+    """One answer arrives, the server is killed, two more are given; the closed page's context."""
     answered(page, 1)
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(1500)  # the next photos are fetched ahead
     server.kill()
     answered(page, 2)
-    context = page.context
     page.close()
+    return page.context
+
+
+def test_killed_server_and_closed_page_lose_nothing(serve, visit):
+    server = serve(practice=0)
+    context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))
     server.start()
     page = visit(server.address, context=context)
     ready(page)
@@ -349,19 +353,13 @@ def test_killed_server_and_closed_page_lose_nothing(serve, visit):
 
 def test_expired_session_sends_what_it_kept(serve, visit):
     server = serve(demo=False, practice=0)
-    page = visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"])
-    answered(page, 1)
-    page.wait_for_timeout(1500)
-    server.kill()
-    answered(page, 1)
-    context = page.context
-    page.close()
+    context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))
     with sqlite3.connect(server.database) as connection:
         connection.execute("UPDATE sessions SET started_at = '2020-01-01T00:00:00.000Z'")
     server.start()
     page = visit(server.address, context=context)
     page.get_by_text("can't be continued").wait_for()
-    assert len(rows(server)) == 2
+    assert len(rows(server)) == 3
 
 
 # Ways in and out
