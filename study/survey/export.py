@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from colorlib import __version__
-from study.folders import check_new, new_folder
+from study.folders import new_folder
 from study.survey.plan import is_correct
 from study.survey.store import answers, images, replies, sessions, study, trials, withdrawals
 
@@ -137,10 +137,9 @@ def export(connection, folder) -> dict:
     Raises:
         ColorlibError: the folder is not empty or can't be written.
     """
-    check_new(folder)
-    protocol, demo = _protocol(connection)
-    tables, variables = _tables(connection, protocol)
     with new_folder(folder) as part:
+        protocol, demo = _protocol(connection)
+        tables, variables = _tables(connection, protocol)
         (part / "data").mkdir()
         for name, table in tables.items():
             _write_table(part / "data", name, table, variables[name])

@@ -299,12 +299,7 @@ class Store:
 
     def _commit(self, batch):
         try:
-            try:
-                with self._writer.begin() as connection:
-                    outcomes = [(run(connection, *given), None) for _, run, given in batch]
-            except Exception:
-                with self._writer.begin() as connection:
-                    outcomes = [_outcome(connection, *item[1:]) for item in batch]
+            outcomes = self._outcomes(batch)
         except Exception as error:  # a full disk, a lost connection: nothing of the batch is stored
             reason = _line(error)
             for future, *_ in batch:
@@ -312,6 +307,15 @@ class Store:
             return
         for (future, *_), (result, error) in zip(batch, outcomes, strict=True):
             future.set_exception(error) if error else future.set_result(result)
+
+    def _outcomes(self, batch):
+        """Does a batch in one transaction; [(what an operation returned, what it raised)]."""
+        try:
+            with self._writer.begin() as connection:
+                return [(operation(connection, *given), None) for _, operation, given in batch]
+        except Exception:  # Savepoints show whose fault it is.
+            with self._writer.begin() as connection:
+                return [_outcome(connection, *item[1:]) for item in batch]
 
 
 def _outcome(connection, operation, arguments):
