@@ -34,8 +34,9 @@ _TRAINING = {
     "short_side": (int, "photos are resized to this short side, px"),
     "batch": (int, "crops in a step"),
     "learning_rate": (float, "Adam's, at its highest"),
+    "body_rate": (float, "learning rate of pyramid's pretrained body over that of the rest"),
     "weight_decay": (float, "decoupled weight decay"),
-    "dropout": (float, "share of the embedding, or of the deepest features, dropped in training"),
+    "dropout": (float, "share of the embedding, or of the deepest maps, dropped in training"),
     "ema": (
         float,
         "momentum of the average of the weights, 0 for none (default: by the number of steps)",
@@ -83,6 +84,9 @@ def _parser():
     command.add_argument("--photos", type=Path, required=True, help="folder of photos")
     command.add_argument("--validation", type=Path, help="folder of photos to validate on")
     command.add_argument("--output", type=Path, required=True, help="the run folder")
+    command.add_argument(
+        "--from", dest="start", metavar="PRESET", help="start from the weights of a preset or run"
+    )
     command.add_argument("--paper", action="store_true", help="start from the paper's settings")
     command.add_argument("--resident", action="store_true", help="keep all pixels on the GPU")
     command.add_argument(
@@ -186,7 +190,13 @@ def _train(args):
     options = {name: getattr(args, name) for name in _TRAINING}
     options = {name: value for name, value in options.items() if value is not None}
     make = TrainingConfig.paper if args.paper else TrainingConfig
-    config = make(args.photos, validation=args.validation, resident=args.resident, **options)
+    config = make(
+        args.photos,
+        validation=args.validation,
+        start=args.start,
+        resident=args.resident,
+        **options,
+    )
     if args.distribute and "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
         import keras
 

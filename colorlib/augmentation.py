@@ -1,12 +1,14 @@
 """Changes of the training photos, inside the compiled step, on any backend.
 
 `resample` cuts a crop of any size out of a window of pixels and brings it to the size of the
-network. `film` and `erase` change only the lightness that the network sees: what a scan of an old
-print shows, and a part missing. All draw from a `keras.random.SeedGenerator`, whose state belongs
-to a run's checkpoint.
+network. `film` and `erase` change only the lightness that the network sees: what old film and a
+scan of its print show, and a part missing. All draw from a `keras.random.SeedGenerator`, whose
+state belongs to a run's checkpoint.
 """
 
 from keras import ops, random
+
+from colorlib import lab
 
 
 def _weights(start, length, size, window):
@@ -45,15 +47,17 @@ def _uniform(shape, low, high, seed):
     return random.uniform(shape, low, high, dtype="float32", seed=seed)
 
 
-def film(lightness, share, seed):
-    """Makes a share of the photos look like scans of old prints.
+def film(rgb, lightness, seed):
+    """Makes photos look like scans of old prints.
 
-    Their gamma, contrast and brightness vary; some are blurred, all have grain, and some dark
-    corners, scratches, or the paper's border.
+    Half of them see colors as an old emulsion did: blue counts for more than it does for the eye,
+    and red for less, down to nothing (orthochromatic film). Their gamma, contrast and brightness
+    vary; some glow around the lights (halation), some are blurred, all have grain, and some dark
+    corners, scratches, or the paper's border or gray mount.
 
     Args:
-        lightness: float32 tensor (B, H, W, 1). L in 0..100.
-        share: float in 0..1. The part of the photos that is changed.
+        rgb: float32 tensor (B, H, W, 3). sRGB in 0..1.
+        lightness: float32 tensor (B, H, W, 1). Its L in 0..100.
         seed: keras.random.SeedGenerator.
 
     Returns:
@@ -68,9 +72,14 @@ def film(lightness, share, seed):
     def chance(probability):
         return ops.cast(draw(0, 1) < probability, "float32")
 
-    # Gamma 0.6 to 1.7, contrast 0.6 to 1.2, black and white points.
-    x = ops.power(ops.maximum(lightness / 100.0, 1e-4), ops.exp(draw(-0.5, 0.5)))
-    x = 50.0 + (100.0 * x - 50.0) * draw(0.6, 1.2) + draw(-12, 12)
+    red, blue = draw(0.0, 0.4), draw(0.05, 0.6)
+    emulsion = ops.concatenate([red, 1.0 - red - blue, blue], axis=-1)
+    x = lightness + chance(0.5) * (lab.lightness_of_film(rgb, emulsion) - lightness)
+    # Gamma 0.55 to 1.8, contrast 0.6 to 1.3, black and white points.
+    x = ops.power(ops.maximum(x / 100.0, 1e-4), ops.exp(draw(-0.6, 0.6)))
+    x = 50.0 + (100.0 * x - 50.0) * draw(0.6, 1.3) + draw(-12, 12)
+    lights = ops.average_pool(ops.maximum(x - 70.0, 0.0), 8, 8, padding="same")
+    x = x + chance(0.15) * draw(0, 1) * ops.image.resize(lights, (height, width), "bilinear")
     soft = ops.average_pool(x, 5, 1, padding="same")
     x = x + chance(0.5) * draw(0, 1) * (soft - x)
     rows = ops.reshape(ops.linspace(-1.0, 1.0, height), (1, height, 1, 1))
@@ -80,14 +89,15 @@ def film(lightness, share, seed):
     # Each column of a scratched photo is a scratch with a probability of 2 %.
     scratch = ops.cast(_uniform((count, 1, width, 1), 0, 1, seed) < 0.02, "float32")
     x = x + chance(0.2) * scratch * draw(-40, 60)
-    # Borders reach up to an eighth into the photo, on each side for itself.
+    # Borders reach up to an eighth into the photo, on each side for itself. White paper, black, or
+    # a mount of any gray.
     inside = (rows > draw(-1.25, -0.75)) & (rows < draw(0.75, 1.25))
     inside = inside & (columns > draw(-1.25, -0.75)) & (columns < draw(0.75, 1.25))
     border = chance(0.2) * (1.0 - ops.cast(inside, "float32"))
-    tone = ops.where(draw(0, 1) < 0.7, draw(75, 100), draw(0, 20))
+    kind = draw(0, 1)
+    tone = ops.where(kind < 0.5, draw(75, 100), ops.where(kind < 0.7, draw(0, 20), draw(20, 75)))
     x = x + border * (tone - x)
-    chosen = chance(share)
-    return ops.clip(lightness + chosen * (x - lightness), 0.0, 100.0), border * chosen
+    return ops.clip(x, 0.0, 100.0), border
 
 
 def erase(lightness, share, seed):

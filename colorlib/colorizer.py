@@ -68,16 +68,16 @@ def _resize(plane, height, width, method):
 class _Forward(keras.Model):
     """Lightness in, ab at the network's resolution out: one program for one shape of photo."""
 
-    def __init__(self, network, embedder, card):
+    def __init__(self, network, card):
         super().__init__(name="forward", dtype="float32")
         self.network, self.spec = network, get_network(card["network"])
         self.counts = np.array(card["colors"]["ab_counts"])
-        self.embedder, self.backbone = embedder, self.spec.backbone(embedder)
         self.compile(jit_compile=jit_compile())
 
     def call(self, inputs, training=False):
-        told = self.spec.inputs(inputs["lightness"], self.embedder, inputs.get("embedding"))
-        output = self.network(told, training=False)
+        output = self.network(
+            self.spec.inputs(inputs["lightness"], inputs.get("embedding")), training=False
+        )
         return self.spec.decode(output, self.counts, inputs["vividness"])
 
 
@@ -104,16 +104,21 @@ class Colorizer:
         self.spec = get_network(card["network"])
         self.working_size = card["working_size"]
         self._compiled = {}
+        self.embedder = self._embedder(card) if self.spec.embedded else None
+
+    @staticmethod
+    def _embedder(card):
         wanted = card["embedding"]
         weights = card["config"].get("backbone_weights")
         if weights and not Path(weights).is_file():
             weights = None  # On another machine they may come from COLORLIB_WEIGHTS.
-        self.embedder = shared_embedder(wanted["backbone"], weights)
-        if self.embedder.digest != wanted["weights_sha256"]:
+        embedder = shared_embedder(wanted["backbone"], weights)
+        if embedder.digest != wanted["weights_sha256"]:
             raise ColorlibError(
                 f"{card['name']} was trained with other weights of {wanted['backbone']} than "
                 "those found: give the same file through COLORLIB_WEIGHTS"
             )
+        return embedder
 
     @classmethod
     def from_preset(cls, name=None, precision="float32"):
@@ -134,7 +139,7 @@ class Colorizer:
         folder = cards.preset_folder(name)
         try:
             card = cards.load_card(folder)
-            size = card["embedding"]["size"]
+            size = card["embedding"].get("size")
             network = get_network(card["network"]).build(size, dtype=precision)
             network.load_weights(folder / cards.WEIGHTS)
             return cls(network, card)
@@ -213,7 +218,7 @@ class Colorizer:
         if not lightness:
             return []
         small = [self._working(plane) for plane in lightness]
-        if self.spec.condition == "embedding" and embeddings is None:
+        if self.spec.embedded and embeddings is None:
             embeddings = self.embed(lightness)
         groups = {}
         for index, plane in enumerate(small):
@@ -231,7 +236,7 @@ class Colorizer:
                 inputs["embedding"] = embeddings[indices].astype("float32")
             shape = small[indices[0]].shape
             if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
-                self._compiled[shape] = _Forward(self.network, self.embedder, self.card)
+                self._compiled[shape] = _Forward(self.network, self.card)
             maps = self._compiled[shape].predict_on_batch(inputs)
             for index, ab in zip(indices, maps, strict=True):
                 height, width = lightness[index].shape
@@ -258,7 +263,7 @@ class Colorizer:
         """
         self._vividness(0.0)  # Refuses presets without a distribution.
         plane = self._working(lightness)[None, ..., None]
-        logits = self.network(self.spec.inputs(plane, self.embedder), training=False)
+        logits = self.network(self.spec.inputs(plane), training=False)
         return ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0]
 
     def _working(self, plane):

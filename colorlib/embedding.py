@@ -21,7 +21,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 from PIL import Image
 
 from colorlib import ASSETS, ColorlibError, cards, lab
@@ -42,7 +42,7 @@ _LITE2_STAGES = (
 )
 
 
-def efficientnet_lite2():
+def efficientnet_lite2(dtype=None):
     """EfficientNet-Lite2 with its 1000-class head, for photos scaled as `(x - 127) / 128`.
 
     The network of Tan and Le 2019 (arXiv 1905.11946) as Google simplified it for mobile devices:
@@ -50,17 +50,20 @@ def efficientnet_lite2():
     folded into its convolution, which spares a third of the time. Layers carry the names of the
     PyTorch port whose weights are packaged, so that the two can be matched by name.
 
+    Args:
+        dtype: Keras dtype or policy. Defaults to the global one.
+
     Returns:
         keras.Model: (B, H, W, 3), made for 260 x 260 px -> (B, 1000) logits.
     """
 
     def conv(x, filters, kernel, name, strides=1, activation=True):
-        options = {"strides": strides, "padding": "same", "name": name}
+        options = {"strides": strides, "padding": "same", "name": name, "dtype": dtype}
         if filters is None:
             x = layers.DepthwiseConv2D(kernel, **options)(x)
         else:
             x = layers.Conv2D(filters, kernel, **options)(x)
-        return layers.ReLU(6.0, name=f"{name}_relu6")(x) if activation else x
+        return layers.ReLU(6.0, name=f"{name}_relu6", dtype=dtype)(x) if activation else x
 
     inputs = keras.Input((None, None, 3))
     x = conv(inputs, 32, 3, "conv_stem", 2)
@@ -74,12 +77,41 @@ def efficientnet_lite2():
             x = conv(x, None, kernel, block + "depthwise_conv", strides)
             x = conv(x, filters, 1, block + "project_conv", activation=False)
             if strides == 1 and residual.shape[-1] == filters:
-                x = layers.Add(name=block + "add")([x, residual])
+                x = layers.Add(name=block + "add", dtype=dtype)([x, residual])
             index += 1
     x = conv(x, 1280, 1, "conv_head")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(1000, name="fc")(x)
+    x = layers.GlobalAveragePooling2D(name="pool", dtype=dtype)(x)
+    logits = layers.Dense(1000, name="fc", dtype=dtype)(x)
     return keras.Model(inputs, logits, name="efficientnet_lite2")
+
+
+def lite2_body(dtype=None):
+    """EfficientNet-Lite2 without its classifier: its maps at four scales, in part trainable.
+
+    The lower blocks, 0 to 7, are frozen: they find edges and textures, which are the same in gray.
+    Blocks 8 to 20 and the head are trainable.
+
+    Args:
+        dtype: Keras dtype or policy. Defaults to the global one.
+
+    Returns:
+        keras.Model: (B, H, W, 3), scaled as `(x - 127) / 128`, H and W multiples of 32 -> dict of
+        tensors in 0..6: `stride_4` (B, H/4, W/4, 144), `stride_8` (..., 288), `stride_16`
+        (..., 720), `stride_32` (..., 1280).
+    """
+    classifier = efficientnet_lite2(dtype)
+    for layer in classifier.layers:  # Layers keep their names: `start_body` goes by them.
+        block = re.match(r"blocks_(\d+)_", layer.name)
+        layer.trainable = layer.name == "conv_head" or bool(block) and int(block[1]) >= 8
+    taps = {scale: classifier.get_layer(name).output for scale, name in _LITE2_TAPS.items()}
+    return keras.Model(classifier.inputs, taps, name="body")
+
+
+def start_body(body, embedder):
+    """Fills a `lite2_body` with the weights of the packaged classifier, an `Embedder`'s."""
+    for layer in body.layers:
+        if layer.weights:
+            layer.set_weights(embedder.model.get_layer(layer.name).get_weights())
 
 
 # The batch normalization after each convolution, by the ends of their names.
@@ -197,8 +229,6 @@ class Embedder:
         weights: path or None. A weights file in place of the packaged, downloaded or
             COLORLIB_WEIGHTS one. Defaults to None.
 
-    `features` gives the same network's maps at four scales instead, from the whole photo.
-
     Attributes:
         backbone: str. Its name.
         layer: str. `"logits"`, or `"pooled"` where only weights without the classifier exist.
@@ -240,9 +270,6 @@ class Embedder:
             ) from None
         self.layer, self.image_size, self.digest = "logits", 260, cards.sha256(path)
         self._preprocess = lambda x: (x - 127.0) / 128.0
-        taps = {scale: self.model.get_layer(name).output for scale, name in _LITE2_TAPS.items()}
-        self._maps = keras.Model(self.model.inputs, taps, name="features")
-        self._channels = {scale: tap.shape[-1] for scale, tap in taps.items()}
 
     def _build_application(self, name, weights):
         names = _applications()
@@ -270,7 +297,6 @@ class Embedder:
         sized = names[name](weights=None) if free and not top else self.model
         self.image_size = sized.input_shape[1] or 224
         self._preprocess = sys.modules[names[name].__module__].preprocess_input
-        self._channels = None
         digest = hashlib.sha256()
         for array in self.model.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -300,34 +326,9 @@ class Embedder:
 
     def embed(self, prepared):
         """Embeddings of prepared photos: (B, image_size, image_size) -> float32 (B, size)."""
-        rgb = ops.convert_to_numpy(self._grey(np.asarray(prepared, "float32")[..., None]))
+        grey = lab.l_to_grey(np.asarray(prepared, "float32")[..., None]) * 255.0
+        rgb = np.repeat(grey, 3, axis=-1)
         return np.asarray(self.model.predict_on_batch(self._preprocess(rgb)), "float32")
-
-    def _grey(self, lightness):
-        """The sRGB grey of an L (..., 1) in three equal channels, 0..255."""
-        return ops.repeat(lab.l_to_grey(lightness) * 255.0, 3, axis=-1)
-
-    @property
-    def channels(self):
-        """dict of int: the channels of `features`, by scale. Of the packaged backbone only."""
-        if self._channels is None:
-            raise ColorlibError(
-                f"Features at several scales are taken from {DEFAULT_BACKBONE} only. "
-                f"Received: backbone={self.backbone!r}"
-            )
-        return self._channels
-
-    def features(self, lightness):
-        """The backbone's maps at strides 4, 8, 16 and 32; for use inside a compiled step.
-
-        Args:
-            lightness: tensor (B, H, W, 1). L in 0..100; H and W multiples of 32.
-
-        Returns:
-            dict of float32 tensors: `stride_4` (B, H/4, W/4, 144), `stride_8` (..., 288),
-            `stride_16` (..., 720), `stride_32` (..., 1280), each in 0..6.
-        """
-        return self._maps(self._preprocess(self._grey(lightness)), training=False)
 
     def __call__(self, lightness):
         """Embeddings of a lightness array (H, W), or of a list of them, -> (B, size) float32."""

@@ -41,6 +41,16 @@ def _mix(matrix, channels):
     return [sum(float(m) * c for m, c in zip(row, channels, strict=True)) for row in matrix]
 
 
+def _linear(xp, c):
+    """sRGB's values, in 0..1, to linear light."""
+    return xp.where(c > 0.04045, ((xp.maximum(c, 0.04045) + 0.055) / 1.055) ** 2.4, c / 12.92)
+
+
+def _cube_root(xp, t):
+    """CIE Lab's f: a cube root with a straight part near black."""
+    return xp.where(t > 0.008856, xp.maximum(t, 0.008856) ** (1.0 / 3.0), 7.787 * t + 16.0 / 116.0)
+
+
 def rgb_to_lab(rgb):
     """sRGB to CIE Lab.
 
@@ -51,13 +61,9 @@ def rgb_to_lab(rgb):
         float32 array or tensor (..., 3): L in 0..100, a, b.
     """
     xp, *channels = _channels(rgb)
-    linear = [
-        xp.where(c > 0.04045, ((xp.maximum(c, 0.04045) + 0.055) / 1.055) ** 2.4, c / 12.92)
-        for c in channels
-    ]
+    linear = [_linear(xp, c) for c in channels]
     x, y, z = (
-        xp.where(t > 0.008856, xp.maximum(t, 0.008856) ** (1.0 / 3.0), 7.787 * t + 16.0 / 116.0)
-        for t in (c / w for c, w in zip(_mix(_XYZ_FROM_RGB, linear), _WHITE, strict=True))
+        _cube_root(xp, c / w) for c, w in zip(_mix(_XYZ_FROM_RGB, linear), _WHITE, strict=True)
     )
     return xp.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
@@ -90,6 +96,23 @@ def lab_to_rgb(lab):
     """
     xp, *channels = _channels(lab)
     return xp.stack([_gamma(xp, c) for c in _lab_to_linear_rgb(xp, *channels)], axis=-1)
+
+
+def lightness_of_film(rgb, emulsion):
+    """The L of the gray photo that a film with this sensitivity makes of a color photo.
+
+    Args:
+        rgb: array or tensor (..., 3). sRGB in 0..1.
+        emulsion: array or tensor that broadcasts to it. Weights of red, green and blue light, of
+            sum 1, so that white and grays stay what they are. `(0.2126, 0.7152, 0.0722)` is the
+            eye's, which gives the photo's own L; `(0, 0.5, 0.5)` is blind to red.
+
+    Returns:
+        float32 array or tensor (..., 1): L in 0..100.
+    """
+    xp, rgb = _float32(rgb)
+    light = xp.sum(_linear(xp, rgb) * emulsion, axis=-1, keepdims=True)
+    return 116.0 * _cube_root(xp, light) - 16.0
 
 
 def l_to_grey(lightness):

@@ -16,6 +16,7 @@ from keras import layers, ops
 from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, lab
+from colorlib.embedding import lite2_body
 from colorlib.metrics import AB_BINS, AB_GRID, ab_bin_counts
 
 # Stride, filters of the 1x1 convolution of the backbone's map, filters of the 3x3 convolutions of
@@ -154,30 +155,33 @@ def mse_on_ab(ab, output):
     return ops.mean(ops.square(lab.scale_ab(ab) - output), axis=(1, 2, 3))
 
 
-def pyramid_network(channels, dropout=0.0, dtype=None):
-    """A decoder that fuses a frozen backbone's features at strides 4, 8, 16 and 32.
+def pyramid_network(dropout=0.0, dtype=None):
+    """An ImageNet backbone whose maps a decoder fuses at strides 4, 8, 16 and 32.
 
     Where the paper gives every place of the photo one vector of logits, here each scale of the
     decoder gets the backbone's maps of that scale, and the deepest also their mean over the photo.
-    The output is a distribution over `ab_bins`, as in Zhang, Isola and Efros 2016 (section 2.1), at
-    a quarter of the resolution. 2.3 million parameters with EfficientNet-Lite2.
+    The backbone is part of the network: its lower blocks are frozen, its upper ones are trained
+    (`embedding.lite2_body`). The output is a distribution over `ab_bins`, as in Zhang, Isola and
+    Efros 2016 (section 2.1), at a quarter of the resolution.
 
     Args:
-        channels: dict of int. The features' channels by scale, `Embedder.channels`.
         dropout: float in 0..1. Share of the deepest maps, and of their mean over the photo, that
             is dropped in training. Defaults to 0.
         dtype: Keras dtype or policy, such as `"mixed_bfloat16"`. Defaults to the global one.
 
     Returns:
-        keras.Model: dict of the maps `stride_4` (B, H/4, W/4, C) to `stride_32`
-        (B, H/32, W/32, C) -> float32 logits (B, H/4, W/4, Q).
+        keras.Model: dict of `l` (B, H, W, 1), L scaled to -1..1, H and W multiples of 32 ->
+        float32 logits (B, H/4, W/4, Q).
 
     Example:
 
-        network = pyramid_network(embedder.channels)
-        logits = network(embedder.features(lightness))
+        network = pyramid_network()
+        logits = network({"l": lab.scale_l(lightness)})
     """
-    maps = {scale: keras.Input((None, None, n), name=scale) for scale, n in channels.items()}
+    lightness = keras.Input((None, None, 1), name="l")
+    # The sRGB gray of that L in three equal channels, scaled as the backbone wants its photos.
+    grey = ops.repeat(lab.l_to_grey(lab.unscale_l(lightness)) * 255.0, 3, axis=-1)
+    maps = lite2_body(dtype)((grey - 127.0) / 128.0)
 
     def conv(x, filters, kernel, name):
         x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, name=name, dtype=dtype)(
@@ -211,7 +215,7 @@ def pyramid_network(channels, dropout=0.0, dtype=None):
             x = conv(x, n, 3, f"decoder_{stride}_{index}")
     x = layers.Conv2D(len(ab_bins()), 1, name="bins", dtype=dtype)(x)
     output = layers.Activation("linear", name="logits", dtype="float32")(x)
-    return keras.Model(maps, output, name="pyramid")
+    return keras.Model({"l": lightness}, output, name="pyramid")
 
 
 @lru_cache(maxsize=1)
@@ -309,13 +313,12 @@ class Network:
     """What the rest of the library needs to know of a network.
 
     Attributes:
-        build: callable(size, dropout, dtype) -> keras.Model over a dict of what `condition` says.
-            `size`: the length of the embedding, or the features' channels.
+        build: callable(embedding_size, dropout, dtype) -> keras.Model over a dict of `l` and,
+            where it is `embedded`, `embedding`.
         loss: callable(ab in Lab units (B, H, W, 2), output) -> (B,).
         decode: callable(output, ab_counts, vividness) -> ab in Lab units (B, H / scale,
             W / scale, 2).
-        condition: str. What it is told of the photo: `"embedding"` (beside `l`, `Embedder`'s
-            vector of the whole photo) or `"features"` (`Embedder.features` and no more).
+        embedded: bool. Whether it is told `Embedder`'s vector of the whole photo beside `l`.
         stride: int. Heights and widths are multiples of it in training and at use.
         pads: bool. Whether its model takes other heights and widths as well, by padding.
         scale: int. The input's size over the output's.
@@ -325,21 +328,16 @@ class Network:
     build: Callable
     loss: Callable
     decode: Callable
-    condition: str
     stride: int
+    embedded: bool = False
     pads: bool = False
     scale: int = 1
     vividness: bool = False
 
-    def inputs(self, lightness, embedder, embedding=None):
+    def inputs(self, lightness, embedding=None):
         """What `build`'s model takes, for an L (B, H, W, 1) in 0..100 and its photos' embedding."""
-        if self.condition == "features":
-            return embedder.features(lightness)
-        return {"l": lab.scale_l(lightness), "embedding": embedding}
-
-    def backbone(self, embedder):
-        """The model that `inputs` calls, whose variables a compiled step has to know, or None."""
-        return embedder.model if self.condition == "features" else None
+        inputs = {"l": lab.scale_l(lightness)}
+        return inputs | {"embedding": embedding} if self.embedded else inputs
 
 
 NETWORKS = {
@@ -347,15 +345,14 @@ NETWORKS = {
         paper_network,
         mse_on_ab,
         lambda output, ab_counts=None, vividness=0.0: lab.unscale_ab(output),
-        condition="embedding",
         stride=STRIDE,
+        embedded=True,
         pads=True,
     ),
     "pyramid": Network(
-        pyramid_network,
+        lambda embedding_size=None, dropout=0.0, dtype=None: pyramid_network(dropout, dtype),
         cross_entropy_on_bins,
         mean_of_bins,
-        condition="features",
         stride=32,
         scale=4,
         vividness=True,

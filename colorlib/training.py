@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from colorlib import ColorlibError, augmentation, cards, data, lab
-from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder
+from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder, start_body
 from colorlib.model import NETWORKS, get_network, jit_compile
 
 STATE = "state.npz"
@@ -38,6 +38,9 @@ class TrainingConfig:
         validation: str, tuple of paths or None. Photos to validate on; None splits `photos` by
             content. Defaults to None.
         validation_fraction: float in 0..1. The share that is split off. Defaults to 0.1.
+        start: str or None. The preset, or the folder of the run, whose weights it starts from; None
+            starts from random ones (of `pyramid`, its body from the packaged classifier). Defaults
+            to None.
         network: str. Name in `colorlib.model.NETWORKS`. Defaults to `"paper"`.
         backbone: str. See `colorlib.embedding`. Defaults to `"EfficientNetLite2"`.
         backbone_weights: str or None. Path of its weights file. Defaults to None.
@@ -56,6 +59,8 @@ class TrainingConfig:
         steps_per_epoch: int or None. Steps between two validations; None is one pass over the
             photos. Defaults to None.
         learning_rate: float. Adam's, at its highest. Defaults to 0.001.
+        body_rate: float. The learning rate of `pyramid`'s pretrained body over that of the rest.
+            Defaults to 0.1.
         schedule: str. `"cosine"` (to zero, after a short warm-up) or `"constant"`. Defaults to
             `"cosine"`.
         weight_decay: float. Decoupled (AdamW), of kernels only. Defaults to 0.
@@ -75,6 +80,7 @@ class TrainingConfig:
     photos: str | tuple
     validation: str | tuple | None = None
     validation_fraction: float = 0.1
+    start: str | None = None
     network: str = "paper"
     backbone: str = DEFAULT_BACKBONE
     backbone_weights: str | None = None
@@ -88,6 +94,7 @@ class TrainingConfig:
     epochs: int = 10
     steps_per_epoch: int | None = None
     learning_rate: float = 1e-3
+    body_rate: float = 0.1
     schedule: str = "cosine"
     weight_decay: float = 0.0
     dropout: float = 0.0
@@ -98,12 +105,17 @@ class TrainingConfig:
     seed: int = 1
 
     def __post_init__(self):
-        for name in ("photos", "validation"):
+        for name in ("photos", "validation", "start"):
             value = getattr(self, name)
             value = tuple(map(str, value)) if isinstance(value, list | tuple) else value
             object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
         spec = get_network(self.network)
         stride = 1 if spec.pads else spec.stride
+        self._must(
+            "backbone",
+            spec.embedded or self.backbone == DEFAULT_BACKBONE,
+            f"{DEFAULT_BACKBONE} for {self.network}, which is built around it",
+        )
         for name in ("short_side", "batch", "epochs"):
             self._must(name, getattr(self, name) >= 1, "at least 1")
         for name in ("size", "scales"):
@@ -127,6 +139,7 @@ class TrainingConfig:
             "size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"
         )
         self._must("learning_rate", self.learning_rate > 0, "positive")
+        self._must("body_rate", self.body_rate >= 0, "at least 0")
         self._must("weight_decay", self.weight_decay >= 0, "at least 0")
         self._must("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
         self._must("dropout", 0 <= self.dropout < 1, "in 0..1")
@@ -170,7 +183,6 @@ class ColorizationTask(keras.Model):
     Args:
         network: keras.Model from `colorlib.model`.
         config: TrainingConfig.
-        embedder: Embedder. Gives the features where the network takes them.
         resident: None, or (pixels, offsets, widths) from `data.resident_pixels`, which then stay
             on the device; batches hold `index`, `top`, `left` instead of `rgb`.
 
@@ -178,13 +190,12 @@ class ColorizationTask(keras.Model):
         size: int. Side of the crops, px; compile again after setting it.
     """
 
-    def __init__(self, network, config, embedder, resident=None):
+    def __init__(self, network, config, resident=None):
         super().__init__(dtype="float32")
         self.network, self.spec, self.config = network, NETWORKS[config.network], config
         self.size = config.sizes[0]
         self.mse = keras.metrics.Mean(name="mse")
         self.seed_generator = keras.random.SeedGenerator(config.seed)
-        self.embedder, self.backbone = embedder, self.spec.backbone(embedder)
         self._resident = None
         if resident is not None:
             # Variables, because XLA would compile a captured array into the program.
@@ -214,14 +225,18 @@ class ColorizationTask(keras.Model):
         return ops.where(flip, ops.flip(rgb, axis=2), rgb)
 
     def call(self, batch, training=None):
-        color = lab.rgb_to_lab(self._crops(batch))
+        rgb = self._crops(batch)
+        color = lab.rgb_to_lab(rgb)
         lightness, ab = color[..., :1], color[..., 1:]
         if training and self.config.film:
-            lightness, border = augmentation.film(lightness, self.config.film, self.seed_generator)
-            ab = ab * (1.0 - border)
+            # The order of crops is random, so the first ones serve as well as drawn ones.
+            count = round(self.config.film * self.config.batch)
+            old, border = augmentation.film(rgb[:count], lightness[:count], self.seed_generator)
+            lightness = ops.concatenate([old, lightness[count:]])
+            ab = ops.concatenate([ab[:count] * (1.0 - border), ab[count:]])
         if training and self.config.erase:
             lightness = augmentation.erase(lightness, self.config.erase, self.seed_generator)
-        inputs = self.spec.inputs(lightness, self.embedder, batch.get("embedding"))
+        inputs = self.spec.inputs(lightness, batch.get("embedding"))
         output = self.network(inputs, training=training)
         return {"output": output, "ab": ab} | ({} if training else {"l": lightness})
 
@@ -388,8 +403,24 @@ def machine():
     }
 
 
-def make_optimizer(config, steps):
-    """The config's Adam or AdamW for a run of so many steps, with its schedule and average."""
+class _AdamW(keras.optimizers.AdamW):
+    """AdamW with a learning rate of their own, `factor` times the other, for some variables."""
+
+    def __init__(self, learning_rate, slow, factor, **options):
+        super().__init__(learning_rate, name="adamw", **options)
+        # TensorFlow updates its own variable, which is the value of Keras'.
+        self.slow, self.factor = {id(v) for v in slow} | {id(v.value) for v in slow}, factor
+        # What is pretrained stays near where it began without being pulled to zero.
+        self.exclude_from_weight_decay(var_list=slow, var_names=["bias", "gamma", "beta"])
+
+    def update_step(self, gradient, variable, learning_rate):
+        if id(variable) in self.slow:
+            learning_rate = learning_rate * self.factor
+        super().update_step(gradient, variable, learning_rate)
+
+
+def make_optimizer(config, steps, network):
+    """The config's AdamW for a run of so many steps, with its schedule and average."""
     rate = config.learning_rate
     if config.schedule == "cosine":
         warmup = min(100, steps // 10)
@@ -403,11 +434,8 @@ def make_optimizer(config, steps):
     if config.ema != 0:
         momentum = min(0.998, max(0.0, 1 - 20 / steps)) if config.ema is None else config.ema
         options = {"use_ema": True, "ema_momentum": momentum}
-    if not config.weight_decay:
-        return keras.optimizers.Adam(rate, **options)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **options)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    body = [] if NETWORKS[config.network].embedded else network.get_layer("body").weights
+    return _AdamW(rate, body, config.body_rate, weight_decay=config.weight_decay, **options)
 
 
 def _say(text):
@@ -436,16 +464,14 @@ def prepare(config, cache=None):
 
     Returns:
         (training, validation, embedding): two PhotoSets, with standardized embeddings where the
-        network wants them, and a dict that says what the network is told: `backbone`, `layer`,
-        `size`, `weights_sha256` and, of embeddings, `mean` and `deviation`.
+        network wants them, and a dict that says what those are: `backbone`, `weights_sha256`,
+        `layer`, `size`, `mean` and `deviation`; of other networks only the first two, of the
+        backbone whose weights the network starts from.
     """
     cache = cache or data.PhotoCache()
     # First: it may be missing, and photos take hours.
     embedder = shared_embedder(config.backbone, config.backbone_weights)
     embedding = {"backbone": embedder.backbone, "weights_sha256": embedder.digest}
-    features = NETWORKS[config.network].condition == "features"
-    if features:
-        embedding |= {"layer": "features", "size": embedder.channels}
 
     def load(source):
         photo_set = data.load_photos(
@@ -470,7 +496,7 @@ def prepare(config, cache=None):
         _say(f"{len(shared):,} photos are in both sets: left out of the training set")
         if not len(training):
             raise ColorlibError("Every training photo is a validation photo: give other photos")
-    if features:
+    if not NETWORKS[config.network].embedded:
         return training, validation, embedding
     raw = [
         data.embed_photos(photo_set, embedder, progress=_reporter("embedded"))
@@ -621,14 +647,32 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     return run
 
 
+def start_network(config, embedding_size):
+    """The network of a config with the weights that its training starts from."""
+    spec = get_network(config.network)
+    network = spec.build(embedding_size, config.dropout, config.precision)
+    if config.start is not None:
+        folder = cards.preset_folder(config.start)
+        other = cards.load_card(folder)["network"]
+        if other != config.network:
+            raise ColorlibError(
+                f"{config.start} holds weights of the network {other}, not of {config.network}: "
+                f"give --network {other}"
+            )
+        network.load_weights(folder / cards.WEIGHTS)
+    elif not spec.embedded:
+        embedder = shared_embedder(config.backbone, config.backbone_weights)
+        start_body(network.get_layer("body"), embedder)
+    return network
+
+
 def _train(config, run, training, validation, embedding, verbose):
     keras.utils.set_random_seed(config.seed)
-    network = get_network(config.network).build(embedding["size"], config.dropout, config.precision)
+    network = start_network(config, embedding.get("size"))
     resident = data.resident_pixels(training) if config.resident else None
-    embedder = shared_embedder(config.backbone, config.backbone_weights)
-    task = ColorizationTask(network, config, embedder, resident)
+    task = ColorizationTask(network, config, resident)
     steps_per_epoch = config.steps_per_epoch or max(1, len(training) // config.batch)
-    optimizer = make_optimizer(config, steps_per_epoch * config.epochs)
+    optimizer = make_optimizer(config, steps_per_epoch * config.epochs, network)
     optimizer.build(network.trainable_variables)
     compile_task(task, optimizer)
     progress = _Progress(task, run, steps_per_epoch, config)

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from colorlib import augmentation, photos
+from colorlib import augmentation, lab, photos
 
 pytestmark = pytest.mark.backend
 
@@ -39,19 +39,37 @@ def test_resampling_is_pillows(sample, size):
             )
 
 
-def test_film_changes_its_share_of_the_photos(lightness):
-    for share, low, high in ((0.0, 0, 0), (0.5, 18, 46), (1.0, 64, 64)):
-        output, border = map(ops.convert_to_numpy, augmentation.film(lightness, share, seed()))
-        changed = np.abs(output - lightness).max(axis=(1, 2, 3)) > 0.1
-        assert low <= changed.sum() <= high
-        assert output.shape == border.shape == lightness.shape
-        assert output.min() >= 0 and output.max() <= 100
-        assert set(np.unique(border)) <= {0, 1}
-        assert not border[~changed].any()
+def gray(lightness):
+    """sRGB of an L, three equal channels in 0..1."""
+    return np.repeat(lab.l_to_grey(lightness), 3, axis=-1)
+
+
+def test_film_changes_every_photo(lightness):
+    output, border = augmentation.film(gray(lightness), lightness, seed())
+    output, border = map(ops.convert_to_numpy, (output, border))
+    assert (np.abs(output - lightness).max(axis=(1, 2, 3)) > 0.1).all()
+    assert output.shape == border.shape == lightness.shape
+    assert output.min() >= 0 and output.max() <= 100
+    assert set(np.unique(border)) <= {0, 1}
+
+
+def test_half_of_the_films_are_half_blind_to_red(lightness):
+    red, blue = (np.zeros((64, 48, 48, 3), "float32") for _ in range(2))
+    red[..., 0], blue[..., 2] = 1, 1
+    eye = lab.rgb_to_lab(np.float32([[1, 0, 0], [0, 0, 1]]))[:, 0]
+    means = {}
+    for name, rgb, own in (("red", red, eye[0]), ("blue", blue, eye[1])):
+        plane = np.full_like(lightness, own)
+        output, border = map(ops.convert_to_numpy, augmentation.film(rgb, plane, seed()))
+        means[name] = output[~border.any(axis=(1, 2, 3))].mean(axis=(1, 2, 3))
+    gap = means["red"] - means["blue"]
+    assert (gap > 0).mean() > 0.4 and (gap < 0).mean() > 0.2  # To the eye red is the lighter one.
 
 
 def test_borders_are_even_and_lie_at_the_edge(lightness):
-    output, border = map(ops.convert_to_numpy, augmentation.film(lightness, 1.0, seed()))
+    output, border = map(
+        ops.convert_to_numpy, augmentation.film(gray(lightness), lightness, seed())
+    )
     framed = border.any(axis=(1, 2, 3))
     assert 3 <= framed.sum() <= 30  # A fifth of 64.
     assert not border[:, 8:-8, 8:-8].any()
@@ -72,7 +90,7 @@ def test_what_is_erased_is_an_even_rectangle(lightness):
 
 def test_equal_seeds_make_equal_prints(lightness):
     one, two, other = (
-        ops.convert_to_numpy(augmentation.film(lightness, 1.0, seed(number))[0])
+        ops.convert_to_numpy(augmentation.film(gray(lightness), lightness, seed(number))[0])
         for number in (1, 1, 2)
     )
     assert np.array_equal(one, two) and not np.array_equal(one, other)

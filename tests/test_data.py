@@ -294,7 +294,6 @@ def test_crops_of_any_scale_lie_within_their_window(photo_set):
 def test_device_and_host_batches_give_equal_losses(photo_set, scales):
     from keras import ops
 
-    from colorlib.embedding import shared_embedder
     from colorlib.model import NETWORKS
     from colorlib.training import ColorizationTask, TrainingConfig
 
@@ -306,7 +305,7 @@ def test_device_and_host_batches_give_equal_losses(photo_set, scales):
     losses = {}
     for resident in (False, True):
         pixels = data.resident_pixels(known) if resident else None
-        task = ColorizationTask(network, config, shared_embedder(), pixels)
+        task = ColorizationTask(network, config, pixels)
         losses[resident] = [
             float(ops.convert_to_numpy(task.compute_loss(y_pred=task(batch))))
             for batch in first(data.batches(known, **options, resident=resident), 4)

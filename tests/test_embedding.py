@@ -331,30 +331,3 @@ def test_a_wrong_file_for_another_backbone_is_one_line(tmp_path, monkeypatch):
     fails("missing.h5: no such weights file", "MobileNetV2", weights=tmp_path / "missing.h5")
     monkeypatch.setenv("COLORLIB_WEIGHTS", str(tmp_path / "nowhere"))
     fails("COLORLIB_WEIGHTS=.*nowhere: no such folder", "MobileNetV2")
-
-
-# Features at several scales
-
-
-@pytest.mark.backend
-def test_features_end_in_the_embedding(embedder):
-    lightness = np.random.default_rng(0).uniform(0, 100, (1, 260, 260)).astype("float32")
-    maps = embedder.features(lightness[..., None])
-    shapes = {scale: tuple(map.shape) for scale, map in maps.items()}
-    sides = {scale: -(-260 // int(scale.removeprefix("stride_"))) for scale in shapes}
-    assert shapes == {
-        scale: (1, sides[scale], sides[scale], n) for scale, n in embedder.channels.items()
-    }
-    # The classifier on the mean of the deepest map is the embedding.
-    kernel, bias = embedder.model.get_layer("fc").get_weights()
-    head = keras.ops.convert_to_numpy(maps["stride_32"]).mean(axis=(1, 2))
-    np.testing.assert_allclose(head @ kernel + bias, embedder.embed(lightness), atol=1e-3)
-    for map in maps.values():
-        map = keras.ops.convert_to_numpy(map)
-        assert map.min() >= 0 and 0 < map.max() <= 6
-
-
-def test_only_the_packaged_backbone_has_features(inception_weights, monkeypatch):
-    monkeypatch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
-    with pytest.raises(ColorlibError, match="InceptionResNetV2"):
-        Embedder("InceptionResNetV2").channels  # noqa: B018

@@ -244,3 +244,14 @@ def test_a_photo_keeps_its_lightness_whatever_color_it_gets(dtype):
     assert rgb.dtype == dtype
     error = np.abs(color.rgb2lab(rgb / np.iinfo(dtype).max)[..., 0] - lightness)
     assert np.percentile(error, 99.9) <= 0.5
+
+
+@pytest.mark.parametrize("emulsion", [(0.2126, 0.7152, 0.0722), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0)])
+def test_film_grays_are_those_of_linear_light(emulsion):
+    rgb = np.random.default_rng(0).uniform(0, 1, (50, 3)).astype("float32")
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    light = np.repeat(linear @ emulsion, 3).reshape(-1, 3)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    expected = color.rgb2lab(encoded)[:, :1]
+    output = lab.lightness_of_film(rgb, np.float32(emulsion))
+    np.testing.assert_allclose(output, expected, atol=2e-3)

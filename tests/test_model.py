@@ -8,7 +8,7 @@ from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, lab
 from colorlib.colorizer import shrink_weights
-from colorlib.embedding import shared_embedder
+from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import (
     NETWORKS,
     CropLike,
@@ -220,12 +220,11 @@ def test_half_precision_weights_load_back(network, tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_colors_and_is_judged(name):
-    spec, embedder = get_network(name), shared_embedder()
+    spec = get_network(name)
     height, width = (24, 19) if name == "paper" else (64, 96)
     lightness = np.random.default_rng(0).uniform(0, 100, (3, height, width, 1)).astype("float32")
-    size = embedder.size if spec.condition == "embedding" else embedder.channels
-    network = spec.build(size, dropout=0.0, dtype="float32")
-    told = spec.inputs(lightness, embedder, np.ones((3, 1000), "float32"))
+    network = spec.build(1000, dropout=0.0, dtype="float32")
+    told = spec.inputs(lightness, np.ones((3, 1000), "float32"))
     output = network(told, training=False)
     ab = ops.convert_to_numpy(spec.decode(output))
     assert ab.shape == (3, height // spec.scale, width // spec.scale, 2)
@@ -238,32 +237,53 @@ def test_a_network_colors_and_is_judged(name):
 # The pyramid
 
 
-def test_the_pyramid_has_two_million_parameters_and_logits_at_stride_4():
-    channels = shared_embedder().channels
-    network = pyramid_network(channels, dropout=0.2, dtype="mixed_bfloat16")
-    assert 2.0e6 < network.count_params() < 2.4e6
-    maps = {
-        scale: np.ones((1, 64 // (stride := int(scale[7:])), 96 // stride, n), "float32")
-        for scale, n in channels.items()
-    }
-    logits = network(maps, training=False)
+def test_the_pyramid_is_one_network_of_seven_million_parameters():
+    network = pyramid_network(dropout=0.2, dtype="mixed_bfloat16")
+    assert network.count_params() == 7_060_429
+    body = network.get_layer("body")
+    assert body.count_params() == 4_782_024
+    logits = network({"l": np.ones((1, 64, 96, 1), "float32")}, training=False)
     assert tuple(logits.shape) == (1, 16, 24, len(ab_bins()))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
 
 
-def test_every_scale_reaches_the_pyramids_output():
-    channels = shared_embedder().channels
-    keras.utils.set_random_seed(1)
-    network = pyramid_network(channels)
-    rng = np.random.default_rng(1)
-    maps = {
-        scale: rng.uniform(0, 6, (1, 64 // int(scale[7:]), 64 // int(scale[7:]), n))
-        for scale, n in channels.items()
+def test_the_lower_blocks_are_frozen_and_the_upper_ones_are_trained():
+    body = pyramid_network().get_layer("body")
+    frozen = {
+        layer.name.split("_")[1] for layer in body.layers if layer.weights and not layer.trainable
     }
-    before = ops.convert_to_numpy(network(maps, training=False))
-    for scale in channels:
-        after = ops.convert_to_numpy(network({**maps, scale: 0 * maps[scale]}, training=False))
-        assert np.abs(after - before).max() > 1e-3, scale
+    trained = {
+        layer.name.split("_")[1] for layer in body.layers if layer.weights and layer.trainable
+    }
+    assert frozen == {"stem", *map(str, range(8))}
+    assert trained == {"head", *map(str, range(8, 21))}
+
+
+def test_the_body_sees_the_gray_of_an_l_as_the_classifier_does():
+    embedder, network = shared_embedder(), pyramid_network()
+    start_body(network.get_layer("body"), embedder)
+    lightness = np.random.default_rng(0).uniform(0, 100, (1, 256, 256, 1)).astype("float32")
+    deepest = keras.Model(network.input, network.get_layer("whole").output)
+    pooled = ops.convert_to_numpy(deepest({"l": lab.scale_l(lightness)}, training=False))[:, 0, 0]
+    # The classifier on the mean of the deepest map gives the embedding.
+    kernel, bias = embedder.model.get_layer("fc").get_weights()
+    gray = np.repeat(lab.l_to_grey(lightness) * 255, 3, axis=-1)
+    logits = ops.convert_to_numpy(embedder.model((gray - 127) / 128, training=False))
+    np.testing.assert_allclose(pooled @ kernel + bias, logits, atol=2e-3)
+
+
+def test_every_scale_reaches_the_pyramids_output():
+    keras.utils.set_random_seed(1)
+    network = pyramid_network()
+    start_body(network.get_layer("body"), shared_embedder())
+    inputs = {"l": np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 1)).astype("float32")}
+    before = ops.convert_to_numpy(network(inputs, training=False))
+    for layer in ("lateral_4", "lateral_8", "lateral_16", "lateral_32", "whole_project"):
+        kernel, *rest = network.get_layer(layer).get_weights()
+        network.get_layer(layer).set_weights([0 * kernel, *rest])
+        after = ops.convert_to_numpy(network(inputs, training=False))
+        network.get_layer(layer).set_weights([kernel, *rest])
+        assert np.abs(after - before).max() > 1e-3, layer
 
 
 def test_bins_are_where_srgb_has_colors():

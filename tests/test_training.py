@@ -18,7 +18,7 @@ import pytest
 from keras import ops
 from skimage.color import rgb2lab
 
-from colorlib import ColorlibError, data
+from colorlib import ColorlibError, data, lab
 from colorlib.embedding import shared_embedder
 from colorlib.model import get_network
 from colorlib.training import TrainingConfig, prepare, stages, train
@@ -199,11 +199,12 @@ def test_stages_rise_in_one_run(pyramid_config, tmp_path):
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert all(0 < row["val_mse"] < 1 for row in rows)
     card = json.loads((run / "card.json").read_text())
-    assert card["embedding"]["layer"] == "features" and card["config"]["size"] == [32, 64]
+    assert set(card["embedding"]) == {"backbone", "weights_sha256"}
+    assert card["config"]["size"] == [32, 64]
     validation = prepare(config)[1]
     batch = next(iter(data.center_batches(validation, size=64, batch=99)))
     color = rgb2lab(batch["rgb"]).astype("float32")
-    output = network_of(run)(shared_embedder().features(color[..., :1]), training=False)
+    output = network_of(run)({"l": lab.scale_l(color[..., :1])}, training=False)
     spec = get_network("pyramid")
     # What is validated is the loss and the error of the expected color, of what is kept.
     best = min(rows, key=lambda row: row["val_loss"])

@@ -26,7 +26,7 @@ import pandas as pd
 
 from colorlib import Colorizer, ColorlibError, colorizer, photos, presets
 from colorlib.data import resize_short_side
-from colorlib.embedding import _LITE2_TAPS, efficientnet_lite2, shared_embedder
+from colorlib.embedding import efficientnet_lite2, shared_embedder
 from colorlib.model import NETWORKS
 from colorlib.training import machine
 
@@ -106,26 +106,19 @@ def bare_networks(size, precisions):
     def noise(*shape):
         return rng.normal(size=(1, *shape)).astype("float32")
 
-    maps = {}
-    for name, channels in embedder.channels.items():
-        side = size // int(name.split("_")[1])
-        maps[name] = noise(side, side, channels)
     for precision in precisions:
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
         backbone = efficientnet_lite2()
         keras.config.set_dtype_policy(policy)
         backbone.set_weights(embedder.model.get_weights())
-        taps = {name: backbone.get_layer(layer).output for name, layer in _LITE2_TAPS.items()}
-        features = keras.Model(backbone.inputs, taps)
         paper = NETWORKS["paper"].build(embedder.size, dtype=precision)
-        pyramid = NETWORKS["pyramid"].build(embedder.channels, dtype=precision)
+        pyramid = NETWORKS["pyramid"].build(dtype=precision)
         for px in {224, size}:
             inputs = {"l": noise(px, px, 1), "embedding": noise(embedder.size)}
             calls["paper", px, precision] = compiled(paper, inputs)
         calls["EfficientNetLite2", 260, precision] = compiled(backbone, noise(260, 260, 3))
-        calls["its features", size, precision] = compiled(features, noise(size, size, 3))
-        calls["pyramid", size, precision] = compiled(pyramid, maps)
+        calls["pyramid", size, precision] = compiled(pyramid, {"l": noise(size, size, 1)})
     return calls
 
 
@@ -169,7 +162,7 @@ def ratios(models, colored, bare, batch):
         one, many = (colored.loc[(preset, precision, n), "end to end"] for n in (1, batch))
         parts = [("paper", 224), ("EfficientNetLite2", 260)]
         if model.card["network"] == "pyramid":
-            parts = [(name, best[name].index[0]) for name in ("pyramid", "its features")]
+            parts = [("pyramid", best["pyramid"].index[0])]
         networks = sum(best[part] for part in parts)
         row = {"preset": preset, "precision": precision, "ms": one, "networks ms": networks}
         rows.append(row | {"ratio": one / networks, f"speed {batch}/1": one / many})

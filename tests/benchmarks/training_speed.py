@@ -28,7 +28,6 @@ import pandas as pd
 from keras import layers, ops
 
 from colorlib import ColorlibError, data, photos, training
-from colorlib.embedding import shared_embedder
 from colorlib.model import NETWORKS
 
 AUGMENTATION = {"scales": (0.75, 1.4), "film": 0.3, "erase": 0.2}
@@ -59,10 +58,10 @@ def peak_flops(dtype, side, repeats=8):
     return 2 * side**3 / min(seconds)
 
 
-def multiply_adds(model, shapes):
+def multiply_adds(model, shapes, trainable):
     """Of one pass through the convolutions and dense layers, for inputs of these shapes."""
     kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
-    found = [layer for layer in model.layers if isinstance(layer, kinds)]
+    found = [x for x in model.layers if isinstance(x, kinds) and x.trainable == trainable]
     outputs = keras.Model(model.input, [layer.output for layer in found])
     total = 0
     for layer, shape in zip(found, outputs.compute_output_shape(shapes), strict=True):
@@ -71,16 +70,15 @@ def multiply_adds(model, shapes):
     return total
 
 
-def step_flops(config, network, embedder):
-    """FLOP of a step, an image: (of the network, forward and backward; of the frozen backbone)."""
+def step_flops(config, network):
+    """FLOP of a step, an image: forward and backward, but of frozen layers forward only."""
     size = config.size
-    if NETWORKS[config.network].condition == "embedding":
-        shapes = {"l": (1, size, size, 1), "embedding": (1, embedder.size)}
-        return 6 * multiply_adds(network, shapes), 0
-    maps = embedder.features(ops.zeros((1, size, size, 1)))
-    backbone = multiply_adds(embedder._maps, (1, size, size, 3))
-    shapes = {name: tuple(tensor.shape) for name, tensor in maps.items()}
-    return 6 * multiply_adds(network, shapes), 2 * backbone
+    shapes = {"l": (1, size, size, 1)}
+    if NETWORKS[config.network].embedded:
+        return 6 * multiply_adds(network, shapes | {"embedding": (1, 1000)}, True)
+    body, photo = network.get_layer("body"), (1, size, size, 3)
+    trained = multiply_adds(network, shapes, True) + multiply_adds(body, photo, True)
+    return 6 * trained + 2 * multiply_adds(body, photo, False)
 
 
 class BareStep:
@@ -88,12 +86,11 @@ class BareStep:
 
     def __init__(self, config, photo_set, embedding):
         keras.utils.set_random_seed(config.seed)
-        build = NETWORKS[config.network].build
-        self.network = build(embedding["size"], config.dropout, config.precision)
+        self.network = training.start_network(config, embedding.get("size"))
         resident = data.resident_pixels(photo_set) if config.resident else None
-        self.embedder = shared_embedder(config.backbone, config.backbone_weights)
-        self.task = training.ColorizationTask(self.network, config, self.embedder, resident)
-        optimizer = training.make_optimizer(config, config.steps_per_epoch * config.epochs)
+        self.task = training.ColorizationTask(self.network, config, resident)
+        steps = config.steps_per_epoch * config.epochs
+        optimizer = training.make_optimizer(config, steps, self.network)
         optimizer.build(self.network.trainable_variables)
         training.compile_task(self.task, optimizer)
         names = ("size", "batch", "seed", "scales", "resident")
@@ -133,10 +130,8 @@ def measure(config, cache, peaks):
         bare = step.seconds(config.epochs - 1, steps)
         whole = statistics.median(whole_step(config, cache))
         bare = statistics.median(bare + step.seconds(config.epochs - 1, steps))
-    trained, frozen = step_flops(config, step.network, step.embedder)
-    precision = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
-    # The backbone is in float32 whatever the precision.
-    ideal = trained / peaks[precision] + frozen / peaks["float32"]
+    flops = step_flops(config, step.network)
+    ideal = flops / peaks["bfloat16" if config.precision == "mixed_bfloat16" else "float32"]
     return {
         "network": config.network,
         "px": config.size,
@@ -144,8 +139,8 @@ def measure(config, cache, peaks):
         "bare step images/s": config.batch / bare,
         "s/image": whole / config.batch,
         "whole/bare time": whole / bare,
-        "GFLOP/image": (trained + frozen) / 1e9,
-        "GFLOP/s": (trained + frozen) * config.batch / whole / 1e9,
+        "GFLOP/image": flops / 1e9,
+        "GFLOP/s": flops * config.batch / whole / 1e9,
         "of peak": ideal * config.batch / whole,
         "bare of peak": ideal * config.batch / bare,
     }
