@@ -72,16 +72,18 @@ def film(rgb, lightness, seed):
     def chance(probability):
         return ops.cast(draw(0, 1) < probability, "float32")
 
+    def blurred(x, scale):  # By way of a smaller picture, which takes a tenth of a wide filter.
+        small = ops.average_pool(x, scale, scale, padding="same")
+        return ops.image.resize(small, (height, width), "bilinear")
+
     red, blue = draw(0.0, 0.4), draw(0.05, 0.6)
     emulsion = ops.concatenate([red, 1.0 - red - blue, blue], axis=-1)
     x = lightness + chance(0.5) * (lab.lightness_of_film(rgb, emulsion) - lightness)
     # Gamma 0.55 to 1.8, contrast 0.6 to 1.3, black and white points.
     x = ops.power(ops.maximum(x / 100.0, 1e-4), ops.exp(draw(-0.6, 0.6)))
     x = 50.0 + (100.0 * x - 50.0) * draw(0.6, 1.3) + draw(-12, 12)
-    lights = ops.average_pool(ops.maximum(x - 70.0, 0.0), 8, 8, padding="same")
-    x = x + chance(0.15) * draw(0, 1) * ops.image.resize(lights, (height, width), "bilinear")
-    soft = ops.average_pool(x, 5, 1, padding="same")
-    x = x + chance(0.5) * draw(0, 1) * (soft - x)
+    x = x + chance(0.15) * draw(0, 1) * blurred(ops.maximum(x - 70.0, 0.0), 8)
+    x = x + chance(0.5) * draw(0, 1) * (blurred(x, 3) - x)
     rows = ops.reshape(ops.linspace(-1.0, 1.0, height), (1, height, 1, 1))
     columns = ops.reshape(ops.linspace(-1.0, 1.0, width), (1, 1, width, 1))
     x = x * (1.0 - chance(0.3) * draw(0, 0.5) * 0.5 * (rows**2 + columns**2))
