@@ -26,7 +26,7 @@ def _numbers(kind):
 _TRAINING = {
     "epochs": (int, "passes over the photos (or rounds of --steps-per-epoch)"),
     "steps_per_epoch": (int, "steps between two validations (default: one pass)"),
-    "network": (str, "paper (default) or pyramid"),
+    "network": (str, "pyramid (default) or paper"),
     "size": (_numbers(int), "side of the crops, px; several (96,128,224) rise in stages"),
     "scales": (_numbers(float), "crops of so many times --size, resized to it, such as 0.7,1.4"),
     "film": (float, "share of crops that are made to look like scans of old prints"),
@@ -87,7 +87,7 @@ def _parser():
     command.add_argument(
         "--from", dest="start", metavar="PRESET", help="start from the weights of a preset or run"
     )
-    command.add_argument("--paper", action="store_true", help="start from the paper's settings")
+    command.add_argument("--paper", action="store_true", help="the paper's network and settings")
     command.add_argument("--resident", action="store_true", help="keep all pixels on the GPU")
     command.add_argument(
         "--distribute", action="store_true", help="use all devices, and all processes (JAX only)"

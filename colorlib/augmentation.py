@@ -103,7 +103,7 @@ def film(rgb, lightness, seed):
 
 
 def erase(lightness, share, seed):
-    """Covers a rectangle of a share of the photos with an even grey (Zhong et al. 2017).
+    """Covers a rectangle of a share of the photos with an even gray (Zhong et al. 2017).
 
     Args:
         lightness: float32 tensor (B, H, W, 1). L in 0..100.

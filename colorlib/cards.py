@@ -36,6 +36,8 @@ def preset_folder(name=None):
     Raises:
         ColorlibError: neither a preset nor a run folder.
     """
+    if str(name) == "mse" and not Path(name).exists():
+        raise ColorlibError("The preset 'mse' is called 'paper' now: it is the paper's network")
     packaged = ASSETS / "presets" / (name or DEFAULT_PRESET)
     for folder in (packaged, Path(name or DEFAULT_PRESET)):
         if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():

@@ -292,12 +292,12 @@ def score(colorizer, paths, *, vividness=None, floors=None, batch=16, progress=N
         progress: callable(done, total) or None.
 
     Returns:
-        dict of DataFrames by method: `"model"`, `"grey"`, `"mean ab"`; each has a row per photo
+        dict of DataFrames by method: `"model"`, `"gray"`, `"mean ab"`; each has a row per photo
         (`metrics.score_photo`) and its name in `file`.
     """
     colors = colorizer.card["colors"]
     frequency = np.array(colors["ab_counts"], "float64")
-    rows = {"model": []} if floors else {"model": [], "grey": [], "mean ab": []}
+    rows = {"model": []} if floors else {"model": [], "gray": [], "mean ab": []}
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
         truths = [photos.to_uint8(photos.read(path)) for path in chunk]

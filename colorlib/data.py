@@ -91,7 +91,7 @@ class PhotoSet:
         paths, hashes: list of Path, list of str. The files and the SHA-256 of their content.
         rows, heights, widths: int arrays (N,). Row id in the cache and size there, px.
         skipped: list of (path, reason). Files that could not be read.
-        near_grey: int. Photos left out because their mean chroma is under 4.
+        near_gray: int. Photos left out because their mean chroma is under 4.
         embeddings: float32 array (N, E), standardized, or None.
     """
 
@@ -102,7 +102,7 @@ class PhotoSet:
     heights: np.ndarray
     widths: np.ndarray
     skipped: list = field(default_factory=list)
-    near_grey: int = 0
+    near_gray: int = 0
     embeddings: np.ndarray | None = None
 
     def __len__(self):
@@ -212,18 +212,18 @@ def _decode_missing(cache, paths, short_side, progress):
     return broken
 
 
-def load_photos(source, *, short_side, cache=None, drop_near_grey=True, progress=None):
+def load_photos(source, *, short_side, cache=None, drop_near_gray=True, progress=None):
     """Decodes every photo of `source` once into the cache.
 
     Args:
         source: path of a folder (searched recursively), or a list of paths.
         short_side: int. The short side in the cache, px; larger and smaller photos are resized.
         cache: PhotoCache or None (the user's cache folder).
-        drop_near_grey: bool. Leave out photos with a mean chroma below 4. Defaults to True.
+        drop_near_gray: bool. Leave out photos with a mean chroma below 4. Defaults to True.
         progress: callable(done, total) or None.
 
     Returns:
-        PhotoSet. Unreadable files are in its `skipped`, near-grey ones are counted.
+        PhotoSet. Unreadable files are in its `skipped`, near-gray ones are counted.
 
     Raises:
         ColorlibError: no such folder, no photo in it, or none that can be used.
@@ -237,21 +237,21 @@ def load_photos(source, *, short_side, cache=None, drop_near_grey=True, progress
 
     query = "SELECT hash, id, height, width, chroma FROM photos WHERE short_side = ?"
     table = {row[0]: row[1:] for row in cache.connection.execute(query, (short_side,))}
-    usable, near_grey, skipped, seen = [], 0, [], set()
+    usable, near_gray, skipped, seen = [], 0, [], set()
     for path, digest in zip(paths, hashes, strict=True):
         if digest is None or digest in broken:
             skipped.append((path, reasons.get(path) or broken[digest]))
         elif digest not in seen:  # A copy of a photo under another name counts once.
             seen.add(digest)
-            if drop_near_grey and table[digest][3] < metrics.NEAR_GREY:
-                near_grey += 1
+            if drop_near_gray and table[digest][3] < metrics.NEAR_GRAY:
+                near_gray += 1
             else:
                 usable.append((path, digest, *table[digest][:3]))
     if not usable:
         where = source if isinstance(source, str | Path) else "the list of photos"
         raise ColorlibError(
             f"{where}: no usable color photo among {len(paths)} files ({len(skipped)} unreadable, "
-            f"{near_grey} near grey)" + (f"; first: {skipped[0][1]}" if skipped else "")
+            f"{near_gray} near gray)" + (f"; first: {skipped[0][1]}" if skipped else "")
         )
     columns = list(zip(*usable, strict=True))
     return PhotoSet(
@@ -260,7 +260,7 @@ def load_photos(source, *, short_side, cache=None, drop_near_grey=True, progress
         [digest.hex() for digest in columns[1]],
         *(np.array(column) for column in columns[2:]),
         skipped=skipped,
-        near_grey=near_grey,
+        near_gray=near_gray,
     )
 
 
@@ -484,9 +484,9 @@ def floor_losses(photo_set, mean_ab, *, size, batch):
         size, batch: int. As for `center_batches`.
 
     Returns:
-        dict of float: the mean squared error on ab / 127 of `grey` and of `mean ab`.
+        dict of float: the mean squared error on ab / 127 of `gray` and of `mean ab`.
     """
-    floors = {"grey": np.zeros(2), "mean ab": np.divide(mean_ab, lab.AB_SCALE)}
+    floors = {"gray": np.zeros(2), "mean ab": np.divide(mean_ab, lab.AB_SCALE)}
     total, crops = dict.fromkeys(floors, 0.0), center_batches(photo_set, size=size, batch=batch)
     for rows in islice(crops, -(-len(photo_set) // batch)):
         ab = lab.rgb_to_lab(rows["rgb"] / np.float32(255))[..., 1:]

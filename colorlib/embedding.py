@@ -1,6 +1,6 @@
-"""A frozen ImageNet backbone: grey photo -> embedding.
+"""A frozen ImageNet backbone: gray photo -> embedding.
 
-The paper feeds the grey photo, in three equal channels, to Inception-ResNet-v2 and takes the
+The paper feeds the gray photo, in three equal channels, to Inception-ResNet-v2 and takes the
 logits before the softmax (section 2.1). Here the backbone is a name:
 
 - `EfficientNetLite2`: packaged with this library, the default. 1000 logits, 260 px.
@@ -220,7 +220,7 @@ class Embedder:
     """A frozen ImageNet classifier that turns lightness into an embedding.
 
     The network of the paper's section 2.1 with the backbone as a parameter. The center square of
-    the photo is resized bicubically to the backbone's input size, its grey value (the sRGB grey of
+    the photo is resized bicubically to the backbone's input size, its gray value (the sRGB gray of
     the same L) repeated in three channels and preprocessed as that backbone wants.
 
     Args:
@@ -326,8 +326,8 @@ class Embedder:
 
     def embed(self, prepared):
         """Embeddings of prepared photos: (B, image_size, image_size) -> float32 (B, size)."""
-        grey = lab.l_to_grey(np.asarray(prepared, "float32")[..., None]) * 255.0
-        rgb = np.repeat(grey, 3, axis=-1)
+        gray = lab.l_to_gray(np.asarray(prepared, "float32")[..., None]) * 255.0
+        rgb = np.repeat(gray, 3, axis=-1)
         return np.asarray(self.model.predict_on_batch(self._preprocess(rgb)), "float32")
 
     def __call__(self, lightness):

@@ -183,16 +183,16 @@ def photo_grid(
     return figure
 
 
-def film_grey(rgb, weights=(0.2126, 0.7152, 0.0722)):
-    """The grey photo that a film with these sensitivities makes of a color photo.
+def film_gray(rgb, weights=(0.2126, 0.7152, 0.0722)):
+    """The gray photo that a film with these sensitivities makes of a color photo.
 
     The weighted sum of the three channels in linear light, encoded as sRGB again (IEC 61966-2-1),
-    so that white and greys stay what they are.
+    so that white and grays stay what they are.
 
     Args:
         rgb: uint8 array (H, W, 3). sRGB.
         weights: three numbers, of red, green and blue; brought to a sum of 1. Defaults to the
-            luminance of ITU-R BT.709: the grey of the same L, which is what a network sees.
+            luminance of ITU-R BT.709: the gray of the same L, which is what a network sees.
 
     Returns:
         uint8 array (H, W).
@@ -397,7 +397,7 @@ def network_figure(network, size: int = 224, backbone: str = "backbone"):
 
 
 def color_figure(ab, photo_chroma):
-    """The colors of many pixels: where they lie in the ab plane, and how far from grey.
+    """The colors of many pixels: where they lie in the ab plane, and how far from gray.
 
     Args:
         ab: Array (N, 2), a and b in units of Lab.
@@ -409,7 +409,7 @@ def color_figure(ab, photo_chroma):
     import matplotlib
     from matplotlib.figure import Figure
 
-    from colorlib.metrics import NEAR_GREY
+    from colorlib.metrics import NEAR_GRAY
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 3.9), layout="constrained")
@@ -429,14 +429,14 @@ def color_figure(ab, photo_chroma):
         histogram.hist(chroma, bins, weights=shares, color="#56B4E9")
         histogram.axvline(np.median(chroma), label=f"median of the pixels, {np.median(chroma):.0f}")
         histogram.axvline(
-            NEAR_GREY, color="#777777", linestyle="--", label="photos below: near-grey"
+            NEAR_GRAY, color="#777777", linestyle="--", label="photos below: near-gray"
         )
         rug = np.zeros(len(photo_chroma))
         histogram.plot(
             photo_chroma, rug, "|", color="#D55E00", markersize=12, label="a photo's mean"
         )
         histogram.legend()
-        histogram.set(title="Chroma", xlabel="distance from grey", ylabel="% of the pixels")
+        histogram.set(title="Chroma", xlabel="distance from gray", ylabel="% of the pixels")
     return figure
 
 
@@ -473,7 +473,7 @@ def distribution_figure(photo, place, probability, truth, answers):
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 3.9), layout="constrained")
         left, plane, right = figure.subplots(1, 3, width_ratios=(1.1, 1.25, 0.75))
-        left.imshow(film_grey(photo), cmap="gray", vmin=0, vmax=255)
+        left.imshow(film_gray(photo), cmap="gray", vmin=0, vmax=255)
         ring = {"markersize": 16, "fillstyle": "none", "color": "#D55E00", "markeredgewidth": 2.5}
         left.plot(column, row, "o", **ring)
         left.set(title="The place")

@@ -115,8 +115,8 @@ def lightness_of_film(rgb, emulsion):
     return 116.0 * _cube_root(xp, light) - 16.0
 
 
-def l_to_grey(lightness):
-    """The sRGB grey of an L.
+def l_to_gray(lightness):
+    """The sRGB gray of an L.
 
     Args:
         lightness: array or tensor, any shape. L in 0..100.
@@ -145,7 +145,7 @@ def fit_gamut(lab, steps=12):
     """Brings colors into sRGB by reducing their chroma at constant L and hue.
 
     The largest chroma that fits is found by bisection, to 1/4096 of the given chroma. (In bright
-    yellow, L above 90, a ray from grey can leave sRGB and come back: it may be the first exit.)
+    yellow, L above 90, a ray from gray can leave sRGB and come back: it may be the first exit.)
 
     Args:
         lab: array or tensor (..., 3). L in 0..100, a, b; a and b are clipped to [-128, 127].

@@ -14,7 +14,7 @@ import pandas as pd
 from skimage.color import rgb2lab
 from skimage.metrics import structural_similarity
 
-NEAR_GREY = 4.0  # mean chroma, in units of Lab
+NEAR_GRAY = 4.0  # mean chroma, in units of Lab
 AB_GRID = 10  # side of an ab bin, as in Zhang et al. 2016, section 2.1
 AB_BINS = 23  # bins along a and b, centered on -110, -100, ... 110; sRGB ends at -108 and 98
 AUC_LIMIT = 150  # the largest threshold on an ab error
@@ -53,7 +53,7 @@ def _chroma(ab):
 
 
 def mean_chroma(rgb):
-    """The mean over pixels of sqrt(a^2 + b^2), in units of Lab; below 4 a photo is near-grey."""
+    """The mean over pixels of sqrt(a^2 + b^2), in units of Lab; below 4 a photo is near-gray."""
     return _chroma(ab_of(rgb))
 
 
@@ -90,7 +90,7 @@ def ssim(output, truth):
 
 
 def colorfulness(rgb, signed=True):
-    """Colorfulness M(3) of Hasler and Süsstrunk 2003; 0 for a grey image.
+    """Colorfulness M(3) of Hasler and Süsstrunk 2003; 0 for a gray image.
 
     With rg = R - G and yb = (R + G) / 2 - B, their population standard deviations s and means m
     over the pixels: sqrt(s_rg^2 + s_yb^2) + 0.3 sqrt(m_rg^2 + m_yb^2). They call 15 slightly,
@@ -211,7 +211,7 @@ def score_photo(output, truth, ab_frequency=None):
             of the class-balanced accuracy are NaN.
 
     Returns:
-        dict of numbers: the metrics above by their names; `mean_chroma`, `near_grey` and what
+        dict of numbers: the metrics above by their names; `mean_chroma`, `near_gray` and what
         starts with `truth_`, of the original; and for pooling over photos `n_pixels`, `ab_sse`
         (the squared ab errors summed over both channels and all pixels), `auc_sum` (the accuracy
         times `n_pixels`), `auc_balanced_weight` (the sum of the pixels' weights) and
@@ -228,7 +228,7 @@ def score_photo(output, truth, ab_frequency=None):
     return {
         "n_pixels": n_pixels,
         "mean_chroma": chroma,
-        "near_grey": chroma < NEAR_GREY,
+        "near_gray": chroma < NEAR_GRAY,
         "ab_sse": ab_sse,
         "ab_psnr": _decibels(ab_sse / (2 * n_pixels)),
         "psnr": psnr(output, truth),
@@ -273,12 +273,12 @@ _DIRECTIONS |= {"colorfulness": 0, "colorfulness_absolute": 0}
 
 
 def _colored(scores):
-    """The photos that are not near-grey, as a dict of float64 columns."""
-    colored = scores[~scores["near_grey"].astype(bool)].select_dtypes("number")
+    """The photos that are not near-gray, as a dict of float64 columns."""
+    colored = scores[~scores["near_gray"].astype(bool)].select_dtypes("number")
     if colored.empty:
         raise ValueError(
-            "`scores` must have a photo that is not near-grey. "
-            f"Received: {len(scores)} photos, all near-grey"
+            "`scores` must have a photo that is not near-gray. "
+            f"Received: {len(scores)} photos, all near-gray"
         )
     return {name: column.to_numpy(np.float64) for name, column in colored.items()}
 
@@ -307,7 +307,7 @@ def _interval(values):
 def summarize(scores, n_bootstrap=2000, seed=1):
     """The metrics of a set of photos with 95 % percentile bootstrap intervals over photos.
 
-    Near-grey photos are left out and counted. `ab_rmse`, `auc` and `auc_balanced` are pooled over
+    Near-gray photos are left out and counted. `ab_rmse`, `auc` and `auc_balanced` are pooled over
     all pixels of all photos, again in each resample; the ratios are those of the means of output
     and original; the others are means over photos, but for `ab_psnr_median`. `auc_balanced` is
     NaN where it was not computed.
@@ -319,7 +319,7 @@ def summarize(scores, n_bootstrap=2000, seed=1):
 
     Returns:
         pandas.DataFrame, one row per metric (the index): `value`, `low`, `high`, and the counts
-        `photos` (used) and `near_grey` (left out), which `attrs` holds too.
+        `photos` (used) and `near_gray` (left out), which `attrs` holds too.
     """
     columns = _colored(scores)
     resampled = _resample(columns, n_bootstrap, seed)
@@ -327,7 +327,7 @@ def summarize(scores, n_bootstrap=2000, seed=1):
         name: [metric(columns), *_interval(resampled[name])] for name, metric in _METRICS.items()
     }
     n_photos = len(columns["n_pixels"])
-    counts = {"photos": n_photos, "near_grey": len(scores) - n_photos}
+    counts = {"photos": n_photos, "near_gray": len(scores) - n_photos}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
     table = table.assign(**counts).rename_axis("metric")
     table.attrs.update(counts)
@@ -339,7 +339,7 @@ def constant_color(truth, ab, recombine):
 
     Args:
         truth: uint8 array (H, W, 3). The original, of which only L matters.
-        ab: two numbers in units of Lab. (0, 0) makes the photo grey.
+        ab: two numbers in units of Lab. (0, 0) makes the photo gray.
         recombine: function of `truth` and a float32 array ab (H, W, 2). Puts ab beside the L of
             `truth`, brings it into gamut and rounds to 8 bits, as for a prediction.
 
@@ -353,12 +353,12 @@ def constant_color(truth, ab, recombine):
 
 
 def floors(truth, mean_ab, recombine):
-    """What a colorizer must beat, as a dict of uint8 arrays (H, W, 3): `grey` and `mean ab`.
+    """What a colorizer must beat, as a dict of uint8 arrays (H, W, 3): `gray` and `mean ab`.
 
     The first is the photo without color, the second has the mean a and b over the training photos
     (`mean_ab`, two numbers) everywhere. For `recombine` see `constant_color`.
     """
-    colors = {"grey": (0.0, 0.0), "mean ab": mean_ab}
+    colors = {"gray": (0.0, 0.0), "mean ab": mean_ab}
     return {name: constant_color(truth, ab, recombine) for name, ab in colors.items()}
 
 
@@ -371,7 +371,7 @@ def compare_to_floors(model_scores, floor_scores, n_bootstrap=2000, seed=1):
 
     Args:
         model_scores: pandas.DataFrame with the rows of `score_photo`, one per photo.
-        floor_scores: dict of such tables by floor, `{"grey": ..., "mean ab": ...}`, of the same
+        floor_scores: dict of such tables by floor, `{"gray": ..., "mean ab": ...}`, of the same
             photos in the same order.
         n_bootstrap: int. Resamples. Defaults to 2000.
         seed: int. Defaults to 1.
@@ -492,7 +492,7 @@ def gains(tables):
     rmse, psnr_, auc_ = (compared.loc[name] for name in ("ab_rmse", "ab_psnr_mean", "auc"))
     ratio = summarize(tables["model"], n_bootstrap=1).loc["colorfulness_ratio", "value"]
     return {
-        "photos": int((~tables["model"]["near_grey"].astype(bool)).sum()),
+        "photos": int((~tables["model"]["near_gray"].astype(bool)).sum()),
         "ab_rmse": round(rmse["model"], 3),
         "percent_under_better_floor": round(-100 * rmse["relative_difference"], 2),
         "ab_psnr": round(psnr_["model"], 3),

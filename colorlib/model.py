@@ -1,4 +1,4 @@
-"""The networks: grey photo and what an ImageNet backbone sees in it in, color out.
+"""The networks: gray photo and what an ImageNet backbone sees in it in, color out.
 
 `paper` is the network of Deep Koalarization, layer for layer: it fuses one vector. `pyramid`
 carries the idea further: it fuses the backbone's features at every scale, and gives a distribution
@@ -180,8 +180,8 @@ def pyramid_network(dropout=0.0, dtype=None):
     """
     lightness = keras.Input((None, None, 1), name="l")
     # The sRGB gray of that L in three equal channels, scaled as the backbone wants its photos.
-    grey = ops.repeat(lab.l_to_grey(lab.unscale_l(lightness)) * 255.0, 3, axis=-1)
-    maps = lite2_body(dtype)((grey - 127.0) / 128.0)
+    gray = ops.repeat(lab.l_to_gray(lab.unscale_l(lightness)) * 255.0, 3, axis=-1)
+    maps = lite2_body(dtype)((gray - 127.0) / 128.0)
 
     def conv(x, filters, kernel, name):
         x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, name=name, dtype=dtype)(

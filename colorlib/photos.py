@@ -40,7 +40,7 @@ def read(path, *, max_pixels=250_000_000):
     """Reads a photo as an upright sRGB array.
 
     JPEG, PNG, TIFF, WebP, AVIF and GIF, by content whatever the suffix; of several pages or
-    frames the first. Grey becomes three equal channels, alpha is laid on white, CMYK is converted
+    frames the first. Gray becomes three equal channels, alpha is laid on white, CMYK is converted
     by its profile (or libvips' own), an embedded ICC profile is applied (relative colorimetric,
     black point compensation; one that does not fit the image is ignored), and EXIF orientation
     turns the picture.
@@ -192,10 +192,10 @@ def packaged(which="sample"):
     """Lists the photos that come with the package.
 
     Args:
-        which: "sample" (54 in color) or "historical" (ten made grey, of about the 1940s).
+        which: "sample" (54 in color) or "historical" (ten made gray, of about the 1940s).
 
     Returns:
-        DataFrame with a row per photo: file, path (Path), kind, author, licence, truth (Path of
+        DataFrame with a row per photo: file, path (Path), kind, author, license, truth (Path of
         the color original, or None; always None for "sample").
 
     Raises:
@@ -211,7 +211,7 @@ def packaged(which="sample"):
     numbers = table["file"].str.extract(r"_(\d+)_grey", expand=False)
     originals = [next((ASSETS / "sample").glob(f"*_endless_loc{n}.jpg"), None) for n in numbers]
     table["truth"] = pd.Series(originals, dtype=object)
-    return table[["file", "path", "kind", "author", "licence", "truth"]]
+    return table[["file", "path", "kind", "author", "license", "truth"]]
 
 
 def _check_readable(path):
@@ -257,7 +257,7 @@ def _decode(image, name):
     if image.format not in _MAX or bands is None or image.bands < bands:
         raise ColorlibError(
             f"{name}: {image.bands} channels of {image.format} {image.interpretation} pixels "
-            "cannot be used; save it as 8- or 16-bit RGB or grey"
+            "cannot be used; save it as 8- or 16-bit RGB or gray"
         )
     image = _to_srgb(_without_alpha(image, bands))
     array = image.numpy().reshape(image.height, image.width, image.bands)
@@ -309,8 +309,8 @@ def _from_array(array):
     bands = array.shape[2] if array.ndim == 3 else 1
     form = "ushort" if array.dtype == np.uint16 else "uchar"
     image = pyvips.Image.new_from_memory(array.data, width, height, bands, form)
-    grey, color = ("grey16", "rgb16") if form == "ushort" else ("b-w", "srgb")
-    return image.copy(interpretation=grey if bands < 3 else color)
+    gray, color = ("grey16", "rgb16") if form == "ushort" else ("b-w", "srgb")
+    return image.copy(interpretation=gray if bands < 3 else color)
 
 
 def _to_integers(array):

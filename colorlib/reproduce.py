@@ -126,7 +126,7 @@ def reproduce(
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict:
-    """`["STEPS=30", "PRESET=mse"]` to `{"STEPS": 30, "PRESET": "mse"}`.
+    """`["STEPS=30", "PRESET=paper"]` to `{"STEPS": 30, "PRESET": "paper"}`.
 
     `True`, `False`, `None`, integers and floats become what they say, as in papermill's command
     line; anything else stays text.

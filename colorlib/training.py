@@ -41,7 +41,7 @@ class TrainingConfig:
         start: str or None. The preset, or the folder of the run, whose weights it starts from; None
             starts from random ones (of `pyramid`, its body from the packaged classifier). Defaults
             to None.
-        network: str. Name in `colorlib.model.NETWORKS`. Defaults to `"paper"`.
+        network: str. Name in `colorlib.model.NETWORKS`. Defaults to `"pyramid"`.
         backbone: str. See `colorlib.embedding`. Defaults to `"EfficientNetLite2"`.
         backbone_weights: str or None. Path of its weights file. Defaults to None.
         standardize: bool. Bring the embedding to mean 0 and deviation 1 over the training photos.
@@ -81,7 +81,7 @@ class TrainingConfig:
     validation: str | tuple | None = None
     validation_fraction: float = 0.1
     start: str | None = None
-    network: str = "paper"
+    network: str = "pyramid"
     backbone: str = DEFAULT_BACKBONE
     backbone_weights: str | None = None
     standardize: bool = True
@@ -167,6 +167,7 @@ class TrainingConfig:
         there is none.
         """
         settings = {
+            "network": "paper",
             "backbone": PAPER_BACKBONE,
             "standardize": False,
             "size": 224,
@@ -478,7 +479,7 @@ def prepare(config, cache=None):
             source, short_side=config.short_side, cache=cache, progress=_reporter("decoded")
         )
         _say(
-            f"{len(photo_set):,} photos; left out: {photo_set.near_grey:,} near grey, "
+            f"{len(photo_set):,} photos; left out: {photo_set.near_gray:,} near gray, "
             f"{len(photo_set.skipped):,} unreadable"
         )
         for _, reason in photo_set.skipped[:5]:
@@ -772,7 +773,7 @@ def _card(config, training, validation, embedding, environment, progress):
         "data": {
             "training": {"photos": len(training), "sha256": training.digest},
             "validation": {"photos": len(validation), "sha256": validation.digest},
-            "near_grey_left_out": training.near_grey,
+            "near_gray_left_out": training.near_gray,
             "unreadable": len(training.skipped),
         },
         "colors": colors,

@@ -118,7 +118,7 @@ def gallery(items, *, titles=None, credits=None, labels=("before", "after"), wid
 
 
 def explorer(source, names=None):
-    """Choose a photo and a preset, or upload a photo, and compare grey with colored.
+    """Choose a photo and a preset, or upload a photo, and compare gray with colored.
 
     A slider sets the vividness; it is off where a preset has none.
 
@@ -220,9 +220,9 @@ def _colorizer(name):
 
 def _colored(path, name, vividness=None):
     colored = _colorizer(name).colorize(path, vividness)
-    # Equal luminance is equal L, so this grey is what the network saw.
-    grey = pyvips.Image.new_from_array(_eight_bit(path)).colourspace("b-w").numpy()
-    return compare(grey, colored, labels=("grey", Path(name).name), alt=Path(path).name)
+    # Equal luminance is equal L, so this gray is what the network saw.
+    gray = pyvips.Image.new_from_array(_eight_bit(path)).colourspace("b-w").numpy()
+    return compare(gray, colored, labels=("gray", Path(name).name), alt=Path(path).name)
 
 
 def _slider(before, after, labels, alt, largest):

@@ -9,7 +9,7 @@ import pandas as pd
 from colorlib.figures import STYLE
 from study.analysis import LEVEL, ORIGINAL
 
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
+BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
 
 
 def table(frame, title, source, digits=3):
@@ -96,7 +96,7 @@ def photos_figure(photos, source, title="How often single photos are called real
         _dots(axes, part["share"], places[rows], part["low"], part["high"], color, method, **look)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(photos) - 0.3), xlabel='share of answers "real"')
     axes.set_yticks(places if named else [], photos["stimulus"] if named else None)
-    axes.axvline(0.5, color=GREY, linewidth=1, zorder=0)
+    axes.axvline(0.5, color=GRAY, linewidth=1, zorder=0)
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right")
     return figure
@@ -106,7 +106,7 @@ def photos_figure(photos, source, title="How often single photos are called real
 def acceptance_figure(acceptance, differences, source):
     """Left each method's acceptance, right its difference from the originals, with intervals.
 
-    The thin grey interval beside each rate is the one that takes answers for independent.
+    The thin gray interval beside each rate is the one that takes answers for independent.
 
     Args:
         acceptance, differences: what the functions of these names in `analysis` return.
@@ -120,7 +120,7 @@ def acceptance_figure(acceptance, differences, source):
         _dots(left, [row["share"]], [y], row["low"], row["high"], color, elinewidth=2.2)
         naive = (row["naive_low"], row["naive_high"])
         below = {"elinewidth": 1.2, "markersize": 3, "label": "" if place else "as if independent"}
-        _dots(left, [row["share"]], [y - 0.28], *naive, GREY, **below)
+        _dots(left, [row["share"]], [y - 0.28], *naive, GRAY, **below)
     left.set_yticks(-np.arange(len(acceptance)), acceptance.index)
     left.set(xlim=(0, 1), ylim=(-len(acceptance) + 0.4, 0.6), xlabel='share of answers "real"')
     left.legend(loc="best")
@@ -154,7 +154,7 @@ def sensitivity_figure(sensitivity, source):
         mean = part[["criterion", "d_prime"]].mean()
         axes.plot(*mean, marker="+", markersize=14, markeredgewidth=2, color="#222222")
         axes.axhline(0, color="#555555", linewidth=1)
-        axes.axvline(0, color=GREY, linewidth=1)
+        axes.axvline(0, color=GRAY, linewidth=1)
         axes.set_title(method, fontweight="normal")
         axes.set(xlabel='criterion c   ("fake"  ←   →  "real")')
     np.atleast_1d(panels)[0].set(ylabel="d'   (0 is guessing)")
@@ -174,7 +174,7 @@ def ranking_figure(ranking, source):
     figure, (left, right) = _figure("Photos ranked, with shrinkage", source, size, 2, sharey=True)
     look = {"markersize": 3 if many else 5, "elinewidth": 0.9 if many else 1.3}
     left.scatter(
-        ranking["share"], places, s=18, facecolors="none", edgecolors=GREY, label="share", zorder=3
+        ranking["share"], places, s=18, facecolors="none", edgecolors=GRAY, label="share", zorder=3
     )
     bounds = ranking["shrunk_low"], ranking["shrunk_high"]
     _dots(left, ranking["shrunk"], places, *bounds, BLUE, "shrunk, 95 % interval", **look)
@@ -203,7 +203,7 @@ def coverage_figure(coverage, source):
     size = (9, 4.2)
     title = "How often a 95 % interval holds the truth"
     figure, axes = _figure(title, source, size)
-    looks = zip((GREY, GREEN, ORANGE, BLUE, PINK), "vosDP", strict=True)
+    looks = zip((GRAY, GREEN, ORANGE, BLUE, PINK), "vosDP", strict=True)
     for number, ((name, part), (color, marker)) in enumerate(
         zip(coverage.groupby("interval", sort=False), looks, strict=False)
     ):

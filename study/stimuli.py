@@ -68,7 +68,7 @@ class Recipe:
         longest_side: int, px. Photos are made smaller to it, never larger.
         vividness: float in 0..1 or None (each preset's own), for the presets that have it.
         quality: int, 1 to 100. Of the JPEG, whose color is not subsampled.
-        near_grey: float. Originals with a lower mean chroma are left out; they look alike in
+        near_gray: float. Originals with a lower mean chroma are left out; they look alike in
             every version. None is the bound of `colorlib.metrics`, 4.
         seed: int. Draws scenes, names, lists and random colors.
     """
@@ -82,7 +82,7 @@ class Recipe:
     longest_side: int = 512
     vividness: float | None = None
     quality: int = 90
-    near_grey: float | None = None
+    near_gray: float | None = None
     seed: int = 1
 
     @classmethod
@@ -313,9 +313,9 @@ def _draw(paths, recipe, rng):
     """Draws photos until there are enough: list of _Photo, and what was left out, counted."""
     from colorlib import metrics
 
-    bound = metrics.NEAR_GREY if recipe.near_grey is None else recipe.near_grey
+    bound = metrics.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
     wanted = recipe.scenes + recipe.practice + recipe.catch
-    drawn, seen, left_out = [], set(), {"near_grey": 0, "unreadable": 0, "copies": 0}
+    drawn, seen, left_out = [], set(), {"near_gray": 0, "unreadable": 0, "copies": 0}
     names = labels(paths)
     for index in rng.permutation(len(paths)):
         try:
@@ -324,14 +324,14 @@ def _draw(paths, recipe, rng):
             left_out["unreadable"] += 1
             continue
         if digest in seen or metrics.mean_chroma(rgb) < bound:
-            left_out["copies" if digest in seen else "near_grey"] += 1
+            left_out["copies" if digest in seen else "near_gray"] += 1
             continue
         seen.add(digest)
         drawn.append(_Photo(paths[index], names[index]))
         if len(drawn) == wanted:
             return drawn, left_out
     raise ColorlibError(
-        f"{len(drawn)} usable photos ({left_out['near_grey']} near-grey, {left_out['copies']} "
+        f"{len(drawn)} usable photos ({left_out['near_gray']} near-gray, {left_out['copies']} "
         f"copies and {left_out['unreadable']} unreadable ones left out), and {wanted} are needed "
         f"({recipe.scenes} scenes, {recipe.practice} for practice, {recipe.catch} to catch); add "
         "photos, or ask for fewer"

@@ -38,6 +38,7 @@ def tiny_config(sample):
 
     return TrainingConfig(
         sample,
+        network="paper",
         validation_fraction=0.3,
         short_side=48,
         size=32,

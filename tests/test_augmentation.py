@@ -41,7 +41,7 @@ def test_resampling_is_pillows(sample, size):
 
 def gray(lightness):
     """sRGB of an L, three equal channels in 0..1."""
-    return np.repeat(lab.l_to_grey(lightness), 3, axis=-1)
+    return np.repeat(lab.l_to_gray(lightness), 3, axis=-1)
 
 
 def test_film_changes_every_photo(lightness):

@@ -11,8 +11,8 @@ import pytest
 FOLDER = Path(__file__).parent / "benchmarks"
 TINY = {
     "training_speed": "--runs paper:32 pyramid:32 --batch 2 --steps 2 --rounds 1 --peak-side 256",
-    "inference_speed": "--presets mse --precisions float32 --size 64 --batch 2 --rounds 1",
-    "memory": "--networks paper --presets mse --size 32 --batch 2 --steps 1 --large 300 200",
+    "inference_speed": "--presets paper --precisions float32 --size 64 --batch 2 --rounds 1",
+    "memory": "--networks paper --presets paper --size 32 --batch 2 --steps 1 --large 300 200",
     "scale": "--counts 2 3 --sizes 32 --processes 1 --batch 2 --steps 2",
 }
 
@@ -75,16 +75,21 @@ def test_training_speed(lines):
 
 def test_inference_speed(lines):
     printed = lines["inference_speed"]
-    check(printed, ["mse float32 1", "mse float32 2"], 8)
+    check(printed, ["paper float32 1", "paper float32 2"], 8)
     networks = ["paper 64", "paper 224", "pyramid 64", "EfficientNetLite2 260"]
     check(printed, [f"{network} float32" for network in networks], 1)
-    check([line for line in printed if len(line.split()) == 6], ["mse float32"], 4)
-    check(printed[-1:], ["mse"], 1)
+    check([line for line in printed if len(line.split()) == 6], ["paper float32"], 4)
+    check(printed[-1:], ["paper"], 1)
 
 
 def test_memory(lines):
-    rows = ["import", "train paper", "colorize a 256 px photo mse", "colorize a 0.06 MP photo mse"]
-    check(lines["memory"], [*rows, "colorize a folder of 3 mse"], 2)
+    rows = [
+        "import",
+        "train paper",
+        "colorize a 256 px photo paper",
+        "colorize a 0.06 MP photo paper",
+    ]
+    check(lines["memory"], [*rows, "colorize a folder of 3 paper"], 2)
 
 
 def test_scale(lines, output):

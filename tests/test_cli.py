@@ -151,7 +151,7 @@ def test_what_cannot_begin_is_told_at_once(tmp_path):
 
 def test_misspelt_and_missing_options(capsys, tmp_path):
     for arguments, message in [
-        (["colorize", "photo.jpg", "--output", "out", "--presset", "mse"], "--presset"),
+        (["colorize", "photo.jpg", "--output", "out", "--presset", "paper"], "--presset"),
         (["colorize", "photo.jpg"], "--output"),
         (["train", "--photos", "photos", "--output", "run", "--epochs", "many"], "'many'"),
         (["colorise"], "'colorise'"),

@@ -56,35 +56,35 @@ def test_size_and_depth_are_those_of_the_photo(colorizer, sample, size, dtype):
 
 def test_every_kind_of_input_gives_the_same_photo(colorizer, tmp_path):
     y, x = np.mgrid[:60, :80]
-    grey = np.uint8(2 * x + y)
-    photos.write(tmp_path / "photo.png", np.dstack([grey] * 3))
+    gray = np.uint8(2 * x + y)
+    photos.write(tmp_path / "photo.png", np.dstack([gray] * 3))
     inputs = {
         "path": tmp_path / "photo.png",
         "text": str(tmp_path / "photo.png"),
-        "rgb": np.dstack([grey] * 3),
-        "grey": grey,
-        "one channel": grey[..., None],
-        "opaque": np.dstack([grey, grey, grey, np.full_like(grey, 255)]),
-        "float64": grey / 255,
-        "float32": np.float32(grey / 255),
+        "rgb": np.dstack([gray] * 3),
+        "gray": gray,
+        "one channel": gray[..., None],
+        "opaque": np.dstack([gray, gray, gray, np.full_like(gray, 255)]),
+        "float64": gray / 255,
+        "float32": np.float32(gray / 255),
         "PIL": Image.open(tmp_path / "photo.png"),
-        "PIL grey": Image.fromarray(grey),
+        "PIL gray": Image.fromarray(gray),
     }
     expected = colorizer.colorize(inputs["rgb"])
     assert expected.dtype == np.uint8 and difference(expected, inputs["rgb"]) > 0
     for name, image in inputs.items():
         assert difference(colorizer.colorize(image), expected) <= 1, name
-    deep = colorizer.colorize(np.uint16(grey) * 257)
+    deep = colorizer.colorize(np.uint16(gray) * 257)
     assert deep.dtype == np.uint16
     assert difference(np.rint(deep / 257), expected) <= 1
 
 
 def test_only_lightness_matters(colorizer, sample):
     rgb = photos.read(sample[3])[:200, :200]
-    grey = recombine(lightness_of(rgb), np.zeros((200, 200, 2)))
-    assert difference(rgb, grey) > 50
-    # Rounding the grey to 8 bits moves L by a fraction of a unit.
-    assert difference(colorizer.colorize(rgb), colorizer.colorize(grey)) <= 4
+    gray = recombine(lightness_of(rgb), np.zeros((200, 200, 2)))
+    assert difference(rgb, gray) > 50
+    # Rounding the gray to 8 bits moves L by a fraction of a unit.
+    assert difference(colorizer.colorize(rgb), colorizer.colorize(gray)) <= 4
 
 
 def test_a_batch_is_its_photos_one_by_one(colorizer, sample):
@@ -111,12 +111,12 @@ def test_half_precision_is_close(tiny_run, colorizer, sample):
 def test_vividness_adds_chroma_and_keeps_lightness(sample):
     colorizer = Colorizer.from_preset("pyramid")
     paths = sample[:4]
-    grey = [lightness_of(photos.read(path)) for path in paths]
+    gray = [lightness_of(photos.read(path)) for path in paths]
     chroma = []
     for vividness in (0, 0.25, 0.5, 0.75, 1):
         outputs = [rgb2lab(rgb) for rgb in colorizer.colorize_batch(paths, vividness)]
         chroma.append(np.mean([np.hypot(*np.moveaxis(x[..., 1:], -1, 0)).mean() for x in outputs]))
-        for output, lightness in zip(outputs, grey, strict=True):
+        for output, lightness in zip(outputs, gray, strict=True):
             assert np.percentile(np.abs(output[..., 0] - lightness), 99.9) < 0.5
     assert (np.diff(chroma) > 0).all() and chroma[-1] > 1.3 * chroma[0]
     default = colorizer.card["vividness"]
@@ -163,12 +163,12 @@ def test_lightness_is_kept_under_exaggerated_color(vivid):
     assert np.abs(rgb2lab(deep) - before)[..., 0].max() < 0.1
 
 
-def test_no_color_gives_grey():
+def test_no_color_gives_gray():
     lightness = np.linspace(0, 100, 2000, dtype=np.float32).reshape(20, 100)
     for dtype in (np.uint8, np.uint16):
         output = recombine(lightness, np.zeros((20, 100, 2), np.float32), dtype)
         assert output.dtype == dtype and output.shape == (20, 100, 3)
-        # With the constants of the standard a neutral grey is not quite neutral.
+        # With the constants of the standard a neutral gray is not quite neutral.
         assert np.ptp(output.astype(int), axis=-1).max() <= (1 if dtype == np.uint8 else 16)
         assert output.min() == 0 and output.max() == np.iinfo(dtype).max
 
@@ -230,15 +230,15 @@ def test_a_preset_wants_the_backbone_that_it_was_trained_with(tiny_run, tmp_path
 
 def test_scores_hold_a_row_for_each_photo_and_floor(colorizer, sample):
     tables = score(colorizer, sample[:3], batch=2)
-    assert list(tables) == ["model", "grey", "mean ab"]
+    assert list(tables) == ["model", "gray", "mean ab"]
     for table in tables.values():
         assert list(table["file"]) == [path.name for path in sample[:3]]
         assert {"ab_psnr", "ab_sse", "psnr", "ssim", "colorfulness"} <= set(table.columns)
         assert np.isfinite(table.drop(columns="file").to_numpy(float)).all()
-    assert tables["grey"]["colorfulness"].max() < 1
+    assert tables["gray"]["colorfulness"].max() < 1
     # By hand, for a photo and the floor of its mean color.
     truth = rgb2lab(photos.read(sample[0]))[..., 1:]
-    assert tables["grey"]["ab_sse"][0] == pytest.approx((truth**2).sum(), rel=0.01)
+    assert tables["gray"]["ab_sse"][0] == pytest.approx((truth**2).sum(), rel=0.01)
     constant = np.array(colorizer.card["colors"]["mean_ab"])
     assert tables["mean ab"]["ab_sse"][0] == pytest.approx(((truth - constant) ** 2).sum(), rel=0.1)
     output = rgb2lab(colorizer.colorize(sample[0]))[..., 1:]
@@ -265,7 +265,7 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path,
     scores = pd.read_csv(small / cards.SCORES)
     assert list(scores.columns[:3]) == ["set", "method", "file"]
     assert len(scores) == 6 and set(scores["set"]) == {"photos"}
-    assert set(scores["method"]) == {"model", "grey", "mean ab"}
+    assert set(scores["method"]) == {"model", "gray", "mean ab"}
 
     rows = scores.groupby("method").sum(numeric_only=True)
     rmse = np.sqrt(rows["ab_sse"] / rows["n_pixels"] / 2)

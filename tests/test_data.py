@@ -118,18 +118,18 @@ data.load_photos({str(folder)!r}, short_side=32, cache=cache, progress=killed)
     photo_set = data.load_photos(
         folder, short_side=32, cache=cache, progress=lambda done, total: todo.append(total)
     )
-    assert len(photo_set) + photo_set.near_grey == 150
+    assert len(photo_set) + photo_set.near_gray == 150
     assert set(todo) == {150 - already}
 
 
-def test_near_grey_photos_are_left_out_and_counted(folder, cache):
+def test_near_gray_photos_are_left_out_and_counted(folder, cache):
     for index, path in enumerate(sorted(folder.iterdir())[:3]):
         with Image.open(path) as image:
-            image.convert("L").save(folder / f"grey{index}.png")
+            image.convert("L").save(folder / f"gray{index}.png")
     photo_set = data.load_photos(folder, short_side=32, cache=cache)
-    assert len(photo_set) == 8 and photo_set.near_grey == 3
-    everything = data.load_photos(folder, short_side=32, cache=cache, drop_near_grey=False)
-    assert len(everything) == 11 and everything.near_grey == 0
+    assert len(photo_set) == 8 and photo_set.near_gray == 3
+    everything = data.load_photos(folder, short_side=32, cache=cache, drop_near_gray=False)
+    assert len(everything) == 11 and everything.near_gray == 0
 
 
 def test_a_copy_under_another_name_counts_once(folder, cache):
@@ -155,7 +155,7 @@ def test_nothing_to_use_is_an_error_that_names_the_folder(tmp_path, cache):
     for name, message in [
         (None, "no photos"),
         ("text.jpg", "1 unreadable"),
-        ("grey.png", "1 near"),
+        ("gray.png", "1 near"),
     ]:
         folder = tmp_path / f"with {name}"
         folder.mkdir()
@@ -178,8 +178,8 @@ def sides(photo_set, fraction=0.3):
 
 def test_a_photo_stays_on_its_side(cache):
     paths = list(photos.packaged("sample")["path"])
-    few = data.load_photos(paths[:40], short_side=16, cache=cache, drop_near_grey=False)
-    many = data.load_photos(paths[::-1], short_side=16, cache=cache, drop_near_grey=False)
+    few = data.load_photos(paths[:40], short_side=16, cache=cache, drop_near_gray=False)
+    many = data.load_photos(paths[::-1], short_side=16, cache=cache, drop_near_gray=False)
     training, validation = sides(few)
     assert training and validation and not training & validation
     assert training | validation == set(few.hashes)
@@ -300,7 +300,7 @@ def test_device_and_host_batches_give_equal_losses(photo_set, scales):
     known = photo_set.select(range(len(photo_set)))
     known.embeddings = np.random.default_rng(1).normal(size=(len(known), 5)).astype("float32")
     network = NETWORKS["paper"].build(5)
-    config = TrainingConfig("photos", size=32, short_side=48, scales=scales)
+    config = TrainingConfig("photos", network="paper", size=32, short_side=48, scales=scales)
     options = {"size": 32, "batch": 4, "seed": 1, "scales": scales}
     losses = {}
     for resident in (False, True):
@@ -371,5 +371,5 @@ def test_floor_losses_are_those_of_one_color_for_all(photo_set):
         [b["rgb"] for b in first(data.center_batches(photo_set, size=32, batch=4), 3)]
     )
     truth = rgb2lab(crops)[..., 1:]
-    assert losses["grey"] == pytest.approx(np.mean((truth / 127) ** 2), rel=1e-4)
+    assert losses["gray"] == pytest.approx(np.mean((truth / 127) ** 2), rel=1e-4)
     assert losses["mean ab"] == pytest.approx(np.mean(((truth - mean_ab) / 127) ** 2), rel=1e-4)

@@ -1,4 +1,4 @@
-"""The embedding says what a grey photo shows, with weights from every place they can come from."""
+"""The embedding says what a gray photo shows, with weights from every place they can come from."""
 
 import json
 import runpy
@@ -52,8 +52,8 @@ def best_classes(embedder, name, count=5):
     return [class_names()[i][1] for i in order[:count]]
 
 
-def grey_values(prepared):
-    """scikit-image's sRGB grey, 0..255, of an array of L."""
+def gray_values(prepared):
+    """scikit-image's sRGB gray, 0..255, of an array of L."""
     neutral = np.stack([prepared, 0 * prepared, 0 * prepared], axis=-1).astype("float64")
     return np.repeat(255 * color.lab2rgb(neutral).mean(axis=-1, keepdims=True), 3, axis=-1)
 
@@ -71,18 +71,18 @@ def fails(match, *arguments, **options):
 
 @pytest.mark.backend
 @pytest.mark.parametrize("name", CLASSES)
-def test_packaged_backbone_knows_what_grey_photos_show(embedder, name):
+def test_packaged_backbone_knows_what_gray_photos_show(embedder, name):
     assert best_classes(embedder, name)[0] in CLASSES[name]
 
 
 @pytest.mark.backend
-def test_the_embedding_is_the_logits_of_the_grey_photo(embedder):
+def test_the_embedding_is_the_logits_of_the_gray_photo(embedder):
     prepared = embedder.prepare(lightness("animal_python3_chelsea.jpg"))[None]
     logits = embedder.embed(prepared)
     assert logits.shape == (1, 1000) and logits.dtype == np.float32
     # Logits, no probabilities; and EfficientNet-Lite's own scaling.
     assert logits.min() < 0 and abs(logits.sum() - 1) > 0.1
-    direct = embedder.model.predict_on_batch((grey_values(prepared) - 127) / 128)
+    direct = embedder.model.predict_on_batch((gray_values(prepared) - 127) / 128)
     np.testing.assert_allclose(logits, direct, atol=2e-3)
 
 
@@ -222,7 +222,7 @@ def test_papers_backbone_from_a_folder_of_weights(inception_weights, monkeypatch
     np.testing.assert_allclose(embedder.model.predict_on_batch(images), logits, atol=spread / 1e4)
     # From L to -1..1 in three equal channels.
     prepared = np.stack([embedder.prepare(lightness(name)) for name in list(CLASSES)[:2]])
-    seen = (grey_values(prepared) / 127.5 - 1).astype("float32")
+    seen = (gray_values(prepared) / 127.5 - 1).astype("float32")
     assert seen.shape == (2, 299, 299, 3) and -1 <= seen.min() < -0.8 and 0.8 < seen.max() <= 1
     direct = embedder.model.predict_on_batch(seen)
     np.testing.assert_allclose(embedder.embed(prepared), direct, atol=spread / 1e3)
@@ -257,7 +257,7 @@ def test_another_backbone_gives_its_logits(tmp_path, monkeypatch):
     embedder = Embedder("MobileNetV2")
     assert (embedder.layer, embedder.image_size, embedder.size) == ("logits", 224, 1000)
     prepared = embedder.prepare(lightness("food_python3_coffee.jpg"))[None]
-    direct = model.predict_on_batch((grey_values(prepared) / 127.5 - 1).astype("float32"))
+    direct = model.predict_on_batch((gray_values(prepared) / 127.5 - 1).astype("float32"))
     np.testing.assert_allclose(embedder.embed(prepared), direct, atol=1e-4 * np.abs(direct).max())
 
 
@@ -277,7 +277,7 @@ def test_without_its_classifier_a_backbone_gives_pooled_features(tmp_path, name,
     assert (embedder.layer, embedder.image_size, embedder.size) == ("pooled", 224, size)
     assert embedder.key.startswith(f"{name}-pooled-")
     prepared = embedder.prepare(lightness("food_python3_coffee.jpg"))[None]
-    scaled = grey_values(prepared) if "V3" in name else grey_values(prepared) / 127.5 - 1
+    scaled = gray_values(prepared) if "V3" in name else gray_values(prepared) / 127.5 - 1
     direct = model.predict_on_batch(scaled.astype("float32"))
     np.testing.assert_allclose(embedder.embed(prepared), direct, atol=1e-3 * np.abs(direct).max())
 

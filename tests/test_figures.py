@@ -20,7 +20,7 @@ from colorlib.figures import (
     ROOT,
     check_manifest,
     distribution_figure,
-    film_grey,
+    film_gray,
     history_figure,
     layer_table,
     notebook_source_hash,
@@ -151,12 +151,12 @@ def drawn(axes):
 
 
 def test_runs_are_compared_by_the_error_that_they_share():
-    floors = {"grey": 0.02, "mean ab": 0.017}
+    floors = {"gray": 0.02, "mean ab": 0.017}
     steps = [{"step": 10, "loss": 0.016, "val_loss": 0.018}]
     steps += [{"step": 20, "loss": 0.012, "val_loss": 0.014}]
     entropy = [{"step": 30, "loss": 4.1, "val_loss": 3.9, "val_mse": 0.016}]
     entropy += [{"step": 60, "loss": 3.2, "val_loss": 4.0, "val_mse": 0.011}]
-    old = {"name": "mse", "history": steps, "floors": floors}
+    old = {"name": "paper", "history": steps, "floors": floors}
     new = {**old, "history": [row | {"val_mse": row["val_loss"]} for row in steps]}
     pyramid = {"name": "pyramid", "history": entropy, "floors": floors}
     left, right = history_figure(old, pyramid).axes
@@ -387,13 +387,13 @@ def test_the_published_figures_of_this_project_hold():
     assert set(read_manifest(ROOT / "figures")) == set(FIGURES)
 
 
-def test_film_grey_is_the_grey_of_a_films_sensitivities():
+def test_film_gray_is_the_gray_of_a_films_sensitivities():
     rgb = read(SAMPLE[0])
-    grey = film_grey(rgb)
-    neutral = np.repeat(grey[..., None], 3, axis=2)
+    gray = film_gray(rgb)
+    neutral = np.repeat(gray[..., None], 3, axis=2)
     assert np.abs(rgb2lab(rgb)[..., 0] - rgb2lab(neutral)[..., 0]).max() < 0.6
     linear = pyvips.Image.new_from_array(rgb).copy(interpretation="srgb").colourspace("scrgb")
     reference = linear.recomb([[0, 0.5, 0.5]] * 3).colourspace("b-w").numpy().squeeze()
-    assert np.abs(film_grey(rgb, (0, 0.5, 0.5)) - reference.astype(float)).max() <= 1
+    assert np.abs(film_gray(rgb, (0, 0.5, 0.5)) - reference.astype(float)).max() <= 1
     reds = np.array([[[0, 0, 0], [255, 0, 0], [255, 255, 255], [77, 77, 77]]], np.uint8)
-    assert film_grey(reds, (0, 1, 1)).tolist() == [[0, 0, 255, 77]]
+    assert film_gray(reds, (0, 1, 1)).tolist() == [[0, 0, 255, 77]]

@@ -127,7 +127,7 @@ def extremes():
 
 
 @pytest.mark.parametrize(
-    "function", [lab.rgb_to_lab, lab.lab_to_rgb, lab.fit_gamut, lab.in_gamut, lab.l_to_grey]
+    "function", [lab.rgb_to_lab, lab.lab_to_rgb, lab.fit_gamut, lab.in_gamut, lab.l_to_gray]
 )
 def test_an_array_gives_an_array_and_a_tensor_the_same_as_a_tensor(function):
     rng = np.random.default_rng(3)
@@ -143,10 +143,10 @@ def test_an_array_gives_an_array_and_a_tensor_the_same_as_a_tensor(function):
     assert differ.mean() < 1e-3
 
 
-def test_the_grey_of_an_l_is_scikit_images():
+def test_the_gray_of_an_l_is_scikit_images():
     lightness = np.linspace(0, 100, 1001).astype("float32")
     expected = color.lab2rgb(np.stack([lightness, 0 * lightness, 0 * lightness], axis=-1))
-    np.testing.assert_allclose(lab.l_to_grey(lightness), expected.mean(axis=-1), atol=2e-4)
+    np.testing.assert_allclose(lab.l_to_gray(lightness), expected.mean(axis=-1), atol=2e-4)
 
 
 def test_never_nan():
@@ -219,7 +219,7 @@ def test_fitted_colors_lie_in_srgb_at_the_same_lightness_and_hue(wanted):
 def test_chroma_is_not_reduced_more_than_needed(wanted):
     fitted = ops.convert_to_numpy(lab.fit_gamut(wanted))
     kept = np.hypot(*fitted[:, 1:].T) / np.hypot(*wanted[:, 1:].T)
-    # The independent answer: of 4096 steps from grey to the color, the last that lies in sRGB.
+    # The independent answer: of 4096 steps from gray to the color, the last that lies in sRGB.
     steps = np.linspace(0, 1, 4097)
     possible = np.empty(len(wanted))
     for index, (lightness, *ab) in enumerate(wanted.astype("float64")):

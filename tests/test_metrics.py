@@ -13,7 +13,7 @@ from colorlib import ASSETS, metrics
 
 SAMPLE = ASSETS / "sample"
 NAMES = ["food_python3_coffee", "nature_python3_flower", "people_python3_astronaut"]
-RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
+RED, BLUE, GRAY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
 
 
 def picture(*rows):
@@ -55,7 +55,7 @@ def score_table(n, seed=0):
         {
             "n_pixels": n_pixels,
             "mean_chroma": rng.uniform(5, 40, n),
-            "near_grey": False,
+            "near_gray": False,
             "ab_sse": 2 * n_pixels * rng.uniform(50, 400, n),
             "ab_psnr": rng.normal(24, 4, n),
             "psnr": rng.normal(22, 3, n),
@@ -99,9 +99,9 @@ def test_says_what_an_image_must_be(bad):
 
 
 def test_errors_of_a_picture_worked_out_by_hand():
-    truth = picture([GREY, GREY], [GREY, GREY])
-    output = picture([GREY, RED], [GREY, GREY])
-    # sRGB red has a = 80.09, b = 67.20 (published tables of CIE Lab, D65); grey has none.
+    truth = picture([GRAY, GRAY], [GRAY, GRAY])
+    output = picture([GRAY, RED], [GRAY, GRAY])
+    # sRGB red has a = 80.09, b = 67.20 (published tables of CIE Lab, D65); gray has none.
     mse = (80.09**2 + 67.20**2) / 8
     assert metrics.ab_mse(output, truth) == pytest.approx(mse, rel=1e-3)
     assert metrics.ab_psnr(output, truth) == pytest.approx(10 * np.log10(255**2 / mse), abs=0.01)
@@ -113,9 +113,9 @@ def test_errors_of_a_picture_worked_out_by_hand():
 
 
 def test_ab_errors_ignore_lightness():
-    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
-    assert metrics.mean_chroma(greys) < 0.01
-    assert metrics.ab_mse(greys, greys[:, ::-1]) < 1e-4
+    grays = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
+    assert metrics.mean_chroma(grays) < 0.01
+    assert metrics.ab_mse(grays, grays[:, ::-1]) < 1e-4
 
 
 def test_psnr_is_that_of_scikit_image(photos):
@@ -161,7 +161,7 @@ def test_colorfulness_worked_out_by_hand():
     absolute = np.hypot(127.5, 63.75) + 0.3 * np.hypot(127.5, 191.25)
     assert metrics.colorfulness(rgb) == pytest.approx(signed)
     assert metrics.colorfulness(rgb, signed=False) == pytest.approx(absolute)
-    assert metrics.colorfulness(picture([GREY, GREY])) == 0
+    assert metrics.colorfulness(picture([GRAY, GRAY])) == 0
 
 
 def test_colorfulness_falls_with_chroma(photos):
@@ -199,7 +199,7 @@ def test_auc_of_photos_is_the_area_by_definition(photos):
 
 
 def test_balanced_auc_worked_out_by_hand():
-    # Training photos have nine grey pixels for one red: these weigh 10 / 9 and 10.
+    # Training photos have nine gray pixels for one red: these weigh 10 / 9 and 10.
     frequency = np.zeros((23, 23), np.int64)
     frequency[11, 11], frequency[19, 18] = 9, 1
     truth_ab = np.array([[0, 0], [0, 0], [0, 0], [80, 70]], float)
@@ -242,8 +242,8 @@ def test_a_score_holds_what_the_functions_say(photos, frequency):
     assert score["mean_chroma"] == pytest.approx(metrics.mean_chroma(rgb))
     assert score["colorfulness"] == metrics.colorfulness(output)
     assert score["truth_colorfulness_absolute"] == metrics.colorfulness(rgb, signed=False)
-    assert score["near_grey"] is False
-    assert metrics.score_photo(rgb, faded(rgb, 0.05))["near_grey"] is True
+    assert score["near_gray"] is False
+    assert metrics.score_photo(rgb, faded(rgb, 0.05))["near_gray"] is True
     assert np.isnan(metrics.score_photo(output, rgb)["auc_balanced_sum"])
 
 
@@ -269,20 +269,20 @@ def test_a_summary_survives_a_csv_file(photos, frequency):
         {"file": name, **metrics.score_photo(faded(rgb), rgb, frequency)}
         for name, rgb in photos.items()
     ]
-    grey = faded(photos["nature_python3_flower"], 0.05)
-    rows.append({"file": "grey", **metrics.score_photo(grey, grey, frequency)})
+    gray = faded(photos["nature_python3_flower"], 0.05)
+    rows.append({"file": "gray", **metrics.score_photo(gray, gray, frequency)})
     scores = pd.DataFrame(rows)
     read_back = pd.read_csv(io.StringIO(scores.to_csv(index=False)))
     summary = metrics.summarize(scores, n_bootstrap=50)
     pd.testing.assert_frame_equal(summary, metrics.summarize(read_back, n_bootstrap=50))
-    assert summary.attrs == {"photos": 3, "near_grey": 1}
-    assert (summary["photos"] == 3).all() and (summary["near_grey"] == 1).all()
+    assert summary.attrs == {"photos": 3, "near_gray": 1}
+    assert (summary["photos"] == 3).all() and (summary["near_gray"] == 1).all()
     assert summary.loc["ab_psnr_mean", "value"] == pytest.approx(scores["ab_psnr"][:3].mean())
     assert summary.loc["ab_psnr_median", "value"] == pytest.approx(scores["ab_psnr"][:3].median())
     assert 0.3 < summary.loc["colorfulness_ratio", "value"] < 0.7  # half of the chroma
     assert (summary["low"] <= summary["value"]).all()
     assert (summary["value"] <= summary["high"]).all()
-    with pytest.raises(ValueError, match="not near-grey. Received: 1 photos"):
+    with pytest.raises(ValueError, match="not near-gray. Received: 1 photos"):
         metrics.summarize(scores[3:])
 
 
@@ -332,17 +332,17 @@ def test_a_perfect_photo_leaves_no_nan():
 def test_floors_go_the_way_of_an_output(photos):
     rgb = photos["nature_python3_flower"]
     outputs = metrics.floors(rgb, (6.0, 14.0), recombine)
-    assert list(outputs) == ["grey", "mean ab"]
+    assert list(outputs) == ["gray", "mean ab"]
     lightness = rgb2lab(rgb)[..., 0]
     for output in outputs.values():
         assert output.dtype == np.uint8 and output.shape == rgb.shape
         shift = np.abs(rgb2lab(output)[..., 0] - lightness)
         assert np.quantile(shift, 0.999) <= 0.5
-    assert metrics.mean_chroma(outputs["grey"]) < 0.1
+    assert metrics.mean_chroma(outputs["gray"]) < 0.1
     midtones = (lightness > 30) & (lightness < 80)  # where this color lies in gamut
     ab = metrics.ab_of(outputs["mean ab"])[midtones]
     np.testing.assert_allclose(ab.mean(axis=0), (6, 14), atol=0.1)
-    score = metrics.score_photo(outputs["grey"], rgb)
+    score = metrics.score_photo(outputs["gray"], rgb)
     expected = np.mean(metrics.ab_of(rgb) ** 2)
     assert score["ab_sse"] / (2 * score["n_pixels"]) == pytest.approx(expected, rel=0.01)
 
@@ -355,35 +355,35 @@ def test_a_floor_must_be_a_photo():
 
 def test_half_the_color_beats_both_floors(photos, frequency):
     mean_ab = np.mean([metrics.ab_of(rgb).mean(axis=(0, 1)) for rgb in photos.values()], axis=0)
-    tables = {"model": [], "grey": [], "mean ab": []}
+    tables = {"model": [], "gray": [], "mean ab": []}
     for rgb in photos.values():
         outputs = {"model": faded(rgb), **metrics.floors(rgb, mean_ab, recombine)}
         for name, output in outputs.items():
             tables[name].append(metrics.score_photo(output, rgb, frequency))
-    model, grey, mean = (pd.DataFrame(rows, index=NAMES) for rows in tables.values())
-    table = metrics.compare_to_floors(model, {"grey": grey, "mean ab": mean}, n_bootstrap=200)
-    assert list(table.columns[:4]) == ["model", "grey", "mean ab", "better_floor"]
+    model, gray, mean = (pd.DataFrame(rows, index=NAMES) for rows in tables.values())
+    table = metrics.compare_to_floors(model, {"gray": gray, "mean ab": mean}, n_bootstrap=200)
+    assert list(table.columns[:4]) == ["model", "gray", "mean ab", "better_floor"]
     row = table.loc["ab_rmse"]
-    assert row["grey"] == pytest.approx(metrics.summarize(grey, 10).loc["ab_rmse", "value"])
-    assert row["difference"] == pytest.approx(row["model"] - min(row["grey"], row["mean ab"]))
+    assert row["gray"] == pytest.approx(metrics.summarize(gray, 10).loc["ab_rmse", "value"])
+    assert row["difference"] == pytest.approx(row["model"] - min(row["gray"], row["mean ab"]))
     assert row["difference"] < 0 and row["high"] < 0
-    # Half of the chroma leaves half of grey's error.
-    assert row["model"] / row["grey"] == pytest.approx(0.5, abs=0.02)
+    # Half of the chroma leaves half of gray's error.
+    assert row["model"] / row["gray"] == pytest.approx(0.5, abs=0.02)
     assert (table.loc[["ab_psnr_mean", "psnr", "auc", "auc_balanced"], "low"] > 0).all()
-    assert table.loc["colorfulness", "grey"] < 1
+    assert table.loc["colorfulness", "gray"] < 1
     assert pd.isna(table.loc["colorfulness", "better_floor"])
 
 
 def test_the_better_floor_is_chosen_per_metric_and_the_draws_are_paired():
     model = score_table(60)
-    grey, mean = model.copy(), model.copy()
-    grey["ab_psnr"] -= 1.5
+    gray, mean = model.copy(), model.copy()
+    gray["ab_psnr"] -= 1.5
     mean["ab_psnr"] -= 3
-    grey["ab_sse"] *= 1.21**2
+    gray["ab_sse"] *= 1.21**2
     mean["ab_sse"] *= 1.1**2
-    table = metrics.compare_to_floors(model, {"grey": grey, "mean ab": mean}, n_bootstrap=300)
+    table = metrics.compare_to_floors(model, {"gray": gray, "mean ab": mean}, n_bootstrap=300)
     decibels, error = table.loc["ab_psnr_mean"], table.loc["ab_rmse"]
-    assert decibels["better_floor"] == "grey" and error["better_floor"] == "mean ab"
+    assert decibels["better_floor"] == "gray" and error["better_floor"] == "mean ab"
     # Each photo differs by 1.5 dB, so only unpaired draws could give the interval a width.
     for name in ("difference", "low", "high"):
         assert decibels[name] == pytest.approx(1.5)
@@ -394,39 +394,39 @@ def test_the_better_floor_is_chosen_per_metric_and_the_draws_are_paired():
 def test_floors_of_other_photos_are_refused():
     model = score_table(10)
     for other in (model[::-1], score_table(9), score_table(10, seed=1)):
-        with pytest.raises(ValueError, match="Received: floor 'grey' of other photos"):
-            metrics.compare_to_floors(model, {"grey": other})
+        with pytest.raises(ValueError, match="Received: floor 'gray' of other photos"):
+            metrics.compare_to_floors(model, {"gray": other})
     for none in ({}, {"model": model}):
         with pytest.raises(ValueError, match="at least one floor, none of them 'model'. Received"):
             metrics.compare_to_floors(model, none)
 
 
 def test_report_and_verdict_say_what_the_comparison_says():
-    floors = {"grey": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
-    better = floors["grey"].assign(ab_sse=0.25 * floors["grey"]["ab_sse"])
+    floors = {"gray": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
+    better = floors["gray"].assign(ab_sse=0.25 * floors["gray"]["ab_sse"])
     tables = {"model": better, **floors}
     compared = metrics.compare_to_floors(better, floors)
     report = metrics.report(tables)
     rmse = compared.loc["ab_rmse"]
-    assert report.loc["pooled ab-RMSE", "grey"] == f"{rmse['grey']:.2f}"
+    assert report.loc["pooled ab-RMSE", "gray"] == f"{rmse['gray']:.2f}"
     assert report.loc["pooled ab-RMSE", "model"].startswith(f"{rmse['model']:.2f} [")
     assert report.loc["pooled ab-RMSE", "model - better floor"].startswith("-")
     assert report.loc["mean colorfulness (signed)", "original"] != ""
     assert not report.isin(["nan", "+nan [+nan, +nan]"]).any(axis=None)
 
     sentence = metrics.verdict(tables)
-    assert sentence.startswith("pooled ab-RMSE: better than the better floor (grey): ")
+    assert sentence.startswith("pooled ab-RMSE: better than the better floor (gray): ")
     assert "(-50.0 %)" in sentence
-    swapped = {"model": floors["grey"], "grey": better, "mean ab": better}
+    swapped = {"model": floors["gray"], "gray": better, "mean ab": better}
     assert "worse than" in metrics.verdict(swapped)
-    same = {"model": floors["grey"], **{name: floors["grey"] for name in floors}}
+    same = {"model": floors["gray"], **{name: floors["gray"] for name in floors}}
     assert "not told apart from" in metrics.verdict(same)
 
 
 def test_reports_set_models_beside_each_other():
-    floors = {"grey": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
-    better = floors["grey"].assign(ab_sse=0.25 * floors["grey"]["ab_sse"])
-    models = {name: {"model": t, **floors} for name, t in (("b", better), ("a", floors["grey"]))}
+    floors = {"gray": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
+    better = floors["gray"].assign(ab_sse=0.25 * floors["gray"]["ab_sse"])
+    models = {name: {"model": t, **floors} for name, t in (("b", better), ("a", floors["gray"]))}
     both = metrics.reports(models)
     assert list(both.index[:4]) == [
         (label, name) for label in ("pooled ab-RMSE", "mean ab-PSNR, dB") for name in ("b", "a")

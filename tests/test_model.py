@@ -267,7 +267,7 @@ def test_the_body_sees_the_gray_of_an_l_as_the_classifier_does():
     pooled = ops.convert_to_numpy(deepest({"l": lab.scale_l(lightness)}, training=False))[:, 0, 0]
     # The classifier on the mean of the deepest map gives the embedding.
     kernel, bias = embedder.model.get_layer("fc").get_weights()
-    gray = np.repeat(lab.l_to_grey(lightness) * 255, 3, axis=-1)
+    gray = np.repeat(lab.l_to_gray(lightness) * 255, 3, axis=-1)
     logits = ops.convert_to_numpy(embedder.model((gray - 127) / 128, training=False))
     np.testing.assert_allclose(pooled @ kernel + bias, logits, atol=2e-3)
 

@@ -165,13 +165,13 @@ def test_half_transparency_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
-def test_grey_becomes_three_equal_channels(tmp_path, suffix):
-    grey = picture()[..., 2]
-    Image.fromarray(grey).save(tmp_path / f"photo.{suffix}", quality=100)
+def test_gray_becomes_three_equal_channels(tmp_path, suffix):
+    gray = picture()[..., 2]
+    Image.fromarray(gray).save(tmp_path / f"photo.{suffix}", quality=100)
     with Image.open(tmp_path / f"photo.{suffix}") as image:
         decoded = np.asarray(image)
     rgb = photos.read(tmp_path / f"photo.{suffix}")
-    assert rgb.dtype == np.uint8 and rgb.shape == (*grey.shape, 3)
+    assert rgb.dtype == np.uint8 and rgb.shape == (*gray.shape, 3)
     assert difference(rgb, decoded[..., None]) <= 1
     assert (rgb == rgb[..., :1]).all()
 
@@ -195,12 +195,12 @@ def test_other_formats_and_spellings(tmp_path, suffix):
 def test_sixteen_bits_come_in_whole(tmp_path):
     (tmp_path / "photo.png").write_bytes(png16(ramp()))
     skio.imsave(tmp_path / "photo.tif", ramp(), check_contrast=False)
-    skio.imsave(tmp_path / "grey.tif", ramp()[..., 2], check_contrast=False)
+    skio.imsave(tmp_path / "gray.tif", ramp()[..., 2], check_contrast=False)
     for name in ("photo.png", "photo.tif"):
         rgb = photos.read(tmp_path / name)
         assert rgb.dtype == np.uint16
         assert (rgb == ramp()).all()
-    assert (photos.read(tmp_path / "grey.tif") == ramp()[..., 2:]).all()
+    assert (photos.read(tmp_path / "gray.tif") == ramp()[..., 2:]).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -365,16 +365,16 @@ def test_arrays_that_are_no_images(array):
 
 
 def test_arrays_of_every_kind_are_one_image():
-    rgb, grey = picture(), picture()[..., 0]
+    rgb, gray = picture(), picture()[..., 0]
     assert photos.as_rgb(rgb) is rgb
-    for image in (grey, grey[..., None], grey / 255, np.float32(grey / 255), Image.fromarray(grey)):
-        assert (photos.as_rgb(image) == grey[..., None]).all()
+    for image in (gray, gray[..., None], gray / 255, np.float32(gray / 255), Image.fromarray(gray)):
+        assert (photos.as_rgb(image) == gray[..., None]).all()
         assert photos.as_rgb(image).dtype == np.uint8
     big_endian = ramp().astype(">u2")
     assert photos.as_rgb(big_endian).dtype == np.uint16
     assert (photos.as_rgb(big_endian) == ramp()).all()
     assert (photos.as_rgb(Image.fromarray(ramp()[..., 0])) == ramp()[..., :1]).all()
-    assert (photos.as_rgb(grey > 99) == 255 * (grey > 99)[..., None]).all()
+    assert (photos.as_rgb(gray > 99) == 255 * (gray > 99)[..., None]).all()
 
 
 # What goes out
@@ -448,8 +448,8 @@ def test_find_says_where_there_is_nothing(tmp_path):
 def test_packaged_photos_are_those_of_the_provenance(which, count):
     table = photos.packaged(which)
     assert len(table) == count == table["file"].nunique()
-    assert {"file", "path", "kind", "author", "licence", "truth"} <= set(table.columns)
-    assert table[["kind", "author", "licence"]].astype(bool).all(axis=None)
+    assert {"file", "path", "kind", "author", "license", "truth"} <= set(table.columns)
+    assert table[["kind", "author", "license"]].astype(bool).all(axis=None)
     provenance = pd.read_csv(ASSETS / which / "provenance.csv", index_col="file")
     for path in table["path"]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -463,12 +463,12 @@ def test_eight_historical_photos_have_their_true_colors():
     pairs = table[table["truth"].notna()]
     assert len(pairs) == 8
     assert photos.packaged("sample")["truth"].isna().all()
-    for grey, truth in zip(pairs["path"], pairs["truth"], strict=True):
-        with Image.open(grey) as made, Image.open(truth) as original:
+    for gray, truth in zip(pairs["path"], pairs["truth"], strict=True):
+        with Image.open(gray) as made, Image.open(truth) as original:
             # One of the sample's was made smaller.
             made, luma = (image.convert("L").resize((90, 60)) for image in (made, original))
         made, luma = np.float64(made), np.float64(luma)
-        assert np.corrcoef(made.ravel(), luma.ravel())[0, 1] > 0.98, grey.name
+        assert np.corrcoef(made.ravel(), luma.ravel())[0, 1] > 0.98, gray.name
 
 
 def test_an_unknown_set_is_an_error():

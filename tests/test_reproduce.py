@@ -302,7 +302,7 @@ def test_source_notebooks_are_never_written_over():
     ("text", "value"),
     [
         ("3", 3), ("-3", -3), ("1e-3", 1e-3), ("0.5", 0.5), ("True", True), ("False", False),
-        ("None", None), ("mse", "mse"), ("", ""), ("a=b", "a=b"), ("true", "true"),
+        ("None", None), ("paper", "paper"), ("", ""), ("a=b", "a=b"), ("true", "true"),
     ],
 )  # fmt: skip
 def test_values_are_read_as_papermill_reads_them(text, value):

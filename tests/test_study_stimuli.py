@@ -18,7 +18,7 @@ from colorlib.figures import ROOT
 from study import leaks, protocol
 from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
 
-RECIPE = Recipe(("pyramid", "mse"), scenes=8, practice=2, catch=2, longest_side=128)
+RECIPE = Recipe(("pyramid", "paper"), scenes=8, practice=2, catch=2, longest_side=128)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def originals(tmp_path_factory):
         (folder / ("more" if number % 2 else "") / path.name).write_bytes(path.read_bytes())
     (folder / "copy.jpg").write_bytes(paths[0].read_bytes())
     (folder / "broken.jpg").write_bytes(paths[1].read_bytes()[:5000])
-    Image.open(paths[2]).convert("L").save(folder / "grey.png")
+    Image.open(paths[2]).convert("L").save(folder / "gray.png")
     return folder
 
 
@@ -63,9 +63,9 @@ def of_scene(stimuli, scene):
 def test_versions_of_a_scene_differ_in_color_alone(stimuli):
     for scene in stimuli.lists["scene"].unique():
         versions = of_scene(stimuli, scene)
-        assert list(versions) and set(versions) == {"", "pyramid", "mse"}
+        assert list(versions) and set(versions) == {"", "pyramid", "paper"}
         lab = {method: rgb2lab(pixels) for method, pixels in versions.items()}
-        for method in ("pyramid", "mse"):
+        for method in ("pyramid", "paper"):
             assert versions[method].shape == versions[""].shape == (64, 128, 3)
             difference = np.abs(lab[method] - lab[""]).mean((0, 1))
             assert difference[0] < 1.5 < max(difference[1:])
@@ -116,9 +116,9 @@ def test_lists_are_balanced(stimuli):
     assert sorted(lists["list"].unique()) == [0, 1, 2, 3]
     for _, rows in lists.groupby("list"):
         assert rows["scene"].is_unique and len(rows) == 8
-        assert rows["method"].value_counts().to_dict() == {"": 4, "pyramid": 2, "mse": 2}
+        assert rows["method"].value_counts().to_dict() == {"": 4, "pyramid": 2, "paper": 2}
     for _, rows in lists.groupby("scene"):
-        assert rows["method"].value_counts().to_dict() == {"": 2, "pyramid": 1, "mse": 1}
+        assert rows["method"].value_counts().to_dict() == {"": 2, "pyramid": 1, "paper": 1}
     assert (lists["version"] == lists["method"].map(lambda m: "colored" if m else "original")).all()
 
 
@@ -155,11 +155,11 @@ def test_catch_trials_have_colors_that_no_photo_has(stimuli):
 
 
 def test_what_is_no_use_is_left_out_and_counted(stimuli, originals, tmp_path):
-    left_out = r"\(1 near-grey, 1 copies and 1 unreadable ones left out\)"
+    left_out = r"\(1 near-gray, 1 copies and 1 unreadable ones left out\)"
     with pytest.raises(ColorlibError, match=f"12 usable photos {left_out}, and 22 are needed"):
         build(originals, tmp_path / "new", Recipe(scenes=14, longest_side=64))
     assert list(tmp_path.iterdir()) == []
-    assert not set(stimuli.table["source"]) & {"grey.png", "broken.jpg"}
+    assert not set(stimuli.table["source"]) & {"gray.png", "broken.jpg"}
 
 
 def test_a_seed_is_a_study(originals, tmp_path):
@@ -178,9 +178,9 @@ def test_a_seed_is_a_study(originals, tmp_path):
     ("changes", "complaint"),
     [
         ({"scenes": 7}, "scenes=7: must be a multiple of 2"),
-        ({"scenes": 6, "presets": ("mse", "pyramid")}, "scenes=6: must be a multiple of 4"),
+        ({"scenes": 6, "presets": ("paper", "pyramid")}, "scenes=6: must be a multiple of 4"),
         ({"presets": ()}, "presets: must be one or more"),
-        ({"presets": ("mse", "mse")}, "presets: must be one or more of different names"),
+        ({"presets": ("paper", "paper")}, "presets: must be one or more of different names"),
         ({"presets": ("vgg",)}, "Unknown preset 'vgg'"),
         ({"colored_share": 1.0}, "colored_share=1.0"),
         ({"practice": -1}, "must not be negative"),
@@ -204,7 +204,7 @@ def test_the_folder_holds_what_a_study_needs(stimuli):
     assert names == {"images", "stimuli.json", "contact_sheet.png"} | tables
     assert Image.open(stimuli.folder / "contact_sheet.png").size[0] > 1000
     info = json.loads((stimuli.folder / "stimuli.json").read_text())
-    assert [preset["name"] for preset in info["presets"]] == ["pyramid", "mse"]
+    assert [preset["name"] for preset in info["presets"]] == ["pyramid", "paper"]
     assert info["left_out"]["unreadable"] <= 1 and info["media_type"] == "image/jpeg"
     assert str(stimuli.folder.parent) not in json.dumps(info)
     again = Stimuli.load(stimuli.folder)

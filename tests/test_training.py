@@ -76,10 +76,10 @@ def folder(tmp_path, sample):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": 300}, "size must be at most short_side=224. Received: size=300"),
-        ({"size": (64, 300)}, "size must be at most short_side=224. Received: size=(64, 300)"),
+        ({"size": 320}, "size must be at most short_side=224. Received: size=320"),
+        ({"size": (64, 320)}, "size must be at most short_side=224. Received: size=(64, 320)"),
         ({"size": 100, "network": "pyramid"}, "size must be a multiple of 32 for pyramid"),
-        ({"size": (8, 16, 24), "epochs": 2}, "size must be no more stages than epochs=2"),
+        ({"size": (32, 64, 96), "epochs": 2}, "size must be no more stages than epochs=2"),
         ({"scales": (1.5, 0.5)}, "scales must be two, rising. Received: scales=(1.5, 0.5)"),
         ({"film": 1.5}, "film must be in 0..1"),
         ({"erase": -0.1}, "erase must be in 0..1"),
@@ -384,6 +384,6 @@ def test_what_is_left_out_is_said(tiny_config, folder, tmp_path, capsys):
     (folder / "text.jpg").write_text("text")
     train(short(tiny_config, photos=str(folder)), tmp_path / "run", verbose=0)
     said = capsys.readouterr().out
-    assert "6 photos; left out: 0 near grey, 1 unreadable" in said
+    assert "6 photos; left out: 0 near gray, 1 unreadable" in said
     assert str(folder / "text.jpg") in said
     assert "device: " in said

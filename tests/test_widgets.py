@@ -31,12 +31,12 @@ from colorlib.widgets import compare, explorer, gallery
 from skimage.color import gray2rgb, rgb2gray
 sample = photos.packaged("sample").set_index("file")["path"]
 flower, cat = sample["nature_python3_flower.jpg"], sample["animal_gnome_1_maine.jpg"]
-grey = gray2rgb(rgb2gray(photos.as_rgb(flower)))
+gray = gray2rgb(rgb2gray(photos.as_rgb(flower)))
 """
-COMPARE = "compare(grey, flower, labels=('grey', 'color'), alt='A dahlia')"
+COMPARE = "compare(gray, flower, labels=('gray', 'color'), alt='A dahlia')"
 GALLERY = """gallery(
-    [flower, (grey, flower), cat],
-    titles=["A dahlia", "A dahlia, grey and in color", "A cat & <its> whiskers"],
+    [flower, (gray, flower), cat],
+    titles=["A dahlia", "A dahlia, gray and in color", "A cat & <its> whiskers"],
     credits=["Someone", "Someone", "Someone else"],
 )"""
 
@@ -124,7 +124,7 @@ def look(page, slider, x, y=0.5):
     pixel = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), float).mean((0, 1))
     if pixel.max() < 60:
         return "dark"
-    return "grey" if np.ptp(pixel) < 4 else "color" if np.ptp(pixel) > 60 else str(pixel)
+    return "gray" if np.ptp(pixel) < 4 else "color" if np.ptp(pixel) > 60 else str(pixel)
 
 
 def drag(page, slider, start, end):
@@ -142,17 +142,17 @@ def position(slider):
 
 
 def assert_slides(page, slider):
-    """The dahlia's petals at 0.4 and 0.6 of the width are grey or orange."""
-    assert look(page, slider, 0.4) == "grey" and look(page, slider, 0.6) == "color"
+    """The dahlia's petals at 0.4 and 0.6 of the width are gray or orange."""
+    assert look(page, slider, 0.4) == "gray" and look(page, slider, 0.6) == "color"
     drag(page, slider, 0.5, 0.2)
     assert position(slider) == pytest.approx(20, abs=1)
     assert look(page, slider, 0.4) == "color"
     drag(page, slider, 0.2, 0.8)
-    assert look(page, slider, 0.4) == "grey" and look(page, slider, 0.6) == "grey"
+    assert look(page, slider, 0.4) == "gray" and look(page, slider, 0.6) == "gray"
     slider.press("Home")
     assert position(slider) == 0 and look(page, slider, 0.4) == "color"
     slider.press("End")
-    assert position(slider) == 100 and look(page, slider, 0.6) == "grey"
+    assert position(slider) == 100 and look(page, slider, 0.6) == "gray"
     slider.press("ArrowLeft")
     tapped = position(slider)
     assert 90 <= tapped < 99
@@ -174,11 +174,11 @@ def test_exported_slider_follows_mouse_and_keys_without_network(visit, address):
 def test_slider_says_what_it_shows(visit, address):
     slider = slider_in(visit(address))
     assert slider.get_attribute("role") == "slider"
-    assert slider.get_attribute("aria-label") == "grey or color: A dahlia"
-    assert slider.get_attribute("aria-valuetext") == "50 % grey"
+    assert slider.get_attribute("aria-label") == "gray or color: A dahlia"
+    assert slider.get_attribute("aria-valuetext") == "50 % gray"
     alts = [image.get_attribute("alt") for image in slider.locator("img").all()]
-    assert alts == ["A dahlia (grey)", "A dahlia (color)"]
-    for caption, text in zip(slider.locator("figcaption").all(), ("grey", "color"), strict=True):
+    assert alts == ["A dahlia (gray)", "A dahlia (color)"]
+    for caption, text in zip(slider.locator("figcaption").all(), ("gray", "color"), strict=True):
         assert caption.is_visible() and caption.inner_text() == text
 
 
@@ -299,10 +299,10 @@ def url_of(server, folder):
 def test_explorer_leaves_a_live_slider_in_an_export(visit, tmp_path, context):
     page = visit(export(tmp_path, context, "explorer([flower, cat])"))
     slider = slider_in(page)
-    assert slider.get_attribute("aria-label").startswith("grey or ")
-    assert look(page, slider, 0.4) == "grey"
+    assert slider.get_attribute("aria-label").startswith("gray or ")
+    assert look(page, slider, 0.4) == "gray"
     slider.press("End")
-    assert position(slider) == 100 and look(page, slider, 0.6) == "grey"
+    assert position(slider) == 100 and look(page, slider, 0.6) == "gray"
 
 
 class Recorder:
@@ -317,7 +317,7 @@ class Recorder:
 
 def test_explorer_has_a_vividness_where_the_preset_has_one():
     sample = photos.packaged("sample")["path"]
-    explorer = widgets.explorer(list(sample[:2]), ["pyramid", "mse"])
+    explorer = widgets.explorer(list(sample[:2]), ["pyramid", "paper"])
     explorer._controls()
     explorer._handle = Recorder()
     explorer._show()
@@ -326,7 +326,7 @@ def test_explorer_has_a_vividness_where_the_preset_has_one():
     assert not slider.disabled and slider.value == pytest.approx(default)
     slider.value = 1.0
     assert len(pages) == 2 and pages[0] != pages[1], "moving the slider colors anew, once"
-    explorer._preset.value = "mse"
+    explorer._preset.value = "paper"
     assert slider.disabled and len(pages) == 3
     explorer._photo.value = explorer.paths[1]
     assert len(pages) == 4 and explorer._status.value == ""

@@ -1,4 +1,4 @@
-"""How well a backbone classifies photos made grey: top-1 and top-5 in percent, as JSON.
+"""How well a backbone classifies photos made gray: top-1 and top-5 in percent, as JSON.
 
     python tests/benchmarks/backbone_accuracy.py FOLDER [--backbone NAME]
 

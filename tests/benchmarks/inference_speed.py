@@ -1,6 +1,6 @@
 """How fast photos are colored, and where the time goes.
 
-    python tests/benchmarks/inference_speed.py [--presets mse pyramid] [--photos FOLDER]
+    python tests/benchmarks/inference_speed.py [--presets paper pyramid] [--photos FOLDER]
 
 In milliseconds a photo, medians of several rounds in which everything has its turn: coloring from
 array to array and its stages, with reading and writing JPEG beside it; the networks alone, as

@@ -1,6 +1,6 @@
 """The largest memory of a short training and of coloring photos, as the operating system counts it.
 
-    python tests/benchmarks/memory.py [--presets mse pyramid] [--photos FOLDER]
+    python tests/benchmarks/memory.py [--presets paper pyramid] [--photos FOLDER]
 
 Each row is a process of its own, the command of `colorlib` that it names; `import` is what Keras
 and its backend take without doing anything. Linux and macOS.

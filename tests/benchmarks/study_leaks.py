@@ -121,7 +121,7 @@ def main():
         (folder / "crops").mkdir(parents=True)
         save_crops(folder / "crops", args.scenes, args.side, args.seed)
         recipe = Recipe(
-            scenes=args.scenes, practice=0, catch=0, longest_side=args.side, near_grey=0.0,
+            scenes=args.scenes, practice=0, catch=0, longest_side=args.side, near_gray=0.0,
             seed=args.seed,
         )  # fmt: skip
         start = time.perf_counter()
