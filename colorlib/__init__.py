@@ -1,6 +1,6 @@
 """Colorization after Deep Koalarization (Baldassarre et al. 2017, arXiv 1712.03400).
 
-`from colorlib import Colorizer, presets` is all that a user of ready-made weights needs.
+`from colorlib import Colorizer, preset_names` is all that a user of ready-made weights needs.
 Importing the package itself is quick: Keras and its backend load with the first use.
 """
 
@@ -16,9 +16,9 @@ class ColorlibError(Exception):
     """A problem that the user can mend; its message is one line and says how."""
 
 
-_LAZY = {"Colorizer": "colorlib.colorizer", "presets": "colorlib.cards"}
+_LAZY = {"Colorizer": "colorlib.colorizer", "preset_names": "colorlib.presets"}
 
-__all__ = ["ASSETS", "Colorizer", "ColorlibError", "__version__", "presets"]
+__all__ = ["ASSETS", "Colorizer", "ColorlibError", "__version__", "preset_names"]
 
 
 def __getattr__(name):

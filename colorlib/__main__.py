@@ -138,7 +138,7 @@ def _reproduce(args):
 
 
 def _colorize(args):
-    from colorlib import cards, photos
+    from colorlib import photos, presets
 
     # Folders keep their shape below the output, so that equal names don't overwrite each other.
     jobs = []
@@ -147,7 +147,7 @@ def _colorize(args):
             jobs += [(path, path.relative_to(source)) for path in photos.find(source)]
         else:
             jobs.append((source, Path(source.name)))
-    cards.preset_folder(args.preset)  # A misspelt name is told before the long import.
+    presets.preset_folder(args.preset)  # A misspelt name is told before the long import.
     _import_keras()
     from colorlib.colorizer import Colorizer
 
@@ -208,7 +208,7 @@ def _train(args):
 
 def _package(args):
     _import_keras()
-    from colorlib.colorizer import package
+    from colorlib.presets import package
 
     package(args.run, args.output, args.evaluate, args.working_size, args.vividness)
     return 0

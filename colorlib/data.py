@@ -456,7 +456,7 @@ def color_statistics(photo_set, sample=30_000, seed=1):
         seed: int. Chooses them.
 
     Returns:
-        dict with `mean_ab` [a, b], `ab_counts` (list of lists of int, `metrics.ab_bin_counts`),
+        dict with `mean_ab` [a, b], `ab_counts` (list of lists of int, `lab.ab_bin_counts`),
         `photos` int.
     """
     rng = np.random.default_rng(seed)
@@ -467,7 +467,7 @@ def color_statistics(photo_set, sample=30_000, seed=1):
         ab = lab.rgb_to_lab(rgb)[..., 1:]
         total += ab.sum((0, 1), dtype=np.float64)
         pixels += ab[..., 0].size
-        counts = counts + metrics.ab_bin_counts(ab)
+        counts = counts + lab.ab_bin_counts(ab)
     return {
         "mean_ab": [round(float(x), 4) for x in total / pixels],
         "ab_counts": np.asarray(counts).tolist(),

@@ -24,7 +24,8 @@ import numpy as np
 from keras import layers
 from PIL import Image
 
-from colorlib import ASSETS, ColorlibError, cards, lab
+from colorlib import ASSETS, ColorlibError, files, lab
+from colorlib.files import first_line
 
 DEFAULT_BACKBONE = "EfficientNetLite2"
 PAPER_BACKBONE = "InceptionResNetV2"
@@ -171,10 +172,6 @@ def _without_top(path):
     return "notop" in _plain(Path(path).name)
 
 
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 @contextmanager
 def _float32_policy():
     """The backbone computes in float32 whatever the global policy: its embeddings are cached."""
@@ -265,10 +262,10 @@ class Embedder:
             _load_torch_weights(self.model, path)
         except Exception as error:  # A wrong file can raise anything: KeyError, BadZipFile, ...
             raise ColorlibError(
-                f"{path}: not the weights of {self.backbone} ({_first_line(error)}); leave "
+                f"{path}: not the weights of {self.backbone} ({first_line(error)}); leave "
                 "backbone_weights out to use the packaged ones"
             ) from None
-        self.layer, self.image_size, self.digest = "logits", 260, cards.sha256(path)
+        self.layer, self.image_size, self.digest = "logits", 260, files.sha256(path)
         self._preprocess = lambda x: (x - 127.0) / 128.0
 
     def _build_application(self, name, weights):
@@ -286,9 +283,9 @@ class Embedder:
             self.model = names[name](**options)
         except Exception as error:  # Keras raises bare Exception for a failed download.
             if path is None:
-                raise _missing(name, _first_line(error)) from None
+                raise _missing(name, first_line(error)) from None
             raise ColorlibError(
-                f"{path}: not the weights of {name} ({_first_line(error)}); give Keras' own file"
+                f"{path}: not the weights of {name} ({first_line(error)}); give Keras' own file"
             ) from None
         self.layer = "logits" if top else "pooled"
         # Without the classifier the size is free: take the classifier's. MobileNetV3 leaves it free

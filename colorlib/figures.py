@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from colorlib import ASSETS, ColorlibError, __version__
-from colorlib.cards import WEIGHTS, preset_folder, sha256
+from colorlib import ASSETS, ColorlibError, __version__, lab
+from colorlib.presets import WEIGHTS, preset_folder, sha256
 
 ROOT = ASSETS.resolve().parents[1]  # the clone
 DPI = 150
@@ -460,15 +460,14 @@ def distribution_figure(photo, place, probability, truth, answers):
     import matplotlib
     from matplotlib.figure import Figure
 
-    from colorlib.colorizer import lightness_of, recombine
     from colorlib.model import ab_bins
 
     row, column = place
-    lightness = lightness_of(photo)[row, column]
+    lightness = lab.lightness(photo)[row, column]
 
     def shown(ab):
         ab = np.asarray(ab, "float32").reshape(1, -1, 2)
-        return recombine(np.full(ab.shape[:2], lightness, "float32"), ab)[0] / 255
+        return lab.recombine(np.full(ab.shape[:2], lightness, "float32"), ab)[0] / 255
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 3.9), layout="constrained")

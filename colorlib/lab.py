@@ -14,6 +14,10 @@ from keras import ops
 
 AB_SCALE = 127.0
 AB_MIN, AB_MAX = -128.0, 127.0
+AB_GRID = 10  # side of an ab bin, as in Zhang et al. 2016, section 2.1
+AB_BINS = 23  # bins along a and b, centered on -110, -100, ... 110; sRGB ends at -108 and 98
+
+_STRIP = 1 << 20  # Pixels whose Lab is in memory at a time.
 
 _XYZ_FROM_RGB = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
@@ -184,3 +188,62 @@ def scale_ab(ab):
 def unscale_ab(x):
     """The inverse of `scale_ab`, clipped to [-128, 127]."""
     return ops.clip(x * AB_SCALE, AB_MIN, AB_MAX)
+
+
+def _strips(height, width):
+    rows = max(1, _STRIP // width)
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def lightness(rgb):
+    """L of a photo: (H, W, 3) uint8 or uint16 sRGB -> float32 (H, W) in 0..100."""
+    scale = np.float32(1 / np.iinfo(rgb.dtype).max)
+    return np.concatenate(
+        [rgb_to_lab(rgb[rows] * scale)[..., 0] for rows in _strips(*rgb.shape[:2])]
+    )
+
+
+def recombine(lightness, ab, dtype=np.uint8):
+    """Puts color under a lightness that stays as it is.
+
+    Colors outside sRGB lose chroma until they fit, at constant L and hue; clipping RGB instead
+    would move L by up to 20 units.
+
+    Args:
+        lightness: float array (H, W). L in 0..100.
+        ab: float array (H, W, 2), in Lab units.
+        dtype: np.uint8 or np.uint16. Defaults to uint8.
+
+    Returns:
+        sRGB array (H, W, 3) of that type.
+    """
+    top = np.iinfo(dtype).max
+    output = np.empty((*lightness.shape, 3), dtype)
+    for rows in _strips(*lightness.shape):
+        color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")
+        outside = ~in_gamut(color)
+        if outside.any():
+            color[outside] = fit_gamut(color[outside])
+        output[rows] = np.rint(lab_to_rgb(color) * top).astype(dtype)
+    return output
+
+
+def ab_bin(ab):
+    """The bin of the ab grid of each color (..., 2): two int64 arrays, row and column."""
+    bins = np.floor(np.asarray(ab, np.float64) / AB_GRID + AB_BINS / 2)
+    a, b = np.moveaxis(np.clip(bins, 0, AB_BINS - 1).astype(np.int64), -1, 0)
+    return a, b
+
+
+def ab_bin_counts(ab):
+    """How many colors fall into each bin of the ab grid of 10; sum it over the training photos.
+
+    Args:
+        ab: array (..., 2) in units of Lab. What lies outside -115..115 counts at the border.
+
+    Returns:
+        int64 array (23, 23): rows a, columns b, bin centers -110, -100, ... 110.
+    """
+    a, b = ab_bin(ab)
+    counts = np.bincount((a * AB_BINS + b).ravel(), minlength=AB_BINS**2)
+    return counts.astype(np.int64).reshape(AB_BINS, AB_BINS)

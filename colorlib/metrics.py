@@ -14,9 +14,9 @@ import pandas as pd
 from skimage.color import rgb2lab
 from skimage.metrics import structural_similarity
 
+from colorlib import lab, photos
+
 NEAR_GRAY = 4.0  # mean chroma, in units of Lab
-AB_GRID = 10  # side of an ab bin, as in Zhang et al. 2016, section 2.1
-AB_BINS = 23  # bins along a and b, centered on -110, -100, ... 110; sRGB ends at -108 and 98
 AUC_LIMIT = 150  # the largest threshold on an ab error
 
 
@@ -110,32 +110,12 @@ def colorfulness(rgb, signed=True):
     return float(spread + 0.3 * np.hypot(*opponents.mean(axis=(1, 2))))
 
 
-def _ab_bins(ab):
-    bins = np.floor(np.asarray(ab, np.float64) / AB_GRID + AB_BINS / 2)
-    a, b = np.moveaxis(np.clip(bins, 0, AB_BINS - 1).astype(np.int64), -1, 0)
-    return a, b
-
-
-def ab_bin_counts(ab):
-    """How many colors fall into each bin of the ab grid of 10; sum it over the training photos.
-
-    Args:
-        ab: array (..., 2) in units of Lab. What lies outside -115..115 counts at the border.
-
-    Returns:
-        int64 array (23, 23): rows a, columns b, bin centers -110, -100, ... 110.
-    """
-    a, b = _ab_bins(ab)
-    counts = np.bincount((a * AB_BINS + b).ravel(), minlength=AB_BINS**2)
-    return counts.astype(np.int64).reshape(AB_BINS, AB_BINS)
-
-
 def _bin_weights(ab_frequency):
     """One over the frequency of each bin; a bin never seen weighs as its nearest seen one."""
     counts = np.asarray(ab_frequency, np.float64)
-    if counts.shape != (AB_BINS, AB_BINS) or not ((counts >= 0).all() and counts.any()):
+    if counts.shape != (lab.AB_BINS, lab.AB_BINS) or not ((counts >= 0).all() and counts.any()):
         raise ValueError(
-            f"`ab_frequency` must be a sum of `ab_bin_counts` ({AB_BINS}, {AB_BINS}). "
+            f"`ab_frequency` must be a sum of `lab.ab_bin_counts` ({lab.AB_BINS}, {lab.AB_BINS}). "
             f"Received: shape={counts.shape}, sum={counts.sum()}"
         )
     seen = np.argwhere(counts)
@@ -150,7 +130,7 @@ def error_histogram(ab, truth_ab, ab_frequency=None):
     Args:
         ab: array (..., 2). The output's a and b, in units of Lab (see `ab_of`).
         truth_ab: array (..., 2). The original's.
-        ab_frequency: array (23, 23). The sum of `ab_bin_counts` over the training photos. Each
+        ab_frequency: array (23, 23). The sum of `lab.ab_bin_counts` over the training photos. Each
             pixel then weighs one over the frequency of its true ab bin (Zhang et al. 2016, eq. 4
             with lambda = 0, without their smoothing). A bin that no training photo has takes the
             weight of the nearest one that some have, as Zhang et al. code a color by the nearest
@@ -171,7 +151,7 @@ def error_histogram(ab, truth_ab, ab_frequency=None):
     index = np.minimum(np.ceil(error), AUC_LIMIT + 1).astype(np.int64)
     weights = np.ones(index.shape)
     if ab_frequency is not None:
-        weights = _bin_weights(ab_frequency)[_ab_bins(truth_ab)]
+        weights = _bin_weights(ab_frequency)[lab.ab_bin(truth_ab)]
     return np.bincount(index.ravel(), weights=weights.ravel(), minlength=AUC_LIMIT + 2)
 
 
@@ -334,32 +314,23 @@ def summarize(scores, n_bootstrap=2000, seed=1):
     return table
 
 
-def constant_color(truth, ab, recombine):
-    """A photo with one ab for all pixels, made by the same path as a model's output.
+def floor_outputs(truth, mean_ab):
+    """What a colorizer must beat: the photo with one color everywhere, beside its own L.
 
     Args:
-        truth: uint8 array (H, W, 3). The original, of which only L matters.
-        ab: two numbers in units of Lab. (0, 0) makes the photo gray.
-        recombine: function of `truth` and a float32 array ab (H, W, 2). Puts ab beside the L of
-            `truth`, brings it into gamut and rounds to 8 bits, as for a prediction.
+        truth: uint8 array (H, W, 3). sRGB.
+        mean_ab: two numbers. The mean a and b over the training photos, in units of Lab.
 
     Returns:
-        uint8 array (H, W, 3).
+        dict of uint8 arrays (H, W, 3): `gray`, without color, and `mean ab`.
     """
     _check_image("truth", truth)
-    output = recombine(truth, np.full((*truth.shape[:2], 2), ab, dtype=np.float32))
-    _check_pair(output, truth)
-    return output
-
-
-def floors(truth, mean_ab, recombine):
-    """What a colorizer must beat, as a dict of uint8 arrays (H, W, 3): `gray` and `mean ab`.
-
-    The first is the photo without color, the second has the mean a and b over the training photos
-    (`mean_ab`, two numbers) everywhere. For `recombine` see `constant_color`.
-    """
+    lightness = lab.lightness(truth)
     colors = {"gray": (0.0, 0.0), "mean ab": mean_ab}
-    return {name: constant_color(truth, ab, recombine) for name, ab in colors.items()}
+    return {
+        name: lab.recombine(lightness, np.full((*truth.shape[:2], 2), ab, np.float32))
+        for name, ab in colors.items()
+    }
 
 
 def compare_to_floors(model_scores, floor_scores, n_bootstrap=2000, seed=1):
@@ -530,3 +501,39 @@ def verdict(tables, metric="ab_rmse", n_bootstrap=2000, seed=1):
         ]
     )
     return f"{label}: {judgment} the better floor ({row['better_floor']}): {numbers}"
+
+
+def score(colorizer, paths, *, vividness=None, floors=None, batch=16, progress=None):
+    """Scores a colorizer, and the floors, on photos whose colors are known.
+
+    Args:
+        colorizer: Colorizer.
+        paths: list of paths.
+        vividness: as for `Colorizer.colorize`.
+        floors: dict of DataFrames or None. Of an earlier call on these photos: its floors are
+            returned again, without scoring them. Defaults to None.
+        batch: int. Photos read at a time. Defaults to 16.
+        progress: callable(done, total) or None.
+
+    Returns:
+        dict of DataFrames by method: `"model"`, `"gray"`, `"mean ab"`; each has a row per photo
+        (`score_photo`) and its name in `file`.
+    """
+    colors = colorizer.card["colors"]
+    frequency = np.array(colors["ab_counts"], "float64")
+    rows = {"model": []} if floors else {"model": [], "gray": [], "mean ab": []}
+    for start in range(0, len(paths), batch):
+        chunk = paths[start : start + batch]
+        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
+        for path, truth, output in zip(
+            chunk, truths, colorizer.colorize_batch(truths, vividness), strict=True
+        ):
+            outputs = {"model": output}
+            if not floors:
+                outputs |= floor_outputs(truth, colors["mean_ab"])
+            for method, rgb in outputs.items():
+                row = score_photo(rgb, truth, frequency)
+                rows[method].append({"file": getattr(path, "name", str(path)), **row})
+        if progress:
+            progress(min(start + batch, len(paths)), len(paths))
+    return (floors or {}) | {method: pd.DataFrame(table) for method, table in rows.items()}

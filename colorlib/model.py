@@ -2,8 +2,8 @@
 
 `paper` is the network of Deep Koalarization, layer for layer: it fuses one vector. `pyramid`
 carries the idea further: it fuses the backbone's features at every scale, and gives a distribution
-over colors. A network is a `Network`: a builder of a functional Keras model, a loss on the true ab,
-and a decoding of its output to ab. Data, training and colorizing know nothing else of it.
+over colors. Each is an `Architecture`: a builder of a functional Keras model, a loss on the true
+ab, and a decoding of its output to ab. Data, training and colorizing know nothing else of it.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,9 @@ from functools import lru_cache
 import keras
 import numpy as np
 from keras import layers, ops
-from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, lab
 from colorlib.embedding import lite2_body
-from colorlib.metrics import AB_BINS, AB_GRID, ab_bin_counts
 
 # Stride, filters of the 1x1 convolution of the backbone's map, filters of the 3x3 convolutions of
 # `pyramid`. Narrow where the maps are large: stride 4 takes half of the time as it is.
@@ -222,7 +220,7 @@ def pyramid_network(dropout=0.0, dtype=None):
 def ab_bins():
     """The centers of the bins of ab, on a grid of 10, that hold any color of sRGB.
 
-    Every color of a cube of 64 levels a channel is sorted into the bins of `metrics.ab_bin_counts`;
+    Every color of a cube of 64 levels a channel is sorted into the bins of `lab.ab_bin_counts`;
     those that get one are kept: 261. (Zhang et al. 2016 count 313.)
 
     Returns:
@@ -230,8 +228,8 @@ def ab_bins():
     """
     levels = np.linspace(0, 1, 64)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 1, 3)
-    held = np.argwhere(ab_bin_counts(rgb2lab(cube)[..., 1:]))
-    return ((held - AB_BINS // 2) * AB_GRID).astype("float32")
+    held = np.argwhere(lab.ab_bin_counts(lab.rgb_to_lab(cube)[..., 1:]))
+    return ((held - lab.AB_BINS // 2) * lab.AB_GRID).astype("float32")
 
 
 @lru_cache(maxsize=1)
@@ -293,7 +291,7 @@ def mean_of_bins(logits, ab_counts=None, vividness=0.0):
     Args:
         logits: tensor (..., Q).
         ab_counts: array (23, 23). How often the bins occur in the training photos
-            (`metrics.ab_bin_counts`), or None for a vividness of 0.
+            (`lab.ab_bin_counts`), or None for a vividness of 0.
         vividness: float in 0..1, or a tensor of such that broadcasts to (..., 1). Defaults to 0.
 
     Returns:
@@ -301,7 +299,7 @@ def mean_of_bins(logits, ab_counts=None, vividness=0.0):
     """
     if ab_counts is not None:
         temperature, gamma = 1 - 0.5 * vividness, 0.75 * vividness
-        rows, columns = (ab_bins() / AB_GRID + AB_BINS // 2).astype(int).T
+        rows, columns = (ab_bins() / lab.AB_GRID + lab.AB_BINS // 2).astype(int).T
         prior = np.asarray(ab_counts, "float64")[rows, columns]
         rarity = np.log(0.5 * prior / prior.sum() + 0.5 / len(prior)).astype("float32")
         logits = (logits - gamma * rarity) / temperature
@@ -309,7 +307,7 @@ def mean_of_bins(logits, ab_counts=None, vividness=0.0):
 
 
 @dataclass(frozen=True)
-class Network:
+class Architecture:
     """What the rest of the library needs to know of a network.
 
     Attributes:
@@ -340,8 +338,8 @@ class Network:
         return inputs | {"embedding": embedding} if self.embedded else inputs
 
 
-NETWORKS = {
-    "paper": Network(
+ARCHITECTURES = {
+    "paper": Architecture(
         paper_network,
         mse_on_ab,
         lambda output, ab_counts=None, vividness=0.0: lab.unscale_ab(output),
@@ -349,7 +347,7 @@ NETWORKS = {
         embedded=True,
         pads=True,
     ),
-    "pyramid": Network(
+    "pyramid": Architecture(
         lambda embedding_size=None, dropout=0.0, dtype=None: pyramid_network(dropout, dtype),
         cross_entropy_on_bins,
         mean_of_bins,
@@ -366,8 +364,8 @@ def jit_compile():
     return False if keras.backend.backend() == "tensorflow" else "auto"
 
 
-def get_network(name):
-    """The Network of this name, or a ColorlibError that lists the known ones."""
-    if name not in NETWORKS:
-        raise ColorlibError(f"Unknown network {name!r}: must be one of {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+def get_architecture(name):
+    """The Architecture of this name, or a ColorlibError that lists the known ones."""
+    if name not in ARCHITECTURES:
+        raise ColorlibError(f"Unknown network {name!r}: must be one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]

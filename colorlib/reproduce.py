@@ -22,7 +22,7 @@ from html import escape
 from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError, __version__, figures
-from colorlib.cards import presets
+from colorlib.presets import presets
 
 PAGES = ASSETS / "pages"  # templates of the index and of the exported notebooks
 

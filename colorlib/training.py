@@ -20,9 +20,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from colorlib import ColorlibError, augmentation, cards, data, lab
+from colorlib import ColorlibError, augmentation, data, files, lab, presets
 from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder, start_body
-from colorlib.model import NETWORKS, get_network, jit_compile
+from colorlib.model import ARCHITECTURES, get_architecture, jit_compile
 
 STATE = "state.npz"
 HISTORY = "history.csv"
@@ -41,7 +41,7 @@ class TrainingConfig:
         start: str or None. The preset, or the folder of the run, whose weights it starts from; None
             starts from random ones (of `pyramid`, its body from the packaged classifier). Defaults
             to None.
-        network: str. Name in `colorlib.model.NETWORKS`. Defaults to `"pyramid"`.
+        network: str. Name in `colorlib.model.ARCHITECTURES`. Defaults to `"pyramid"`.
         backbone: str. See `colorlib.embedding`. Defaults to `"EfficientNetLite2"`.
         backbone_weights: str or None. Path of its weights file. Defaults to None.
         standardize: bool. Bring the embedding to mean 0 and deviation 1 over the training photos.
@@ -109,11 +109,11 @@ class TrainingConfig:
             value = getattr(self, name)
             value = tuple(map(str, value)) if isinstance(value, list | tuple) else value
             object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
-        spec = get_network(self.network)
-        stride = 1 if spec.pads else spec.stride
+        architecture = get_architecture(self.network)
+        stride = 1 if architecture.pads else architecture.stride
         self._must(
             "backbone",
-            spec.embedded or self.backbone == DEFAULT_BACKBONE,
+            architecture.embedded or self.backbone == DEFAULT_BACKBONE,
             f"{DEFAULT_BACKBONE} for {self.network}, which is built around it",
         )
         for name in ("short_side", "batch", "epochs"):
@@ -193,7 +193,11 @@ class ColorizationTask(keras.Model):
 
     def __init__(self, network, config, resident=None):
         super().__init__(dtype="float32")
-        self.network, self.spec, self.config = network, NETWORKS[config.network], config
+        self.network, self.architecture, self.config = (
+            network,
+            ARCHITECTURES[config.network],
+            config,
+        )
         self.size = config.sizes[0]
         self.mse = keras.metrics.Mean(name="mse")
         self.seed_generator = keras.random.SeedGenerator(config.seed)
@@ -237,18 +241,18 @@ class ColorizationTask(keras.Model):
             ab = ops.concatenate([ab[:count] * (1.0 - border), ab[count:]])
         if training and self.config.erase:
             lightness = augmentation.erase(lightness, self.config.erase, self.seed_generator)
-        inputs = self.spec.inputs(lightness, batch.get("embedding"))
+        inputs = self.architecture.inputs(lightness, batch.get("embedding"))
         output = self.network(inputs, training=training)
         return {"output": output, "ab": ab} | ({} if training else {"l": lightness})
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return ops.mean(self.spec.loss(y_pred["ab"], y_pred["output"]))
+        return ops.mean(self.architecture.loss(y_pred["ab"], y_pred["output"]))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """In validation also the error that all networks share: that of the expected color."""
         validation = "l" in y_pred
         if validation:
-            ab = self.spec.decode(y_pred["output"])
+            ab = self.architecture.decode(y_pred["output"])
             ab = ops.image.resize(ab, y_pred["ab"].shape[1:3], "bilinear")
             errors = ops.square(lab.scale_ab(y_pred["ab"]) - ab / lab.AB_SCALE)
             self.mse.update_state(ops.mean(errors, axis=(1, 2, 3)))
@@ -367,7 +371,7 @@ class _Progress(keras.callbacks.Callback):
         if row["val_loss"] < self.best:
             self.best = row["val_loss"]
             if self.writes:
-                save_weights(self.model.network, self.run / cards.WEIGHTS)
+                save_weights(self.model.network, self.run / presets.WEIGHTS)
         self.history.append(row)
         if not self.writes:
             return
@@ -375,7 +379,7 @@ class _Progress(keras.callbacks.Callback):
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        cards.write_atomically(self.run / HISTORY, text.getvalue())
+        files.write_atomically(self.run / HISTORY, text.getvalue())
 
 
 def save_weights(network, path):
@@ -435,7 +439,7 @@ def make_optimizer(config, steps, network):
     if config.ema != 0:
         momentum = min(0.998, max(0.0, 1 - 20 / steps)) if config.ema is None else config.ema
         options = {"use_ema": True, "ema_momentum": momentum}
-    body = [] if NETWORKS[config.network].embedded else network.get_layer("body").weights
+    body = [] if ARCHITECTURES[config.network].embedded else network.get_layer("body").weights
     return _AdamW(rate, body, config.body_rate, weight_decay=config.weight_decay, **options)
 
 
@@ -497,7 +501,7 @@ def prepare(config, cache=None):
         _say(f"{len(shared):,} photos are in both sets: left out of the training set")
         if not len(training):
             raise ColorlibError("Every training photo is a validation photo: give other photos")
-    if not NETWORKS[config.network].embedded:
+    if not ARCHITECTURES[config.network].embedded:
         return training, validation, embedding
     raw = [
         data.embed_photos(photo_set, embedder, progress=_reporter("embedded"))
@@ -522,7 +526,7 @@ def _write_manifest(path, sets):
         rows = sorted(zip(photo_set.hashes, names, strict=True))
         writer.writerows([digest, split, name] for digest, name in rows)
     # mtime=0: the same photos give the same bytes.
-    cards.write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
+    files.write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
 
 
 def _check_config(run, config):
@@ -542,7 +546,7 @@ def _check_config(run, config):
 
 def _check_photos(run, sets):
     """Refuses to go on with other photos than those that a run began with."""
-    path = run / cards.MANIFEST
+    path = run / presets.MANIFEST
     if not path.exists():
         return
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
@@ -620,7 +624,7 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     """
     run = Path(run)
     _check_config(run, config)
-    if (run / cards.CARD).exists():  # Written last.
+    if (run / presets.CARD).exists():  # Written last.
         _say(f"{run}: this run is finished")
         return run
     training, validation, embedding = prepare(config, cache)
@@ -629,9 +633,9 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     environment = machine()
     run.mkdir(parents=True, exist_ok=True)
     if _worker()[0] == 0:
-        cards.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
-        _write_manifest(run / cards.MANIFEST, sets)
-        cards.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
+        files.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+        _write_manifest(run / presets.MANIFEST, sets)
+        files.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
     devices = environment["devices"]
     _say(f"device: {', '.join(devices)}; precision: {config.precision}")
     if not any("gpu" in device.lower() for device in devices):
@@ -644,24 +648,24 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
         keras.distribution.set_distribution(before)
     if progress.writes:
         card = _card(config, training, validation, embedding, environment, progress)
-        cards.write_card(run, card)
+        presets.write_card(run, card)
     return run
 
 
 def start_network(config, embedding_size):
     """The network of a config with the weights that its training starts from."""
-    spec = get_network(config.network)
-    network = spec.build(embedding_size, config.dropout, config.precision)
+    architecture = get_architecture(config.network)
+    network = architecture.build(embedding_size, config.dropout, config.precision)
     if config.start is not None:
-        folder = cards.preset_folder(config.start)
-        other = cards.load_card(folder)["network"]
+        folder = presets.preset_folder(config.start)
+        other = presets.load_card(folder)["network"]
         if other != config.network:
             raise ColorlibError(
                 f"{config.start} holds weights of the network {other}, not of {config.network}: "
                 f"give --network {other}"
             )
-        network.load_weights(folder / cards.WEIGHTS)
-    elif not spec.embedded:
+        network.load_weights(folder / presets.WEIGHTS)
+    elif not architecture.embedded:
         embedder = shared_embedder(config.backbone, config.backbone_weights)
         start_body(network.get_layer("body"), embedder)
     return network

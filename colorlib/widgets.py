@@ -127,7 +127,7 @@ def explorer(source, names=None):
 
     Args:
         source: a folder or a list of paths, as for `colorlib.photos.find`.
-        names: presets, or folders of runs, to offer. Defaults to all of `colorlib.presets()`.
+        names: presets, or folders of runs, to offer. Defaults to all of `colorlib.preset_names()`.
 
     Returns:
         An `Explorer`, shown when it is a cell's value.
@@ -135,7 +135,7 @@ def explorer(source, names=None):
     Raises:
         ColorlibError: there is no photo, or no preset.
     """
-    names = list(names or colorlib.presets())
+    names = list(names or colorlib.preset_names())
     if not names:
         raise ColorlibError("explorer: no preset is installed; name a preset or a run's folder")
     return Explorer(photos.find(source), names)
@@ -206,7 +206,7 @@ class Explorer:
         """Brings the slider to the preset's default, or turns it off; colors nothing itself."""
         colorizer = _colorizer(self._preset.value)
         self._vividness.unobserve(self._show, "value")
-        self._vividness.disabled = not colorizer.spec.vividness
+        self._vividness.disabled = not colorizer.architecture.vividness
         self._vividness.value = colorizer.card.get("vividness", 0.0)
         self._vividness.observe(self._show, "value")
 

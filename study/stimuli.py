@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 import platformdirs
 
-from colorlib import ColorlibError, __version__, cards, photos
+from colorlib import ColorlibError, __version__, files, lab, metrics, photos
+from colorlib.presets import DEFAULT_PRESET, load_card, preset_folder
 from study import protocol as protocols
 from study.folders import check_new, new_folder
 
@@ -73,7 +74,7 @@ class Recipe:
         seed: int. Draws scenes, names, lists and random colors.
     """
 
-    presets: tuple[str, ...] = (cards.DEFAULT_PRESET,)
+    presets: tuple[str, ...] = (DEFAULT_PRESET,)
     scenes: int = 40
     practice: int = 4
     catch: int = 4
@@ -113,7 +114,7 @@ class Recipe:
                 f"presets: must be one or more of different names. Received: {self.presets}"
             )
         for preset in self.presets:
-            cards.preset_folder(preset)
+            preset_folder(preset)
         if not 0 < self.colored_share < 1:
             raise ColorlibError(f"colored_share={self.colored_share}: must be between 0 and 1")
         if self.scenes < 1 or self.scenes % lists:
@@ -262,8 +263,8 @@ def packaged(protocol=None) -> Stimuli:
     recipe = Recipe.of(protocol or protocols.DEFAULT)
     sample = list(photos.packaged("sample")["path"])
     made_of = {"version": _VERSION, "recipe": asdict(recipe)}
-    made_of["photos"] = [cards.sha256(path) for path in sample]
-    made_of["weights"] = [cards.load_card(name)["weights_sha256"] for name in recipe.presets]
+    made_of["photos"] = [files.sha256(path) for path in sample]
+    made_of["weights"] = [load_card(name)["weights_sha256"] for name in recipe.presets]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     # As colorlib.data.cache_folder, without Keras, which a server does not need.
     cache = os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib")
@@ -311,7 +312,7 @@ class _Photo(NamedTuple):
 
 def _draw(paths, recipe, rng):
     """Draws photos until there are enough: list of _Photo, and what was left out, counted."""
-    from colorlib import metrics
+    from colorlib import files
 
     bound = metrics.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
     wanted = recipe.scenes + recipe.practice + recipe.catch
@@ -319,7 +320,7 @@ def _draw(paths, recipe, rng):
     names = labels(paths)
     for index in rng.permutation(len(paths)):
         try:
-            digest, rgb = cards.sha256(paths[index]), shrink(paths[index], recipe.longest_side)
+            digest, rgb = files.sha256(paths[index]), shrink(paths[index], recipe.longest_side)
         except (ColorlibError, OSError):
             left_out["unreadable"] += 1
             continue
@@ -363,7 +364,7 @@ def _code(drawn, recipe, rng, progress):
         DataFrame of the key's columns and `kind` (main, catch or practice), without the hashes;
         dict of bytes by stimulus, not padded.
     """
-    from colorlib.colorizer import Colorizer, lightness_of, recombine
+    from colorlib.colorizer import Colorizer
     from colorlib.lab import rgb_to_lab
 
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
@@ -372,7 +373,7 @@ def _code(drawn, recipe, rng, progress):
     rows, coded = [], {}
     for index, photo in enumerate(drawn):
         rgb = shrink(photo.path, recipe.longest_side)
-        lightness = lightness_of(rgb)
+        lightness = lab.lightness(rgb)
         colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
             colors["random"] = _random_colors(lightness.shape, rng)
@@ -381,7 +382,7 @@ def _code(drawn, recipe, rng, progress):
         height, width = lightness.shape
         for method, ab in colors.items():
             stimulus = next(names)
-            coded[stimulus] = _encode(recombine(lightness, ab), recipe.quality)
+            coded[stimulus] = _encode(lab.recombine(lightness, ab), recipe.quality)
             version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
             row = (stimulus, f"s{index + 1:0{digits}}", version, method, photo.label, width, height)
             rows.append((*row, kinds[index]))
@@ -395,7 +396,9 @@ def _colored(lightness, colorizers, vividness):
     """The ab of each method for a photo's lightness: dict of arrays (H, W, 2)."""
     # One photo at a time: a network is compiled anew for each size of a batch.
     return {
-        method: one.predict_ab([lightness], vividness=vividness if one.spec.vividness else None)[0]
+        method: one.predict_ab(
+            [lightness], vividness=vividness if one.architecture.vividness else None
+        )[0]
         for method, one in colorizers.items()
     }
 
@@ -494,7 +497,7 @@ def _write_info(folder, recipe, about) -> None:
     import keras
     import pyvips
 
-    cards_of = [cards.load_card(preset) for preset in recipe.presets]
+    cards_of = [load_card(preset) for preset in recipe.presets]
     presets = [
         {
             "name": method,
@@ -505,7 +508,7 @@ def _write_info(folder, recipe, about) -> None:
     ]
     info = about | asdict(recipe) | {"presets": presets}
     for table in (KEY, LISTS, PRACTICE):
-        info[f"{Path(table).stem}_sha256"] = cards.sha256(folder / table)
+        info[f"{Path(table).stem}_sha256"] = files.sha256(folder / table)
     info["versions"] = {
         "colorlib": __version__,
         "python": platform.python_version(),

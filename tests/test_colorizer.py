@@ -11,9 +11,10 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 import colorlib
-from colorlib import Colorizer, ColorlibError, cards, photos
-from colorlib.colorizer import lightness_of, package, recombine, score
+from colorlib import Colorizer, ColorlibError, files, lab, photos, presets
+from colorlib.metrics import score
 from colorlib.model import ab_bins
+from colorlib.presets import package
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_every_kind_of_input_gives_the_same_photo(colorizer, tmp_path):
 
 def test_only_lightness_matters(colorizer, sample):
     rgb = photos.read(sample[3])[:200, :200]
-    gray = recombine(lightness_of(rgb), np.zeros((200, 200, 2)))
+    gray = lab.recombine(lab.lightness(rgb), np.zeros((200, 200, 2)))
     assert difference(rgb, gray) > 50
     # Rounding the gray to 8 bits moves L by a fraction of a unit.
     assert difference(colorizer.colorize(rgb), colorizer.colorize(gray)) <= 4
@@ -99,7 +100,7 @@ def test_a_batch_is_its_photos_one_by_one(colorizer, sample):
 
 def test_half_precision_is_close(tiny_run, colorizer, sample):
     half = Colorizer.from_preset(tiny_run, precision="mixed_bfloat16")
-    planes = [lightness_of(photos.read(path)) for path in sample[:3]]
+    planes = [lab.lightness(photos.read(path)) for path in sample[:3]]
     for single, double in zip(half.predict_ab(planes), colorizer.predict_ab(planes), strict=True):
         assert single.dtype == np.float32
         assert 0 < np.abs(single - double).max() < 2  # units of Lab
@@ -111,7 +112,7 @@ def test_half_precision_is_close(tiny_run, colorizer, sample):
 def test_vividness_adds_chroma_and_keeps_lightness(sample):
     colorizer = Colorizer.from_preset("pyramid")
     paths = sample[:4]
-    gray = [lightness_of(photos.read(path)) for path in paths]
+    gray = [lab.lightness(photos.read(path)) for path in paths]
     chroma = []
     for vividness in (0, 0.25, 0.5, 0.75, 1):
         outputs = [rgb2lab(rgb) for rgb in colorizer.colorize_batch(paths, vividness)]
@@ -126,7 +127,7 @@ def test_vividness_adds_chroma_and_keeps_lightness(sample):
 
 def test_a_distribution_is_what_the_colors_are_made_of(sample, colorizer):
     pyramid = Colorizer.from_preset("pyramid")
-    plane = lightness_of(photos.read(sample[0]))[
+    plane = lab.lightness(photos.read(sample[0]))[
         :256, :256
     ]  # The working size: nothing is resized.
     shares = pyramid.distribution(plane)
@@ -166,7 +167,7 @@ def test_lightness_is_kept_under_exaggerated_color(vivid):
 def test_no_color_gives_gray():
     lightness = np.linspace(0, 100, 2000, dtype=np.float32).reshape(20, 100)
     for dtype in (np.uint8, np.uint16):
-        output = recombine(lightness, np.zeros((20, 100, 2), np.float32), dtype)
+        output = lab.recombine(lightness, np.zeros((20, 100, 2), np.float32), dtype)
         assert output.dtype == dtype and output.shape == (20, 100, 3)
         # With the constants of the standard a neutral gray is not quite neutral.
         assert np.ptp(output.astype(int), axis=-1).max() <= (1 if dtype == np.uint8 else 16)
@@ -176,7 +177,7 @@ def test_no_color_gives_gray():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_photo_taken_apart_and_put_together_is_itself(sample, dtype):
     rgb = photos.read(sample[2]).astype(dtype) * (np.iinfo(dtype).max // 255)
-    output = recombine(lightness_of(rgb), rgb2lab(rgb)[..., 1:], dtype)
+    output = lab.recombine(lab.lightness(rgb), rgb2lab(rgb)[..., 1:], dtype)
     assert difference(output, rgb) <= (1 if dtype == np.uint8 else 16)
 
 
@@ -253,16 +254,16 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path,
     card = package(tiny_run, tmp_path / "small", [folder], working_size=40)
     small, large = tmp_path / "small", tiny_run
     assert card["name"] == "small" and card["working_size"] == 40
-    assert card["weights_sha256"] == cards.sha256(small / cards.WEIGHTS)
-    assert (small / cards.MANIFEST).read_bytes() == (large / cards.MANIFEST).read_bytes()
-    sizes = [(path / cards.WEIGHTS).stat().st_size for path in (small, large)]
+    assert card["weights_sha256"] == files.sha256(small / presets.WEIGHTS)
+    assert (small / presets.MANIFEST).read_bytes() == (large / presets.MANIFEST).read_bytes()
+    sizes = [(path / presets.WEIGHTS).stat().st_size for path in (small, large)]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
-    with h5py.File(small / cards.WEIGHTS) as file:
+    with h5py.File(small / presets.WEIGHTS) as file:
         types = set()
         file.visititems(lambda _, item: types.add(getattr(item, "dtype", None)))
     assert {str(dtype) for dtype in types - {None}} == {"float16"}
 
-    scores = pd.read_csv(small / cards.SCORES)
+    scores = pd.read_csv(small / presets.SCORES)
     assert list(scores.columns[:3]) == ["set", "method", "file"]
     assert len(scores) == 6 and set(scores["set"]) == {"photos"}
     assert set(scores["method"]) == {"model", "gray", "mean ab"}
@@ -270,7 +271,7 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path,
     rows = scores.groupby("method").sum(numeric_only=True)
     rmse = np.sqrt(rows["ab_sse"] / rows["n_pixels"] / 2)
     floor = rmse.drop("model").min()
-    (result,) = json.loads((small / cards.CARD).read_text())["results"]["photos"]
+    (result,) = json.loads((small / presets.CARD).read_text())["results"]["photos"]
     assert result["vividness"] is None and result["photos"] == 2
     assert result["ab_rmse"] == pytest.approx(rmse["model"], abs=1e-3)
     gain = 100 * (1 - rmse["model"] / floor)
@@ -293,12 +294,12 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path,
 
 
 def test_presets_are_listed_with_the_default_first():
-    names = colorlib.presets()
-    assert names[0] == cards.DEFAULT_PRESET
+    names = colorlib.preset_names()
+    assert names[0] == presets.DEFAULT_PRESET
     for name in names:
-        card = cards.load_card(name)
+        card = presets.load_card(name)
         assert card["name"] == name
-        assert card["weights_sha256"] == cards.sha256(cards.preset_folder(name) / cards.WEIGHTS)
+        assert card["weights_sha256"] == files.sha256(presets.preset_folder(name) / presets.WEIGHTS)
 
 
 def test_the_default_preset_colors_a_photo(sample):

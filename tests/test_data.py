@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, data, photos
 from colorlib.embedding import PACKAGED, Embedder, shared_embedder
-from colorlib.metrics import ab_bin_counts
+from colorlib.lab import ab_bin_counts
 
 
 @pytest.fixture
@@ -294,12 +294,12 @@ def test_crops_of_any_scale_lie_within_their_window(photo_set):
 def test_device_and_host_batches_give_equal_losses(photo_set, scales):
     from keras import ops
 
-    from colorlib.model import NETWORKS
+    from colorlib.model import ARCHITECTURES
     from colorlib.training import ColorizationTask, TrainingConfig
 
     known = photo_set.select(range(len(photo_set)))
     known.embeddings = np.random.default_rng(1).normal(size=(len(known), 5)).astype("float32")
-    network = NETWORKS["paper"].build(5)
+    network = ARCHITECTURES["paper"].build(5)
     config = TrainingConfig("photos", network="paper", size=32, short_side=48, scales=scales)
     options = {"size": 32, "batch": 4, "seed": 1, "scales": scales}
     losses = {}

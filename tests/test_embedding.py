@@ -11,8 +11,7 @@ import pytest
 from conftest import save_legacy_weights
 from skimage import color
 
-from colorlib import ASSETS, ColorlibError, cards, embedding, photos
-from colorlib.colorizer import lightness_of
+from colorlib import ASSETS, ColorlibError, embedding, files, lab, photos
 from colorlib.embedding import PAPER_BACKBONE, Embedder, class_names
 
 PACKAGED = ASSETS / "backbones" / "EfficientNetLite2"
@@ -44,7 +43,7 @@ def no_network(request, monkeypatch):
 
 
 def lightness(name):
-    return lightness_of(photos.read(ASSETS / "sample" / name))
+    return lab.lightness(photos.read(ASSETS / "sample" / name))
 
 
 def best_classes(embedder, name, count=5):
@@ -155,7 +154,7 @@ def test_class_names_are_in_the_order_of_the_logits():
 
 def test_the_card_belongs_to_the_weights():
     card = json.loads((PACKAGED / "card.json").read_text())
-    assert card["weights_sha256"] == cards.sha256(PACKAGED / "weights.npz")
+    assert card["weights_sha256"] == files.sha256(PACKAGED / "weights.npz")
     assert card["license"].startswith("Apache-2.0")
     assert "Apache License" in (PACKAGED / "LICENSE").read_text()
     accuracy = card["accuracy"]

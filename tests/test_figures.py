@@ -14,7 +14,6 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from colorlib import ASSETS, ColorlibError, figures
-from colorlib.cards import presets
 from colorlib.figures import (
     FIGURES,
     ROOT,
@@ -31,6 +30,7 @@ from colorlib.figures import (
     use_style,
 )
 from colorlib.photos import read
+from colorlib.presets import presets
 
 SAMPLE = sorted((ASSETS / "sample").glob("*.jpg"))
 NOTEBOOK = ROOT / "tests" / "notebooks" / "draws.ipynb"

@@ -8,7 +8,6 @@ from skimage import color
 from skimage.color.colorconv import rgb_from_xyz
 
 from colorlib import lab
-from colorlib.colorizer import recombine
 
 pytestmark = pytest.mark.backend
 
@@ -240,7 +239,7 @@ def test_a_photo_keeps_its_lightness_whatever_color_it_gets(dtype):
     rng = np.random.default_rng(4)
     lightness = rng.uniform(0, 100, (300, 300)).astype("float32")
     ab = rng.choice([-128.0, -100, -50, 0, 50, 100, 127], (300, 300, 2))
-    rgb = recombine(lightness, ab, dtype)
+    rgb = lab.recombine(lightness, ab, dtype)
     assert rgb.dtype == dtype
     error = np.abs(color.rgb2lab(rgb / np.iinfo(dtype).max)[..., 0] - lightness)
     assert np.percentile(error, 99.9) <= 0.5

@@ -7,21 +7,21 @@ from keras import ops
 from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, lab
-from colorlib.colorizer import shrink_weights
 from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import (
-    NETWORKS,
+    ARCHITECTURES,
     CropLike,
     PadToMultiple,
     RepeatOverGrid,
     ab_bins,
     cross_entropy_on_bins,
-    get_network,
+    get_architecture,
     mean_of_bins,
     paper_network,
     pyramid_network,
     soft_targets,
 )
+from colorlib.presets import shrink_weights
 
 pytestmark = pytest.mark.backend
 
@@ -218,19 +218,19 @@ def test_half_precision_weights_load_back(network, tmp_path):
 # What data, training and colorizing rely on, of every network
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_network_colors_and_is_judged(name):
-    spec = get_network(name)
+    architecture = get_architecture(name)
     height, width = (24, 19) if name == "paper" else (64, 96)
     lightness = np.random.default_rng(0).uniform(0, 100, (3, height, width, 1)).astype("float32")
-    network = spec.build(1000, dropout=0.0, dtype="float32")
-    told = spec.inputs(lightness, np.ones((3, 1000), "float32"))
+    network = architecture.build(1000, dropout=0.0, dtype="float32")
+    told = architecture.inputs(lightness, np.ones((3, 1000), "float32"))
     output = network(told, training=False)
-    ab = ops.convert_to_numpy(spec.decode(output))
-    assert ab.shape == (3, height // spec.scale, width // spec.scale, 2)
+    ab = ops.convert_to_numpy(architecture.decode(output))
+    assert ab.shape == (3, height // architecture.scale, width // architecture.scale, 2)
     assert ab.min() >= lab.AB_MIN and ab.max() <= lab.AB_MAX
     truth = np.random.default_rng(0).uniform(-100, 100, (3, height, width, 2)).astype("float32")
-    loss = ops.convert_to_numpy(spec.loss(truth, output))
+    loss = ops.convert_to_numpy(architecture.loss(truth, output))
     assert loss.shape == (3,) and (loss > 0).all()
 
 
@@ -356,14 +356,16 @@ def test_the_mean_of_bins_and_its_knob():
 
 
 def test_the_papers_loss_is_the_mean_square_of_ab_over_127():
-    spec = get_network("paper")
+    architecture = get_architecture("paper")
     truth = np.array([[[[127.0, 0.0]]], [[[0.0, -63.5]]]], "float32")
     output = np.array([[[[0.5, 0.5]]], [[[0.0, 0.0]]]], "float32")
-    loss = ops.convert_to_numpy(spec.loss(truth, output))
+    loss = ops.convert_to_numpy(architecture.loss(truth, output))
     np.testing.assert_allclose(loss, [(0.5**2 + 0.5**2) / 2, 0.5**2 / 2])
-    np.testing.assert_allclose(ops.convert_to_numpy(spec.decode(output))[0, 0, 0], [63.5, 63.5])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(architecture.decode(output))[0, 0, 0], [63.5, 63.5]
+    )
 
 
 def test_an_unknown_network_is_named_with_the_known_ones():
     with pytest.raises(ColorlibError, match=r"'papr'.*paper"):
-        get_network("papr")
+        get_architecture("papr")

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from colorlib import ASSETS, cards, figures
+from colorlib import ASSETS, figures, presets
 from colorlib.__main__ import _parser
 from colorlib.reproduce import FOLDERS, reproduce
 from colorlib.training import TrainingConfig
@@ -49,11 +49,11 @@ def test_printed_commands_train_the_presets_again(smoke):
     streams = [o for cell in cells for o in cell.get("outputs", []) if o["output_type"] == "stream"]
     text = "".join("".join(stream["text"]) for stream in streams)
     commands = re.findall(r"^colorlib (train .*?[^\\])$", text, re.MULTILINE | re.DOTALL)
-    assert len(commands) == len(cards.presets())
+    assert len(commands) == len(presets.preset_names())
     paths = {"photos": "DIR", "validation": "DIR"}
     for command in commands:
         args = vars(_parser().parse_args(shlex.split(command.replace("\\\n", " "))))
-        card = cards.load_card(args["output"].name)
+        card = presets.load_card(args["output"].name)
         options = {k: v for k, v in args.items() if k in card["config"] and v is not None}
         assert TrainingConfig(**options | paths) == TrainingConfig(**card["config"] | paths)
 

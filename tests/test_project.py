@@ -152,7 +152,7 @@ def test_help_answers_in_under_a_second():
 
 
 @pytest.mark.parametrize(
-    "statement", ["import colorlib", "from colorlib import presets; presets()"]
+    "statement", ["import colorlib", "from colorlib import preset_names; preset_names()"]
 )
 def test_import_loads_no_backend(statement):
     heavy = "{'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
@@ -211,7 +211,7 @@ def git_files(*arguments):
 
 
 def test_a_clone_stays_small():
-    assert sum(file.stat().st_size for file in git_files() if file.is_file()) <= 55e6
+    assert sum(file.stat().st_size for file in git_files() if file.is_file()) <= 60e6
 
 
 def test_a_clone_holds_all_that_the_package_reads():

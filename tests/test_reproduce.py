@@ -14,8 +14,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from colorlib import ColorlibError
-from colorlib.cards import preset_folder
 from colorlib.figures import ROOT, check_manifest, read_manifest
+from colorlib.presets import preset_folder
 from colorlib.reproduce import PROFILES, declared_parameters, parse_parameters, reproduce
 
 NOTEBOOKS = ROOT / "tests" / "notebooks"

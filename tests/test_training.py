@@ -20,7 +20,7 @@ from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, data, lab
 from colorlib.embedding import shared_embedder
-from colorlib.model import get_network
+from colorlib.model import get_architecture
 from colorlib.training import TrainingConfig, prepare, stages, train
 
 RUN_FOLDER = {
@@ -36,7 +36,7 @@ def short(config, steps=1, **changes):
 def network_of(run):
     """The network of a run with the weights that it kept."""
     card = json.loads((run / "card.json").read_text())
-    network = get_network(card["network"]).build(card["embedding"]["size"])
+    network = get_architecture(card["network"]).build(card["embedding"]["size"])
     network.load_weights(run / "weights.weights.h5")
     return network
 
@@ -138,7 +138,7 @@ def test_a_step_changes_the_weights_and_leaves_a_whole_run(tiny_config, tmp_path
     assert np.isfinite([row["loss"], row["val_loss"]]).all() and 0 < row["loss"] < 1
 
     keras.utils.set_random_seed(config.seed)
-    initial = get_network("paper").build(1000, config.dropout).get_weights()
+    initial = get_architecture("paper").build(1000, config.dropout).get_weights()
     for before, after in zip(initial, network_of(run).get_weights(), strict=True):
         assert np.isfinite(after).all() and (before != after).any()
         # Adam's first step is at most the learning rate.
@@ -205,12 +205,12 @@ def test_stages_rise_in_one_run(pyramid_config, tmp_path):
     batch = next(iter(data.center_batches(validation, size=64, batch=99)))
     color = rgb2lab(batch["rgb"]).astype("float32")
     output = network_of(run)({"l": lab.scale_l(color[..., :1])}, training=False)
-    spec = get_network("pyramid")
+    architecture = get_architecture("pyramid")
     # What is validated is the loss and the error of the expected color, of what is kept.
     best = min(rows, key=lambda row: row["val_loss"])
-    loss = ops.convert_to_numpy(spec.loss(color[..., 1:], output)).mean()
+    loss = ops.convert_to_numpy(architecture.loss(color[..., 1:], output)).mean()
     assert best["val_loss"] == pytest.approx(loss, rel=1e-3)
-    ab = ops.image.resize(spec.decode(output), (64, 64), "bilinear")
+    ab = ops.image.resize(architecture.decode(output), (64, 64), "bilinear")
     errors = (ops.convert_to_numpy(ab) - color[..., 1:]) / 127
     assert best["val_mse"] == pytest.approx((errors**2).mean(), rel=1e-3)
 

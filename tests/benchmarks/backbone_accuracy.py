@@ -12,8 +12,7 @@ import json
 
 import numpy as np
 
-from colorlib import ColorlibError, photos
-from colorlib.colorizer import lightness_of
+from colorlib import ColorlibError, lab, photos
 from colorlib.embedding import DEFAULT_BACKBONE, Embedder, class_names
 
 BATCH = 16
@@ -29,7 +28,7 @@ def accuracy(embedder, paths):
     hits = []
     for start in range(0, len(paths), BATCH):
         chunk = slice(start, start + BATCH)
-        logits = embedder([lightness_of(photos.read(path)) for path in paths[chunk]])
+        logits = embedder([lab.lightness(photos.read(path)) for path in paths[chunk]])
         best = np.argsort(-logits, axis=1)[:, :5]
         hits.append(best == np.array(truth[chunk])[:, None])
     hits = np.concatenate(hits)

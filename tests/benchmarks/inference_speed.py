@@ -24,19 +24,19 @@ import keras
 import numpy as np
 import pandas as pd
 
-from colorlib import Colorizer, ColorlibError, colorizer, photos, presets
+from colorlib import Colorizer, ColorlibError, colorizer, lab, photos, preset_names
 from colorlib.data import resize_short_side
 from colorlib.embedding import efficientnet_lite2, shared_embedder
-from colorlib.model import NETWORKS
+from colorlib.model import ARCHITECTURES
 from colorlib.training import machine
 
 PRECISIONS = ["float32", "mixed_bfloat16"]
 STAGES = {
-    "lightness": (colorizer, "lightness_of"),
+    "lightness": (lab, "lightness"),
     "embed": (Colorizer, "embed"),
     "predict": (colorizer._Forward, "predict_on_batch"),
     "predict_ab": (Colorizer, "predict_ab"),
-    "recombine": (colorizer, "recombine"),
+    "recombine": (lab, "recombine"),
 }
 # `upsample`, the resizing before and after the network, is the rest of `predict_ab`.
 COLUMNS = ("decode", "lightness", "embed", "predict", "upsample", "recombine", "encode")
@@ -112,8 +112,8 @@ def bare_networks(size, precisions):
         backbone = efficientnet_lite2()
         keras.config.set_dtype_policy(policy)
         backbone.set_weights(embedder.model.get_weights())
-        paper = NETWORKS["paper"].build(embedder.size, dtype=precision)
-        pyramid = NETWORKS["pyramid"].build(dtype=precision)
+        paper = ARCHITECTURES["paper"].build(embedder.size, dtype=precision)
+        pyramid = ARCHITECTURES["pyramid"].build(dtype=precision)
         for px in {224, size}:
             inputs = {"l": noise(px, px, 1), "embedding": noise(embedder.size)}
             calls["paper", px, precision] = compiled(paper, inputs)
@@ -171,7 +171,7 @@ def ratios(models, colored, bare, batch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--presets", nargs="+", default=presets())
+    parser.add_argument("--presets", nargs="+", default=preset_names())
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
     parser.add_argument("--photos", help="folder (default: the packaged sample)")
     parser.add_argument("--size", type=int, default=256, help="of the photos, a multiple of 32 px")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from colorlib import ColorlibError, photos, presets
+from colorlib import ColorlibError, photos, preset_names
 
 MACHINE = "import json; from colorlib.training import machine; print(json.dumps(machine()))"
 # Bytes on macOS, KiB elsewhere.
@@ -82,7 +82,7 @@ def measurements(arguments, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=["paper", "pyramid"], help="to train")
-    parser.add_argument("--presets", nargs="+", default=presets())
+    parser.add_argument("--presets", nargs="+", default=preset_names())
     parser.add_argument("--photos", help="folder (default: the packaged sample)")
     parser.add_argument("--precision", default="mixed_bfloat16", help="of the training")
     parser.add_argument("--size", type=int, default=160, help="of the crops, px")

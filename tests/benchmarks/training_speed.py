@@ -28,7 +28,7 @@ import pandas as pd
 from keras import layers, ops
 
 from colorlib import ColorlibError, data, photos, training
-from colorlib.model import NETWORKS
+from colorlib.model import ARCHITECTURES
 
 AUGMENTATION = {"scales": (0.75, 1.4), "film": 0.3, "erase": 0.2}
 
@@ -74,7 +74,7 @@ def step_flops(config, network):
     """FLOP of a step, an image: forward and backward, but of frozen layers forward only."""
     size = config.size
     shapes = {"l": (1, size, size, 1)}
-    if NETWORKS[config.network].embedded:
+    if ARCHITECTURES[config.network].embedded:
         return 6 * multiply_adds(network, shapes | {"embedding": (1, 1000)}, True)
     body, photo = network.get_layer("body"), (1, size, size, 3)
     trained = multiply_adds(network, shapes, True) + multiply_adds(body, photo, True)

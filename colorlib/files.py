@@ -1,0 +1,36 @@
+"""Small things that several modules do with files and errors."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def sha256(path):
+    """The SHA-256 of a file's content: str."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path, content):
+    """Writes a file so that a reader sees the old one or the new one, never half of it.
+
+    Args:
+        path: path.
+        content: str, bytes, or a callable that is given a temporary path, with the same suffixes,
+            and writes it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"part-{os.getpid()}-{path.name}")
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def first_line(error):
+    """The first line of what an error says, or its type where it says nothing: str."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
