@@ -51,8 +51,8 @@ def _operation(layer):
         return f"convolution {size}{stride}, {layer.activation.__name__}"
     words = {
         "InputLayer": "input",
-        "PadToMultiple": "pad to a multiple of 8",
-        "RepeatOverGrid": "repeat over the grid, stack",
+        "PadToStride": "pad to a multiple of 8",
+        "Concatenate": "stack the embedding on every place",
         "UpSampling2D": "upsample ×2",
         "CropLike": "crop to the input's size",
         "Activation": "as float32",
@@ -125,7 +125,7 @@ def network_figure(network, size=224, backbone="backbone"):
         color = parts[row.part][1]
         box = {"linewidth": 0.8, "edgecolor": color}
         axes.add_patch(plt.Rectangle((x, -tall / 2), wide, tall, fc=color + "55", **box))
-        if name == "fusion_repeat":
+        if name == "fusion_stack":
             wide_vector = wide * length / row.channels
             middle = x + wide - wide_vector / 2
             corner = (x + wide - wide_vector, -tall / 2)

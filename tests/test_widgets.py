@@ -258,6 +258,7 @@ def test_everything_fits_the_page_undistorted(visit, address, width):
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
     nbformat.write(notebook(COMPARE), tmp_path / "slider.ipynb")
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
