@@ -29,9 +29,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import platformdirs
 
-from colorlib import ColorlibError, __version__, files, lab, metrics, photos
+# What needs Keras is imported where stimuli are made: a server that reads them does without.
+from colorlib import ColorlibError, __version__, files, photos
 from colorlib.presets import DEFAULT_PRESET, load_card, preset_folder
 from study import protocol as protocols
 from study.folders import check_new, new_folder
@@ -266,9 +266,7 @@ def packaged(protocol=None) -> Stimuli:
     made_of["photos"] = [files.sha256(path) for path in sample]
     made_of["weights"] = [load_card(name)["weights_sha256"] for name in recipe.presets]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    # As colorlib.data.cache_folder, without Keras, which a server does not need.
-    cache = os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib")
-    folder = Path(cache) / "study" / f"stimuli-{digest[:16]}"
+    folder = files.cache_folder() / "study" / f"stimuli-{digest[:16]}"
     if not folder.is_dir():
         try:
             build(sample, folder, recipe)
@@ -312,7 +310,7 @@ class _Photo(NamedTuple):
 
 def _draw(paths, recipe, rng):
     """Draws photos until there are enough: list of _Photo, and what was left out, counted."""
-    from colorlib import files
+    from colorlib import metrics
 
     bound = metrics.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
     wanted = recipe.scenes + recipe.practice + recipe.catch
@@ -364,8 +362,8 @@ def _code(drawn, recipe, rng, progress):
         DataFrame of the key's columns and `kind` (main, catch or practice), without the hashes;
         dict of bytes by stimulus, not padded.
     """
+    from colorlib import lab
     from colorlib.colorizer import Colorizer
-    from colorlib.lab import rgb_to_lab
 
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
     kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
@@ -374,7 +372,7 @@ def _code(drawn, recipe, rng, progress):
     for index, photo in enumerate(drawn):
         rgb = shrink(photo.path, recipe.longest_side)
         lightness = lab.lightness(rgb)
-        colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
+        colors = {"": lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
             colors["random"] = _random_colors(lightness.shape, rng)
         else:
