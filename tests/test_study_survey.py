@@ -24,6 +24,7 @@ from survey_parts import (
     Person,
     PostgreSQL,
     Server,
+    Study,
     an_answer,
     fill_in,
     make_stimuli,
@@ -36,7 +37,6 @@ from study.stimuli import Stimuli
 from study.survey import store as tables
 from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
 from study.survey.plan import Material
-from study.survey.server import Survey, http_server, listen
 from study.survey.store import Store
 
 DATABASES = ["sqlite", "postgresql"]
@@ -69,36 +69,6 @@ def database(request, tmp_path):
     if kind == "sqlite":
         return str(tmp_path / "study.sqlite3")
     return request.getfixturevalue("postgresql").create(f"koala_{time.time_ns()}")
-
-
-class Study:
-    """A survey that is served by a thread of this process, with its database and its people."""
-
-    def __init__(self, protocol, stimuli, database, demo=True):
-        self.store = Store(database)
-        self.survey = Survey(protocols.load(protocol), Stimuli.load(stimuli), self.store, demo)
-        self.app = self.survey.app()
-        listener = listen(0)
-        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.server = http_server(self.app)
-        self.thread = threading.Thread(target=self.server.run, args=([listener],))
-        self.thread.start()
-
-    def person(self, **headers):
-        return Person(self.address, headers=headers)
-
-    def rows(self, table, *columns):
-        query = select(*[table.c[name] for name in columns]) if columns else select(table)
-        return self.store.read(lambda connection: connection.execute(query).all())
-
-    def change(self, statement):
-        self.store.write(lambda connection: connection.execute(statement))
-
-    def close(self):
-        if self.thread.is_alive():
-            self.server.should_exit = True
-            self.thread.join()
-            self.store.close()
 
 
 @pytest.fixture
@@ -562,7 +532,7 @@ def test_one_address_does_not_begin_sessions_without_end(study):
 # Never lose an answer
 
 
-@pytest.mark.parametrize("kind", DATABASES)
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_every_confirmed_answer_survives_kills(kind):
     """The load command, small: it fails where a confirmed answer is not in the database once."""
     if kind == "postgresql" and not PostgreSQL.programs():
