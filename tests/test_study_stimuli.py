@@ -326,6 +326,7 @@ def test_what_never_varies_is_no_leak():
         assert test(constant, key) == (1.0, "")
 
 
+@pytest.mark.slow
 def test_the_benchmark_sees_no_leak_in_files_and_in_what_is_served():
     command = [sys.executable, "tests/benchmarks/study_leaks.py", "--scenes", "24", "--side", "96"]
     for seed in ("1", "2"):  # chance alone fails one run in 250

@@ -1,6 +1,7 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
 import http.client
+import io
 import json
 import re
 import sqlite3
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -33,6 +36,7 @@ from survey_parts import (
 
 from colorlib import ColorlibError
 from study import protocol as protocols
+from study.__main__ import main
 from study.stimuli import Stimuli
 from study.survey import store as tables
 from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
@@ -619,6 +623,17 @@ def test_connections_that_the_database_has_dropped_are_replaced(make, database):
 
 
 def command(*arguments, code=0):
+    """The command in this process; returns what it says."""
+    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
+    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
+        returned = main([str(argument) for argument in arguments])
+    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
+    assert returned == code, said.stderr or said.stdout
+    return said
+
+
+def typed(*arguments, code=0):
+    """The command as a user types it, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "study", *map(str, arguments)],
         cwd=ROOT,
@@ -648,7 +663,7 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
     study.person().take_part(choices[0], upto=3)
     study.close()
     folder = tmp_path / "export"
-    done = command("export", "--output", folder, "--database", database)
+    done = typed("export", "--output", folder, "--database", database)
     assert f"{3 * len(trials)} trials, 3 participants" in done.stdout
 
     description = json.loads((folder / "dataset_description.json").read_text())
@@ -773,7 +788,7 @@ def test_too_few_stimuli_are_told_at_the_start(make):
     ],
 )
 def test_mistakes_get_one_line(arguments, message):
-    done = command(*arguments, code=2)
+    done = typed(*arguments, code=2)
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
