@@ -23,19 +23,6 @@ from colorlib.presets import WEIGHTS, preset_folder, sha256
 ROOT = ASSETS.resolve().parents[1]  # the clone
 DPI = 150
 
-# The figures of the reference run that are copied to figures/, by name.
-FIGURES: tuple[str, ...] = (
-    "data_lab",
-    "data_dull",
-    "data_distribution",
-    "training_network",
-    "training_reference_curves",
-    "results_drawn",
-    "results_colorfulness",
-    "results_vividness",
-    "historical_colored",
-)
-
 # Colors: Okabe and Ito (2008), told apart by all common kinds of color vision; black is for text.
 STYLE = {
     "axes.axisbelow": True,
@@ -687,7 +674,7 @@ def _problems(folder, entry, root):
                 yield f"{name}: the weights of {preset} have changed; run its notebook again"
 
 
-def publish(source, target, names: Sequence[str] = FIGURES) -> None:
+def publish(source, target, names: Sequence[str]) -> None:
     """Copies figures and their entries, so that `target` holds just these.
 
     Args:

@@ -122,8 +122,9 @@ def explorer(source, names=None):
 
     A slider sets the vividness; it is off where a preset has none.
 
-    Without a kernel (exported HTML) the comparison last shown stays, alive; under `colorlib
-    reproduce` it is that of the first photo, without the controls that nothing would answer.
+    Without a kernel (exported HTML) the comparison last shown stays, alive. Where `COLORLIB_OUTPUT`
+    says that a notebook is executed headlessly, it is that of the first photo, without the
+    controls that nothing would answer.
 
     Args:
         source: a folder or a list of paths, as for `colorlib.photos.find`.
