@@ -87,7 +87,13 @@ def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke):
     assert foreign == [] and wrong == []
 
 
-@pytest.mark.parametrize("first", ["from colorlib import Colorizer", "from colorlib import lab"])
+def imports_of(stem):
+    """The source of a notebook's first cell of imports."""
+    cells = nbformat.read(figures.ROOT / NOTEBOOKS[stem], as_version=4).cells
+    return next(cell.source for cell in cells if "import keras" in cell.source)
+
+
+@pytest.mark.parametrize("first", ["from colorlib import Colorizer", imports_of("02_training")])
 def test_a_reader_sees_no_notes_of_tensorflow(first, monkeypatch):
     """In a kernel as JupyterLab starts it, whose output is what a cell shows."""
     for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
