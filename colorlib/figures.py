@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colorlib import ASSETS, ColorlibError, __version__, lab
+from colorlib import ASSETS, ColorlibError, __version__
 from colorlib.presets import WEIGHTS, preset_folder, sha256
 
 ROOT = ASSETS.resolve().parents[1]  # the clone
@@ -447,6 +447,7 @@ def distribution_figure(photo, place, probability, truth, answers):
     import matplotlib
     from matplotlib.figure import Figure
 
+    from colorlib import lab
     from colorlib.model import ab_bins
 
     row, column = place

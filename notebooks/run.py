@@ -61,8 +61,9 @@ def run(
     evaluate=None,
     output=None,
     notebooks=None,
+    site=None,
 ) -> int:
-    """Executes the notebooks of the clone and leaves notebooks, figures and pages.
+    """Executes the notebooks of the clone into a folder of notebooks and figures.
 
     Everything is checked before the first notebook starts. A notebook that fails does not stop
     the others; its executed part is kept with the failing cell marked.
@@ -74,10 +75,10 @@ def run(
             in its cell tagged `parameters`, and wins over the profile.
         photos: Folder of photos for the parameter `PHOTOS`. `full` needs one.
         evaluate: Folder of photos for the parameter `EVALUATE`.
-        output: Folder to write to, its pages to `site` in it. Defaults to `outputs/<profile>` in
-            the clone, its pages to `outputs/site`.
+        output: Folder to write to. Defaults to `outputs/<profile>` in the clone.
         notebooks: Folder of notebooks. Defaults to `notebooks` and then `study` in the clone; those
             of `study` are skipped, with a line, where its extra is not installed.
+        site: Folder to build the pages in. Defaults to none.
 
     Returns:
         0 if all is well, 1 if a notebook failed or a page has a fault, 130 if Ctrl-C stopped the
@@ -88,7 +89,7 @@ def run(
             has not exactly one parameters cell.
     """
     plan = _plan(profile, only, dict(parameters or {}), photos, evaluate, notebooks)
-    output, site = folders(profile, output)
+    output = Path(output or ROOT / "outputs" / profile).resolve()
     if any(notebook.parent == output for notebook, _, _ in plan):
         raise ColorlibError(f"{output}: holds the source notebooks; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
@@ -105,17 +106,9 @@ def run(
         if record["result"] == "interrupted":
             break
     results = {record["result"] for record in done.values()}
-    sound = "interrupted" in results or build_pages(output, site)
+    sound = site is None or "interrupted" in results or build_pages(output, site)
     _report(done, output)
     return 130 if "interrupted" in results else int("failed" in results or not sound)
-
-
-def folders(profile, output=None) -> tuple[Path, Path]:
-    """Where a profile's notebooks go, and where its pages."""
-    if output:
-        output = Path(output).resolve()
-        return output, output / "site"
-    return ROOT / "outputs" / profile, ROOT / "outputs" / "site"
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict:
@@ -486,12 +479,14 @@ def main(argv=None):
     """Runs the command; returns its exit code: 0, 1 for a failure, 2 for bad arguments."""
     args = _parser().parse_args(argv)
     try:
-        output, site = folders(args.profile, args.output)
+        output = args.output or ROOT / "outputs" / args.profile
+        site = output / "site" if args.output else output.parent / "site"
         if args.site and read_records(output):
             code = int(not build_pages(output, site))
         else:
             parameters = parse_parameters(args.parameters)
-            code = run(args.profile, args.only, parameters, args.photos, args.evaluate, args.output)
+            given = (args.profile, args.only, parameters, args.photos, args.evaluate, output)
+            code = run(*given, site=site)
         if (site / "index.html").exists() and code != 130:
             print(f"Pages: {_short(site / 'index.html')}, or in a browser after")
             print(f"  {_short(sys.executable)} -m http.server -d {_short(site)} --bind 127.0.0.1")

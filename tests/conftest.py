@@ -37,7 +37,7 @@ def smoke(tmp_path_factory):
     import run
 
     output = tmp_path_factory.mktemp("smoke")
-    assert run.run("smoke", output=output) == 0
+    assert run.run("smoke", output=output, site=output / "site") == 0
     return output
 
 

@@ -93,7 +93,11 @@ def imports_of(stem):
     return next(cell.source for cell in cells if "import keras" in cell.source)
 
 
-@pytest.mark.parametrize("first", ["from colorlib import Colorizer", imports_of("02_training")])
+@pytest.mark.parametrize(
+    "first",
+    ["from colorlib import Colorizer", imports_of("02_training")],
+    ids=["colorlib", "02_training"],
+)
 def test_a_reader_sees_no_notes_of_tensorflow(first, monkeypatch):
     """In a kernel as JupyterLab starts it, whose output is what a cell shows."""
     for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):

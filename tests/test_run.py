@@ -73,6 +73,7 @@ def run(tmp_path_factory):
         only=["draws", "fails", "ok"],
         parameters={"NUMBER": 3, "WORDS": "it's $HOME {here}", "COUNT": 2},
         photos=os.path.relpath(folder / "my photos", ROOT),
+        site=str(folder / "outputs {of} a run" / "site"),
     )
 
 
@@ -224,7 +225,9 @@ def test_running_again_replaces_and_keeps(run, tmp_path):
     (folder / "old.png").write_bytes(b"old")
     stale = manifest["curve"] | {"file": "old.png"}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"old": stale}))
-    again = Run(run.output, {}, only=["draws", "fails"], parameters={"COUNT": 2, "HOW": "death"})
+    parameters = {"COUNT": 2, "HOW": "death"}
+    site = str(run.output / "site")
+    again = Run(run.output, {}, only=["draws", "fails"], parameters=parameters, site=site)
     assert sorted(read_manifest(folder)) == ["curve", "grid"]
     assert check_manifest(folder) == []
     assert ((folder / "grid.png").read_bytes(), (run.output / "ok.ipynb").read_bytes()) == before
@@ -255,7 +258,7 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
         # Where the tests run in a background job, the shell has had SIGINT ignored for all of it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not is_running(tmp_path / "waits.ipynb"):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)

@@ -457,7 +457,8 @@ def test_notebook_says_of_every_table_and_figure_what_it_shows(mode, tmp_path):
     folder = write_export(tmp_path / "export", asked)
     small = {"EXPORT": str(folder), "PEOPLE": 10, "SCENES": 8, "STUDIES": 3}
     output = tmp_path / "out"
-    assert run.run("quick", ["02_analysis"], small, output=output, notebooks=ROOT / "study") == 0
+    where = {"output": output, "notebooks": ROOT / "study", "site": output / "site"}
+    assert run.run("quick", ["02_analysis"], small, **where) == 0
     page = BeautifulSoup((output / "site" / "02_analysis.html").read_text(), "html.parser").article
     captions = [caption.text for caption in page.find_all("caption")]
     pictures = [image["alt"].lower() for image in page.select("img[alt]")]
