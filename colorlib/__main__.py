@@ -72,7 +72,6 @@ def _parser():
         "--from", dest="start", metavar="PRESET", help="start from the weights of a preset or run"
     )
     command.add_argument("--paper", action="store_true", help="the paper's network and settings")
-    command.add_argument("--resident", action="store_true", help="keep all pixels on the GPU")
     command.add_argument(
         "--distribute", action="store_true", help="use all devices, and all processes (JAX only)"
     )
@@ -146,7 +145,6 @@ def _train(args):
         args.photos,
         validation=args.validation,
         start=args.start,
-        resident=args.resident,
         **options,
     )
     if args.distribute and "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
@@ -180,7 +178,11 @@ def main(argv=None):
         print(f"colorlib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("colorlib: stopped; what is done is kept, the same command goes on", file=sys.stderr)
+        kept = {
+            "train": "the same command goes on from the last checkpoint",
+            "colorize": "the files that it has named are done; the same command colors all again",
+        }
+        print(f"colorlib: stopped; {kept.get(args.command, 'nothing is kept')}", file=sys.stderr)
         return 130
 
 

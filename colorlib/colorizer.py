@@ -6,7 +6,6 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image
 
 from colorlib import ColorlibError, lab, photos, presets
 from colorlib.embedding import shared_embedder
@@ -16,10 +15,6 @@ from colorlib.model import get_architecture, jit_compile
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
 _BATCH = 8  # Photos that go through the network at a time.
-
-
-def _resize(plane, height, width, method):
-    return np.asarray(Image.fromarray(plane).resize((width, height), method))
 
 
 class _Forward(keras.Model):
@@ -197,10 +192,7 @@ class Colorizer:
             maps = self._compiled[shape].predict_on_batch(inputs)
             for index, ab in zip(indices, maps, strict=True):
                 height, width = lightness[index].shape
-                planes = [
-                    _resize(np.ascontiguousarray(ab[..., c]), height, width, Image.BICUBIC)
-                    for c in range(2)
-                ]
+                planes = [photos.resize(ab[..., c], height, width) for c in range(2)]
                 result[index] = np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
         return result
 
@@ -233,4 +225,4 @@ class Colorizer:
             int(np.clip(stride * round(n * scale / stride), stride, longest))
             for n in (height, width)
         ]
-        return np.clip(_resize(plane, *size, Image.BICUBIC), 0.0, 100.0)
+        return np.clip(photos.resize(plane, *size), 0.0, 100.0)

@@ -1,9 +1,9 @@
-"""Photos to batches: decoded once, cropped at random, fed to any Keras backend by Grain.
+"""Photos to batches: decoded once, cropped at random, fed to any Keras backend.
 
 A photo is decoded and resized once; its pixels (uint8) and its embedding stay in one SQLite file,
 keyed by the photo's content, so that a second run, another split or a renamed file reads no photo
 again, and an interrupted preparation goes on where it stopped. A batch is a function of the seed
-and of its number alone: `batches(..., start=n)` gives what an uninterrupted run would see from
+and of its number alone: `RandomCrops(..., start=n)` gives what an uninterrupted run would see from
 step n.
 """
 
@@ -11,18 +11,19 @@ import hashlib
 import math
 import os
 import sqlite3
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
 
-import grain
+import keras
 import numpy as np
 import platformdirs
 from keras import ops
-from PIL import Image
+from tqdm import tqdm
 
 from colorlib import ColorlibError, lab, metrics, photos
 
@@ -158,10 +159,7 @@ def resize_short_side(rgb, short_side):
     """A uint8 photo (H, W, 3) resized (bicubic, antialiased) to this short side, px."""
     height, width = rgb.shape[:2]
     scale = short_side / min(height, width)
-    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-    if size == (width, height):
-        return rgb
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+    return photos.resize(rgb, *(max(short_side, round(n * scale)) for n in (height, width)))
 
 
 def _lightness(path, largest):
@@ -181,7 +179,15 @@ def _decode(path, short_side):
     return rgb, metrics.mean_chroma(rgb)
 
 
-def _decode_missing(cache, paths, short_side, progress):
+def _progress(total, what):
+    """A bar on standard output for what takes more than seconds."""
+    interval = 0.1 if sys.stdout.isatty() else 10
+    return tqdm(
+        total=total, desc=what, unit=" photos", delay=3, mininterval=interval, file=sys.stdout
+    )
+
+
+def _decode_missing(cache, paths, short_side):
     """Decodes what the cache lacks of {hash: path}; returns {hash: reason} of the unreadable."""
     query = "SELECT hash FROM photos WHERE short_side = ?"
     known = {row[0] for row in cache.connection.execute(query, (short_side,))}
@@ -193,7 +199,7 @@ def _decode_missing(cache, paths, short_side, progress):
         except ColorlibError as error:
             return item[0], None, str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(len(todo), "decoding") as bar:
         # A transaction for every 64: little is lost when killed, and no other process waits long.
         for start in range(0, len(todo), 64):
             decoded = list(pool.map(decode, todo[start : start + 64]))
@@ -207,12 +213,11 @@ def _decode_missing(cache, paths, short_side, progress):
                     ],
                 )
             broken |= {digest: reason for digest, rgb, reason in decoded if rgb is None}
-            if progress:
-                progress(min(start + 64, len(todo)), len(todo))
+            bar.update(len(decoded))
     return broken
 
 
-def load_photos(source, *, short_side, cache=None, drop_near_gray=True, progress=None):
+def load_photos(source, *, short_side, cache=None, drop_near_gray=True):
     """Decodes every photo of `source` once into the cache.
 
     Args:
@@ -220,7 +225,6 @@ def load_photos(source, *, short_side, cache=None, drop_near_gray=True, progress
         short_side: int. The short side in the cache, px; larger and smaller photos are resized.
         cache: PhotoCache or None (the user's cache folder).
         drop_near_gray: bool. Leave out photos with a mean chroma below 4. Defaults to True.
-        progress: callable(done, total) or None.
 
     Returns:
         PhotoSet. Unreadable files are in its `skipped`, near-gray ones are counted.
@@ -233,7 +237,7 @@ def load_photos(source, *, short_side, cache=None, drop_near_gray=True, progress
     hashes, reasons = _content_hashes(paths, cache.connection)
     first = dict(zip(reversed(hashes), reversed(paths), strict=True))  # A path for each content.
     first.pop(None, None)
-    broken = _decode_missing(cache, first, short_side, progress)
+    broken = _decode_missing(cache, first, short_side)
 
     query = "SELECT hash, id, height, width, chroma FROM photos WHERE short_side = ?"
     table = {row[0]: row[1:] for row in cache.connection.execute(query, (short_side,))}
@@ -285,14 +289,13 @@ def split(photo_set, fraction=0.1):
     return photo_set.select(np.flatnonzero(~chosen)), photo_set.select(np.flatnonzero(chosen))
 
 
-def embed_photos(photo_set, embedder, *, batch=16, progress=None):
+def embed_photos(photo_set, embedder, *, batch=16):
     """Computes what the cache lacks and returns the raw embeddings.
 
     Args:
         photo_set: PhotoSet.
         embedder: Embedder.
         batch: int. Photos per call of the backbone and per transaction. Defaults to 16.
-        progress: callable(done, total) or None.
 
     Returns:
         float32 array (N, E), not standardized.
@@ -301,20 +304,22 @@ def embed_photos(photo_set, embedder, *, batch=16, progress=None):
     query = "SELECT hash FROM embeddings WHERE key = ?"
     known = {row[0].hex() for row in connection.execute(query, (key,))}
     missing = [i for i, digest in enumerate(photo_set.hashes) if digest not in known]
-    for start in range(0, len(missing), batch):
-        rows = missing[start : start + batch]
-        # From the file, not from the cached pixels: those may be smaller than the backbone's input.
-        vectors = embedder([_lightness(photo_set.paths[i], 2 * embedder.image_size) for i in rows])
-        with connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
-                [
-                    (bytes.fromhex(photo_set.hashes[i]), key, vector.tobytes())
-                    for i, vector in zip(rows, vectors, strict=True)
-                ],
-            )
-        if progress:
-            progress(start + len(rows), len(missing))
+    with _progress(len(missing), "embedding") as bar:
+        for start in range(0, len(missing), batch):
+            rows = missing[start : start + batch]
+            # From the file, not from the cached pixels, which may be smaller than the backbone's
+            # input.
+            planes = [_lightness(photo_set.paths[i], 2 * embedder.image_size) for i in rows]
+            hashes = [bytes.fromhex(photo_set.hashes[i]) for i in rows]
+            with connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
+                    [
+                        (digest, key, vector.tobytes())
+                        for digest, vector in zip(hashes, embedder(planes), strict=True)
+                    ],
+                )
+            bar.update(len(rows))
     query = "SELECT hash, vector FROM embeddings WHERE key = ?"
     table = {row[0].hex(): row[1] for row in connection.execute(query, (key,))}
     return np.stack([np.frombuffer(table[digest], np.float32) for digest in photo_set.hashes])
@@ -334,10 +339,8 @@ def window_side(size, scales, short_side):
     return min(short_side, math.ceil(size * scales[1]))
 
 
-def batches(
-    photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, resident=False, worker=(0, 1)
-):
-    """Random crops as an endless Grain dataset.
+class RandomCrops(keras.utils.PyDataset):
+    """Random crops without end, in batches that depend on the seed and on their number alone.
 
     Args:
         photo_set: PhotoSet. Its `embeddings`, if any, go into the batches.
@@ -347,104 +350,92 @@ def batches(
         scales: two floats. Side of a crop in the photo over `size`, drawn evenly between them (and
             at most the cached short side); `augmentation.resample` brings it to `size`. Defaults
             to (1, 1): crops as they are.
-        start: int. The first step. Defaults to 0.
-        resident: bool. The pixels already lie on the device: give where to crop instead of crops.
+        start: int. The step of batch 0. Defaults to 0.
         worker: (index, count). One of several processes that train together: it gets every
             `count`-th crop of each batch, and their parts make up the whole. Defaults to (0, 1).
 
-    Returns:
-        grain.IterDataset of dicts with `flip` bool (B,) and either `rgb` uint8
-        (B, S, S, 3) (S: `window_side`), or `index`, `top`, `left` int32 (B,) of that window;
-        unless the scales are 1, `box` float32 (B, 3), top, left and side within the window;
-        `embedding` float32 (B, E).
+    Each batch is a dict of `rgb` uint8 (B, S, S, 3) (S: `window_side`) and `flip` bool (B,); unless
+    the scales are 1, of `box` float32 (B, 3), top, left and side within that window; and
+    `embedding` float32 (B, E).
     """
-    short = int(min(photo_set.heights.min(), photo_set.widths.min()))
-    window = window_side(size, scales, short)
 
-    def draw(index, rng):
-        index = int(index)
-        where = {
-            "index": np.int32(index),
-            "top": np.int32(rng.integers(photo_set.heights[index] - window + 1)),
-            "left": np.int32(rng.integers(photo_set.widths[index] - window + 1)),
+    num_batches = None  # No end.
+
+    def __init__(self, photo_set, *, size, batch, seed, scales=(1.0, 1.0), start=0, worker=(0, 1)):
+        super().__init__(workers=2, max_queue_size=8)
+        self.photo_set, self.size, self.batch, self.seed = photo_set, size, batch, seed
+        self.scales, self.start, self.worker = tuple(scales), start, worker
+        short_side = int(min(photo_set.heights.min(), photo_set.widths.min()))
+        self.window = window_side(size, scales, short_side)
+        # A pass through the photos is drawn once; a batch may lie across two of them.
+        self._order = lru_cache(maxsize=2)(
+            lambda number: np.random.default_rng([seed, number]).permutation(len(photo_set))
+        )
+
+    def __getitem__(self, index):
+        index_of_worker, workers = self.worker
+        first = (self.start + index) * self.batch
+        places = map(self.place, range(first + index_of_worker, first + self.batch, workers))
+        return _stack([_cut(self.photo_set, self.window, **place) for place in places])
+
+    def place(self, number):
+        """Where the crop of this number, counted from step 0, is cut from.
+
+        Returns:
+            dict: `photo`, its index; `top` and `left` of the window, px; `flip`; and `box`.
+        """
+        passes, position = divmod(number, len(self.photo_set))
+        photo = int(self._order(passes)[position])
+        rng = np.random.default_rng([self.seed, 0, number])
+        place = {
+            "photo": photo,
+            "top": int(rng.integers(self.photo_set.heights[photo] - self.window + 1)),
+            "left": int(rng.integers(self.photo_set.widths[photo] - self.window + 1)),
             "flip": np.bool_(rng.integers(2)),
         }
-        if tuple(scales) != (1, 1):
-            side = rng.uniform(size * scales[0], min(size * scales[1], window))
-            where["box"] = np.float32([*rng.uniform(0, window - side, 2), side])
-        return where
-
-    dataset = (
-        grain.MapDataset.source(np.arange(len(photo_set)))
-        .seed(seed)
-        .shuffle()
-        .repeat(None)
-        .random_map(draw)
-        .map(lambda where: _example(photo_set, where, window, resident))
-    )
-    index, count = worker
-    dataset = dataset[index::count].batch(batch // count, drop_remainder=True)
-    # Slicing is exact: a batch depends on its number, not on what was drawn before it.
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    return dataset[start:].to_iter_dataset(options)
+        if self.scales != (1, 1):
+            smallest, largest = (self.size * scale for scale in self.scales)
+            side = rng.uniform(smallest, min(largest, self.window))
+            place["box"] = np.float32([*rng.uniform(0, self.window - side, 2), side])
+        return place
 
 
-def center_batches(photo_set, *, size, batch, worker=(0, 1)):
-    """The central crop of every photo in order, over and over: a Grain dataset for validation.
+class CenterCrops(keras.utils.PyDataset):
+    """The central crop of every photo in order, for validation.
 
-    A pass takes `ceil(len(photo_set) / batch)` batches, of which the last may be smaller. `worker`
-    is as for `batches`; the number of photos must then be a multiple of its count.
+    Args:
+        photo_set, size, batch: as for `RandomCrops`. The last batch may be smaller.
+        worker: as for `RandomCrops`; the number of photos must be a multiple of its count.
     """
 
-    def place(index):
-        index = int(index)
-        where = {
-            "index": np.int32(index),
-            "top": np.int32((photo_set.heights[index] - size) // 2),
-            "left": np.int32((photo_set.widths[index] - size) // 2),
-            "flip": np.bool_(False),
-        }
-        return _example(photo_set, where, size, False)
+    def __init__(self, photo_set, *, size, batch, worker=(0, 1)):
+        super().__init__(workers=2, max_queue_size=8)
+        self.photo_set, self.size, self.batch, self.worker = photo_set, size, batch, worker
 
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    index, count = worker
-    dataset = grain.MapDataset.source(np.arange(len(photo_set))).map(place)[index::count]
-    dataset = dataset.batch(batch // count, drop_remainder=False)
-    return dataset.repeat(None).to_iter_dataset(options)
+    def __len__(self):
+        return math.ceil(len(self.photo_set) / self.batch)
+
+    def __getitem__(self, index):
+        index_of_worker, workers = self.worker
+        end = min((index + 1) * self.batch, len(self.photo_set))
+        crops = range(index * self.batch + index_of_worker, end, workers)
+        return _stack([self._crop(photo) for photo in crops])
+
+    def _crop(self, photo):
+        top = (self.photo_set.heights[photo] - self.size) // 2
+        left = (self.photo_set.widths[photo] - self.size) // 2
+        return _cut(self.photo_set, self.size, photo, top, left, flip=np.bool_(False))
 
 
-def _example(photo_set, where, size, resident):
-    index, top, left = where["index"], where["top"], where["left"]
-    example = dict(where)
-    if not resident:
-        del example["index"], example["top"], example["left"]
-        example["rgb"] = photo_set.pixels(index)[top : top + size, left : left + size]
+def _cut(photo_set, side, photo, top, left, **rest):
+    crop = {"rgb": photo_set.pixels(photo)[top : top + side, left : left + side], **rest}
     if photo_set.embeddings is not None:
-        example["embedding"] = photo_set.embeddings[index]
-    return example
+        crop["embedding"] = photo_set.embeddings[photo]
+    return crop
 
 
-def resident_pixels(photo_set):
-    """All pixels as one array, for a device that holds them.
-
-    Returns:
-        (pixels, offsets, widths): uint8 (P, 3) with the photos' pixels one after the other, and
-        int32 (N,) the first pixel and the width of each.
-
-    Raises:
-        ColorlibError: more pixels than an int32 index reaches.
-    """
-    counts = photo_set.heights.astype(np.int64) * photo_set.widths
-    if counts.sum() >= 2**31:
-        raise ColorlibError(
-            f"{len(photo_set)} photos have {counts.sum():,} pixels, more than the device path "
-            "indexes: lower short_side, or train without resident"
-        )
-    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    pixels = np.empty((counts.sum(), 3), np.uint8)
-    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-        pixels[offset : offset + count] = photo_set.pixels(index).reshape(-1, 3)
-    return pixels, offsets.astype(np.int32), photo_set.widths.astype(np.int32)
+def _stack(crops):
+    return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
 
 
 def color_statistics(photo_set, sample=30_000, seed=1):
@@ -476,20 +467,21 @@ def color_statistics(photo_set, sample=30_000, seed=1):
 
 
 def floor_losses(photo_set, mean_ab, *, size, batch):
-    """The losses of the floors on the crops of `center_batches`, to hold a validation loss against.
+    """The losses of the floors on `CenterCrops`, to hold a validation loss against.
 
     Args:
         photo_set: PhotoSet.
         mean_ab: two numbers. The mean a and b of the training photos, in Lab units.
-        size, batch: int. As for `center_batches`.
+        size, batch: int. As for `CenterCrops`.
 
     Returns:
         dict of float: the mean squared error on ab / 127 of `gray` and of `mean ab`.
     """
     floors = {"gray": np.zeros(2), "mean ab": np.divide(mean_ab, lab.AB_SCALE)}
-    total, crops = dict.fromkeys(floors, 0.0), center_batches(photo_set, size=size, batch=batch)
-    for rows in islice(crops, -(-len(photo_set) // batch)):
-        ab = lab.rgb_to_lab(rows["rgb"] / np.float32(255))[..., 1:]
+    total = dict.fromkeys(floors, 0.0)
+    crops = CenterCrops(photo_set, size=size, batch=batch)
+    for index in range(len(crops)):
+        ab = lab.rgb_to_lab(crops[index]["rgb"] / np.float32(255))[..., 1:]
         truth = ops.convert_to_numpy(lab.scale_ab(ab))
         for name, constant in floors.items():
             errors = np.mean((truth - constant) ** 2, axis=(1, 2, 3), dtype=np.float64)

@@ -22,9 +22,8 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import layers
-from PIL import Image
 
-from colorlib import ASSETS, ColorlibError, files, lab
+from colorlib import ASSETS, ColorlibError, files, lab, photos, presets
 from colorlib.files import first_line
 
 DEFAULT_BACKBONE = "EfficientNetLite2"
@@ -48,8 +47,7 @@ def efficientnet_lite2(dtype=None):
 
     The network of Tan and Le 2019 (arXiv 1905.11946) as Google simplified it for mobile devices:
     no squeeze-and-excitation, ReLU6 activations. It is frozen here, so each batch normalization is
-    folded into its convolution, which spares a third of the time. Layers carry the names of the
-    PyTorch port whose weights are packaged, so that the two can be matched by name.
+    folded into its convolution, which spares a third of the time.
 
     Args:
         dtype: Keras dtype or policy. Defaults to the global one.
@@ -115,15 +113,6 @@ def start_body(body, embedder):
             layer.set_weights(embedder.model.get_layer(layer.name).get_weights())
 
 
-# The batch normalization after each convolution, by the ends of their names.
-_NORMS = (
-    ("conv_stem", "bn0"),
-    ("expand_conv", "bn0"),
-    ("depthwise_conv", "bn1"),
-    ("project_conv", "bn2"),
-    ("conv_head", "bn1"),
-)
-
 # Where the network is about to halve its resolution it has its richest features of that stride:
 # the expansions of the first blocks of stages 3, 4 and 6, and the head. Strides 4, 8, 16, 32.
 _LITE2_TAPS = {
@@ -132,29 +121,6 @@ _LITE2_TAPS = {
     "stride_16": "blocks_15_expand_conv_relu6",
     "stride_32": "conv_head_relu6",
 }
-
-
-def _load_torch_weights(model, path):
-    """Fills `model` from arrays under PyTorch's names and layouts (OIHW kernels), norms folded."""
-    with np.load(path) as file:
-        arrays = {name: file[name].astype("float32") for name in file.files}
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        name = re.sub(r"^_blocks_(\d+)_", r"_blocks.\1._", "_" + layer.name)
-        kernel = arrays[name + ".weight"]
-        if isinstance(layer, layers.Dense):
-            layer.set_weights([kernel.T, arrays[name + ".bias"]])
-            continue
-        norm = next(name.removesuffix(conv) + bn for conv, bn in _NORMS if name.endswith(conv))
-        gamma, beta, mean, variance = (
-            arrays[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(variance + np.float32(1e-3))
-        kernel = kernel * scale[:, None, None, None]
-        depthwise = isinstance(layer, layers.DepthwiseConv2D)
-        kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
-        layer.set_weights([kernel, beta - mean * scale])
 
 
 def _applications():
@@ -250,7 +216,7 @@ class Embedder:
             )
         with _float32_policy():
             if backbone == DEFAULT_BACKBONE:
-                self._build_packaged(weights or PACKAGED / backbone / "weights.npz")
+                self._build_packaged(weights or PACKAGED / backbone / presets.WEIGHTS)
             else:
                 self._build_application(backbone, weights)
         self.model.trainable = False
@@ -259,8 +225,8 @@ class Embedder:
     def _build_packaged(self, path):
         self.model = efficientnet_lite2()
         try:
-            _load_torch_weights(self.model, path)
-        except Exception as error:  # A wrong file can raise anything: KeyError, BadZipFile, ...
+            self.model.load_weights(path)
+        except Exception as error:  # A wrong file can raise anything.
             raise ColorlibError(
                 f"{path}: not the weights of {self.backbone} ({first_line(error)}); leave "
                 "backbone_weights out to use the packaged ones"
@@ -317,9 +283,8 @@ class Embedder:
         height, width = lightness.shape
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        square = Image.fromarray(lightness[top : top + side, left : left + side])
-        size = (self.image_size, self.image_size)
-        return np.clip(np.asarray(square.resize(size, Image.Resampling.BICUBIC)), 0.0, 100.0)
+        square = lightness[top : top + side, left : left + side]
+        return np.clip(photos.resize(square, self.image_size, self.image_size), 0.0, 100.0)
 
     def embed(self, prepared):
         """Embeddings of prepared photos: (B, image_size, image_size) -> float32 (B, size)."""

@@ -26,6 +26,8 @@ def write_atomically(path, content):
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # A power cut must not leave the new name without the content.
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

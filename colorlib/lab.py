@@ -247,3 +247,24 @@ def ab_bin_counts(ab):
     a, b = ab_bin(ab)
     counts = np.bincount((a * AB_BINS + b).ravel(), minlength=AB_BINS**2)
     return counts.astype(np.int64).reshape(AB_BINS, AB_BINS)
+
+
+def gray(rgb, emulsion=tuple(_XYZ_FROM_RGB[1])):
+    """The gray photo that a film with this sensitivity makes of a color photo.
+
+    Args:
+        rgb: uint8 sRGB array (H, W, 3).
+        emulsion: three weights of red, green and blue light; brought to a sum of 1, so that white
+            and grays stay what they are. Defaults to the eye's, about `(0.213, 0.715, 0.072)`:
+            the gray of the photo's own L, which is what a network sees. `(0, 1, 1)` is blind to
+            red.
+
+    Returns:
+        uint8 array (H, W).
+    """
+    weights = np.float32(emulsion) / np.sum(emulsion, dtype="float32")
+    gray = np.empty(rgb.shape[:2], np.uint8)
+    for rows in _strips(*gray.shape):
+        plane = lightness_of_film(rgb[rows] / np.float32(255), weights)[..., 0]
+        gray[rows] = np.rint(255 * l_to_gray(plane))
+    return gray

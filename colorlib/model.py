@@ -1,9 +1,9 @@
-"""The networks: gray photo and what an ImageNet backbone sees in it in, color out.
+"""The networks: L in, color out.
 
-`paper` is the network of Deep Koalarization, layer for layer: it fuses one vector. `pyramid`
-carries the idea further: it fuses the backbone's features at every scale, and gives a distribution
-over colors. Each is an `Architecture`: a builder of a functional Keras model, a loss on the true
-ab, and a decoding of its output to ab. Data, training and colorizing know nothing else of it.
+First the network of Deep Koalarization, layer for layer: it is told what the whole photo shows.
+Then `pyramid`, which carries the idea further: it fuses what an ImageNet backbone sees at every
+scale, and gives a distribution over colors. At the end, what data, training and colorizing need to
+know of either: its `Architecture`.
 """
 
 from collections.abc import Callable
@@ -17,74 +17,9 @@ from keras import layers, ops
 from colorlib import ColorlibError, lab
 from colorlib.embedding import lite2_body
 
-# Stride, filters of the 1x1 convolution of the backbone's map, filters of the 3x3 convolutions of
-# `pyramid`. Narrow where the maps are large: stride 4 takes half of the time as it is.
-PYRAMID = ((16, 128, (256,)), (8, 96, (128, 64)), (4, 32, (64, 64)))
 # Filters and strides of the encoder, 3x3 convolutions (the paper, table 1).
 ENCODER = ((64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (512, 1), (256, 1))
 STRIDE = 8
-
-
-@keras.saving.register_keras_serializable(package="colorlib")
-class PadToMultiple(layers.Layer):
-    """Reflects height and width at the bottom and right up to a multiple of `multiple`.
-
-    Args:
-        multiple: int. Defaults to 8.
-    """
-
-    def __init__(self, multiple=STRIDE, **kwargs):
-        super().__init__(**kwargs)
-        self.multiple = multiple
-
-    def call(self, x):
-        for axis in (1, 2):
-            length = ops.shape(x)[axis]
-            if isinstance(length, int) and length % self.multiple == 0:
-                continue
-            index = ops.arange((length + self.multiple - 1) // self.multiple * self.multiple)
-            # The outer maximum serves photos that are narrower than their padding.
-            index = ops.where(index < length, index, ops.maximum(2 * length - 2 - index, 0))
-            x = ops.take(x, index, axis=axis)
-        return x
-
-    def compute_output_shape(self, shape):
-        padded = [n and -(-n // self.multiple) * self.multiple for n in shape[1:3]]
-        return (shape[0], *padded, shape[3])
-
-    def get_config(self):
-        return {**super().get_config(), "multiple": self.multiple}
-
-
-@keras.saving.register_keras_serializable(package="colorlib")
-class CropLike(layers.Layer):
-    """Crops the first of two maps to the height and width of the second."""
-
-    def call(self, inputs):
-        x, reference = inputs
-        height, width = ops.shape(reference)[1:3]
-        return x[:, :height, :width, :]
-
-    def compute_output_shape(self, shapes):
-        return (*shapes[1][:3], shapes[0][3])
-
-
-@keras.saving.register_keras_serializable(package="colorlib")
-class RepeatOverGrid(layers.Layer):
-    """Repeats a vector (B, E) at every place of a map (B, H, W, C): the paper's fusion, 3.2.
-
-    Returns (B, H, W, C + E), the map's channels first.
-    """
-
-    def call(self, inputs):
-        features, vector = inputs
-        height, width = ops.shape(features)[1:3]
-        shape = (ops.shape(features)[0], height, width, vector.shape[-1])
-        grid = ops.broadcast_to(vector[:, None, None, :], shape)
-        return ops.concatenate([features, grid], axis=-1)
-
-    def compute_output_shape(self, shapes):
-        return (*shapes[0][:3], shapes[0][3] + shapes[1][1])
 
 
 def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
@@ -92,8 +27,8 @@ def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
 
     Baldassarre, González Morín and Rodés-Guirao 2017 (arXiv 1712.03400), section 2 and table 1.
     The embedding of the whole photo is repeated over the encoder's grid, so that every place of
-    the photo knows what the photo shows. 6,573,794 parameters with 1000 logits. Heights and
-    widths that are no multiple of 8 are padded by reflection and cropped back.
+    the photo knows what the photo shows. 6,573,794 parameters with 1000 logits. Any height and
+    width will do: the last row and column are repeated up to a multiple of 8, and cropped again.
 
     Args:
         embedding_size: int. Length of the embedding. Defaults to 1000.
@@ -107,8 +42,15 @@ def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
 
     Example:
 
+        from colorlib import lab, photos
+        from colorlib.embedding import Embedder
+
+        lightness = lab.lightness(photos.packaged("sample")["path"][0])      # (H, W)
         network = paper_network()
-        ab = network({"l": l, "embedding": embedding})
+        ab = network({
+            "l": lab.scale_l(lightness)[None, ..., None],
+            "embedding": Embedder()(lightness),
+        })
     """
     if embedding_size < 1:
         raise ValueError(f"embedding_size must be at least 1. Received: {embedding_size=}")
@@ -124,14 +66,16 @@ def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
     lightness = keras.Input((None, None, 1), name="l")
     embedding = keras.Input((embedding_size,), name="embedding")
 
-    x = PadToMultiple(STRIDE, name="pad", dtype=dtype)(lightness)
+    x = PadToStride(name="pad", dtype=dtype)(lightness)
     for index, (filters, strides) in enumerate(ENCODER, 1):
         x = conv(x, filters, f"encoder_{index}", strides)
 
     vector = embedding
     if dropout:
         vector = layers.Dropout(dropout, name="embedding_dropout", dtype=dtype)(vector)
-    x = RepeatOverGrid(name="fusion_repeat", dtype=dtype)([x, vector])
+    # The paper's fusion (section 3.2): the vector at every place, stacked on the map.
+    grid = ops.ones_like(x[..., :1]) * ops.cast(vector, x.dtype)[:, None, None, :]
+    x = layers.Concatenate(name="fusion_stack", dtype=dtype)([x, grid])
     x = conv(x, 256, "fusion", kernel=1)
 
     x = conv(x, 128, "decoder_1")
@@ -148,9 +92,42 @@ def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
     return keras.Model({"l": lightness, "embedding": embedding}, output, name="paper")
 
 
+@keras.saving.register_keras_serializable(package="colorlib")
+class PadToStride(layers.Layer):
+    """Repeats the last row and column up to a multiple of 8, so that no convolution shifts."""
+
+    def call(self, x):
+        for axis in (1, 2):
+            length = ops.shape(x)[axis]
+            padded = (length + STRIDE - 1) // STRIDE * STRIDE
+            x = ops.take(x, ops.minimum(ops.arange(padded), length - 1), axis=axis)
+        return x
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(n and -(-n // STRIDE) * STRIDE for n in shape[1:3]), shape[3])
+
+
+@keras.saving.register_keras_serializable(package="colorlib")
+class CropLike(layers.Layer):
+    """Crops the first of two maps to the height and width of the second."""
+
+    def call(self, inputs):
+        x, reference = inputs
+        height, width = ops.shape(reference)[1:3]
+        return x[:, :height, :width, :]
+
+    def compute_output_shape(self, shapes):
+        return (*shapes[1][:3], shapes[0][3])
+
+
 def mse_on_ab(ab, output):
     """The paper's loss (section 2.4): mean squared error on ab / 127, per photo, (B,)."""
     return ops.mean(ops.square(lab.scale_ab(ab) - output), axis=(1, 2, 3))
+
+
+# Stride, filters of the 1x1 convolution of the backbone's map, filters of the 3x3 convolutions of
+# `pyramid`. Narrow where the maps are large: stride 4 takes half of the time as it is.
+PYRAMID = ((16, 128, (256,)), (8, 96, (128, 64)), (4, 32, (64, 64)))
 
 
 def pyramid_network(dropout=0.0, dtype=None):
@@ -308,7 +285,7 @@ def mean_of_bins(logits, ab_counts=None, vividness=0.0):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the rest of the library needs to know of a network.
+    """What the rest of the library needs to know of a network: how it is built, judged and read.
 
     Attributes:
         build: callable(embedding_size, dropout, dtype) -> keras.Model over a dict of `l` and,
@@ -318,7 +295,7 @@ class Architecture:
             W / scale, 2).
         embedded: bool. Whether it is told `Embedder`'s vector of the whole photo beside `l`.
         stride: int. Heights and widths are multiples of it in training and at use.
-        pads: bool. Whether its model takes other heights and widths as well, by padding.
+        any_size: bool. Whether its model takes other heights and widths as well.
         scale: int. The input's size over the output's.
         vividness: bool. Whether `decode` has that knob.
     """
@@ -328,7 +305,7 @@ class Architecture:
     decode: Callable
     stride: int
     embedded: bool = False
-    pads: bool = False
+    any_size: bool = False
     scale: int = 1
     vividness: bool = False
 
@@ -344,8 +321,8 @@ ARCHITECTURES = {
         mse_on_ab,
         lambda output, ab_counts=None, vividness=0.0: lab.unscale_ab(output),
         stride=STRIDE,
+        any_size=True,
         embedded=True,
-        pads=True,
     ),
     "pyramid": Architecture(
         lambda embedding_size=None, dropout=0.0, dtype=None: pyramid_network(dropout, dtype),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
+from PIL import Image, ImageOps
 
 from colorlib import ASSETS, ColorlibError
 
@@ -64,7 +65,7 @@ def read(path, *, max_pixels=250_000_000):
                 f"{path}: {image.width} x {image.height} pixels are over the limit of "
                 f"{max_pixels:,}; make the photo smaller, or raise max_pixels"
             )
-        return _upright(_decode(image, path), image)
+        return _decode(image, path)
     except pyvips.Error as error:
         raise ColorlibError(
             f"{path}: broken or cut short{_reason(error)}; get a fresh copy of the file, or save "
@@ -163,6 +164,23 @@ def as_rgb(image):
     return array if shape[2:] == (3,) else _decode(_from_array(array), f"array of shape {shape}")
 
 
+def resize(image, height, width):
+    """Resizes an array bicubically, antialiased where it becomes smaller.
+
+    Args:
+        image: array (H, W) of float32, or (H, W, 3) of uint8.
+        height, width: int. The new size, px; at the old one the array comes back as it is.
+
+    Returns:
+        Array (height, width) or (height, width, 3) of that type. Floats may overshoot the range
+        of the input.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
 def find(source):
     """Finds photos, by suffix (`READ_SUFFIXES`, upper or lower case).
 
@@ -252,7 +270,7 @@ def _is_known(image):
 
 
 def _decode(image, name):
-    """libvips image -> contiguous array (H, W, 3) in sRGB, as it lies in the file."""
+    """libvips image -> contiguous array (H, W, 3) in sRGB, upright."""
     bands = _COLOR_BANDS.get(image.interpretation)
     if image.format not in _MAX or bands is None or image.bands < bands:
         raise ColorlibError(
@@ -260,6 +278,10 @@ def _decode(image, name):
             "cannot be used; save it as 8- or 16-bit RGB or gray"
         )
     image = _to_srgb(_without_alpha(image, bands))
+    if image.get_typeof("orientation") and image.get("orientation") > 1:
+        image = (
+            image.copy_memory().autorot()
+        )  # A turn needs pixels in another order than the file's.
     array = image.numpy().reshape(image.height, image.width, image.bands)
     return np.repeat(array, 3, axis=2) if image.bands == 1 else array
 
@@ -295,14 +317,6 @@ def _srgb_profile():
     return bytes(pyvips.Image.profile_load("srgb"))
 
 
-def _upright(array, image):
-    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
-    if orientation >= 5:  # 5 to 8 are 1 to 4... of the transposed picture
-        array = array.transpose(1, 0, 2)
-    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}
-    return np.ascontiguousarray(np.flip(array, flips.get(orientation, ())))
-
-
 def _from_array(array):
     array = np.ascontiguousarray(array)
     height, width = array.shape[:2]
@@ -333,8 +347,6 @@ def _to_integers(array):
 
 
 def _from_pil(picture):
-    from PIL import ImageOps
-
     name = getattr(picture, "filename", "") or "PIL image"
     try:
         profile = picture.info.get("icc_profile")

@@ -1,7 +1,6 @@
 """Training: a config in, a run folder out, resumed exactly where it stopped.
 
-The whole step, from uint8 pixels over flip and Lab to the weight update, is one compiled function
-on every backend. A run folder is a preset in the making: `Colorizer.from_preset` takes its path.
+A run folder is a preset in the making: `Colorizer.from_preset` takes its path.
 """
 
 import csv
@@ -11,21 +10,19 @@ import json
 import os
 import platform
 import sys
-import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 
-from colorlib import ColorlibError, augmentation, data, files, lab, presets
+from colorlib import ColorlibError, data, files, presets
+from colorlib.checkpoint import Checkpoint
 from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder, start_body
-from colorlib.model import ARCHITECTURES, get_architecture, jit_compile
+from colorlib.model import ARCHITECTURES, get_architecture
+from colorlib.task import ColorizationTask, compile_task, make_optimizer
 
-STATE = "state.npz"
-HISTORY = "history.csv"
 CONFIG = "config.json"
 
 
@@ -69,7 +66,6 @@ class TrainingConfig:
             validated and kept; 0 turns it off. None is 0.998, and `1 - 20 / steps` in a run of
             fewer than 10,000 steps: the average shall forget the first weights. Defaults to None.
         precision: str. `"float32"` or `"mixed_bfloat16"`. Defaults to `"float32"`.
-        resident: bool. Keep all pixels on the device and crop there: for GPUs. Defaults to False.
         checkpoint_seconds: float. How often the state is saved. Defaults to 120.
         seed: int. Defaults to 1.
 
@@ -100,59 +96,55 @@ class TrainingConfig:
     dropout: float = 0.0
     ema: float | None = None
     precision: str = "float32"
-    resident: bool = False
     checkpoint_seconds: float = 120.0
     seed: int = 1
 
     def __post_init__(self):
-        for name in ("photos", "validation", "start"):
-            value = getattr(self, name)
-            value = tuple(map(str, value)) if isinstance(value, list | tuple) else value
-            object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                value = tuple(value)
+            if name in ("photos", "validation", "start"):
+                value = tuple(map(str, value)) if isinstance(value, tuple) else value
+                value = str(value) if isinstance(value, Path) else value
+            object.__setattr__(self, name, value)
         architecture = get_architecture(self.network)
-        stride = 1 if architecture.pads else architecture.stride
-        self._must(
-            "backbone",
-            architecture.embedded or self.backbone == DEFAULT_BACKBONE,
-            f"{DEFAULT_BACKBONE} for {self.network}, which is built around it",
-        )
-        for name in ("short_side", "batch", "epochs"):
-            self._must(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("size", "scales"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
-        self._must("size", all(n >= 1 for n in self.sizes), "at least 1")
-        self._must(
-            "size",
-            all(n % stride == 0 for n in self.sizes),
-            f"a multiple of {stride} for {self.network}",
-        )
-        self._must(
-            "size", len(self.sizes) <= self.epochs, f"no more stages than epochs={self.epochs}"
-        )
-        self._must(
-            "scales", len(self.scales) == 2 and 0 < self.scales[0] <= self.scales[1], "two, rising"
-        )
-        steps = self.steps_per_epoch
-        self._must("steps_per_epoch", steps is None or steps >= 1, "at least 1, or None")
-        self._must(
-            "size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"
-        )
-        self._must("learning_rate", self.learning_rate > 0, "positive")
-        self._must("body_rate", self.body_rate >= 0, "at least 0")
-        self._must("weight_decay", self.weight_decay >= 0, "at least 0")
-        self._must("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
-        self._must("dropout", 0 <= self.dropout < 1, "in 0..1")
-        self._must("film", 0 <= self.film <= 1, "in 0..1")
-        self._must("erase", 0 <= self.erase <= 1, "in 0..1")
-        self._must("ema", self.ema is None or 0 <= self.ema < 1, "in 0..1, or None")
-        self._must("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
+        stride = 1 if architecture.any_size else architecture.stride
+        steps, ema, scales = self.steps_per_epoch, self.ema, self.scales
         precisions = ("float32", "mixed_bfloat16")
-        self._must("precision", self.precision in precisions, " or ".join(map(repr, precisions)))
-
-    def _must(self, name, holds, what):
-        if not holds:
-            raise ColorlibError(f"{name} must be {what}. Received: {name}={getattr(self, name)!r}")
+        for name, holds, what in (
+            ("short_side", self.short_side >= 1, "at least 1"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("steps_per_epoch", steps is None or steps >= 1, "at least 1, or None"),
+            ("size", all(n >= 1 for n in self.sizes), "at least 1"),
+            (
+                "size",
+                all(n % stride == 0 for n in self.sizes),
+                f"a multiple of {stride} for {self.network}",
+            ),
+            ("size", len(self.sizes) <= self.epochs, f"no more stages than epochs={self.epochs}"),
+            ("size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"),
+            ("scales", len(scales) == 2 and 0 < scales[0] <= scales[1], "two, rising"),
+            ("learning_rate", self.learning_rate > 0, "positive"),
+            ("body_rate", self.body_rate >= 0, "at least 0"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
+            ("dropout", 0 <= self.dropout < 1, "in 0..1"),
+            ("film", 0 <= self.film <= 1, "in 0..1"),
+            ("erase", 0 <= self.erase <= 1, "in 0..1"),
+            ("ema", ema is None or 0 <= ema < 1, "in 0..1, or None"),
+            ("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'"),
+            ("precision", self.precision in precisions, " or ".join(map(repr, precisions))),
+            (
+                "backbone",
+                architecture.embedded or self.backbone == DEFAULT_BACKBONE,
+                f"{DEFAULT_BACKBONE} for {self.network}, which is built around it",
+            ),
+        ):
+            if not holds:
+                raise ColorlibError(
+                    f"{name} must be {what}. Received: {name}={getattr(self, name)!r}"
+                )
 
     @property
     def sizes(self):
@@ -178,217 +170,6 @@ class TrainingConfig:
         return cls(photos, **{**settings, **changes})
 
 
-class ColorizationTask(keras.Model):
-    """One training step around a network: pixels -> crop, flip, Lab -> output -> loss.
-
-    Args:
-        network: keras.Model from `colorlib.model`.
-        config: TrainingConfig.
-        resident: None, or (pixels, offsets, widths) from `data.resident_pixels`, which then stay
-            on the device; batches hold `index`, `top`, `left` instead of `rgb`.
-
-    Attributes:
-        size: int. Side of the crops, px; compile again after setting it.
-    """
-
-    def __init__(self, network, config, resident=None):
-        super().__init__(dtype="float32")
-        self.network, self.architecture, self.config = (
-            network,
-            ARCHITECTURES[config.network],
-            config,
-        )
-        self.size = config.sizes[0]
-        self.mse = keras.metrics.Mean(name="mse")
-        self.seed_generator = keras.random.SeedGenerator(config.seed)
-        self._resident = None
-        if resident is not None:
-            # Variables, because XLA would compile a captured array into the program.
-            self._resident = [
-                keras.Variable(array, trainable=False, dtype=str(array.dtype)) for array in resident
-            ]
-
-    def _pixels(self, batch):
-        if "rgb" in batch:
-            return batch["rgb"]
-        pixels, offsets, widths = self._resident
-        index = ops.cast(batch["index"], "int32")
-        side = data.window_side(self.size, self.config.scales, self.config.short_side)
-        steps = ops.arange(side, dtype="int32")
-        width = ops.take(widths, index)[:, None, None]
-        rows = (batch["top"][:, None] + steps)[:, :, None]
-        columns = (batch["left"][:, None] + steps)[:, None, :]
-        place = ops.take(offsets, index)[:, None, None] + rows * width + columns
-        return ops.take(pixels, place, axis=0)
-
-    def _crops(self, batch):
-        """sRGB in 0..1, (B, size, size, 3)."""
-        rgb = ops.cast(self._pixels(batch), "float32") / 255.0
-        if "box" in batch:
-            rgb = augmentation.resample(rgb, batch["box"], self.size)
-        flip = ops.reshape(batch["flip"], (-1, 1, 1, 1))
-        return ops.where(flip, ops.flip(rgb, axis=2), rgb)
-
-    def call(self, batch, training=None):
-        rgb = self._crops(batch)
-        color = lab.rgb_to_lab(rgb)
-        lightness, ab = color[..., :1], color[..., 1:]
-        if training and self.config.film:
-            # The order of crops is random, so the first ones serve as well as drawn ones.
-            count = round(self.config.film * self.config.batch)
-            old, border = augmentation.film(rgb[:count], lightness[:count], self.seed_generator)
-            lightness = ops.concatenate([old, lightness[count:]])
-            ab = ops.concatenate([ab[:count] * (1.0 - border), ab[count:]])
-        if training and self.config.erase:
-            lightness = augmentation.erase(lightness, self.config.erase, self.seed_generator)
-        inputs = self.architecture.inputs(lightness, batch.get("embedding"))
-        output = self.network(inputs, training=training)
-        return {"output": output, "ab": ab} | ({} if training else {"l": lightness})
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return ops.mean(self.architecture.loss(y_pred["ab"], y_pred["output"]))
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """In validation also the error that all networks share: that of the expected color."""
-        validation = "l" in y_pred
-        if validation:
-            ab = self.architecture.decode(y_pred["output"])
-            ab = ops.image.resize(ab, y_pred["ab"].shape[1:3], "bilinear")
-            errors = ops.square(lab.scale_ab(y_pred["ab"]) - ab / lab.AB_SCALE)
-            self.mse.update_state(ops.mean(errors, axis=(1, 2, 3)))
-        logs = super().compute_metrics(x, y, y_pred, sample_weight)
-        return logs if validation else {k: v for k, v in logs.items() if k != "mse"}
-
-
-class _Progress(keras.callbacks.Callback):
-    """Keeps the run folder: state for an exact resume, best weights, history.
-
-    The state is written at the beginning of an epoch and every `seconds` within it, when the model
-    holds the live weights; at an epoch's end `SwapEMAWeights` has put the averages in their place,
-    and those are what is validated and kept as best.
-    """
-
-    def __init__(self, task, run, steps_per_epoch, config):
-        super().__init__()
-        self.task, self.run, self.seconds = task, run, config.checkpoint_seconds
-        self.steps_per_epoch, self.crops_per_step = steps_per_epoch, config.batch
-        self.writes = _worker()[0] == 0  # Of several processes only the first.
-        self.step, self.best, self.history, self.trained_seconds = 0, np.inf, [], 0.0
-        self._resumed_metrics = None
-
-    # On JAX the variables are stale within an epoch until `self.model` is asked for.
-    def _variables(self):
-        return [
-            *self.model.network.variables,
-            *self.model.optimizer.variables,
-            self.model.seed_generator.state,
-        ]
-
-    def load(self):
-        """Restores a saved state; returns whether there was one."""
-        path = self.run / STATE
-        if not path.exists():
-            return False
-        with np.load(path) as state:
-            meta = json.loads(str(state["meta"]))
-            for index, variable in enumerate(self._variables()):
-                variable.assign(state[f"variable_{index}"])
-            metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
-        self.step, self.history = meta["step"], meta["history"]
-        self.best = np.inf if meta["best"] is None else meta["best"]
-        self.trained_seconds = meta["seconds"]
-        self._resumed_metrics = metrics
-        return True
-
-    def save(self):
-        self._saved = time.monotonic()
-        if not self.writes:
-            return
-        metrics = [ops.convert_to_numpy(v) for m in self.model.metrics for v in m.variables]
-        meta = {
-            "step": self.step,
-            "best": None if np.isinf(self.best) else self.best,
-            "history": self.history,
-            "seconds": self.trained_seconds,
-            "metrics": len(metrics),
-        }
-        values = [ops.convert_to_numpy(variable) for variable in self._variables()]
-        arrays = {f"variable_{i}": value for i, value in enumerate(values)}
-        arrays |= {f"metric_{i}": value for i, value in enumerate(metrics)}
-        temporary = self.run / (STATE + ".tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, meta=json.dumps(meta), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.run / STATE)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self._resumed_metrics:  # Fit has just reset them: this epoch began before the stop.
-            variables = [v for m in self.model.metrics for v in m.variables]
-            for variable, value in zip(variables, self._resumed_metrics, strict=True):
-                variable.assign(value)
-        else:
-            self.save()
-        self._resumed_metrics = None
-        self._saved = self._clock = time.monotonic()
-        self._first_step, self._first_seconds = self.step, self.trained_seconds
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if self.step % self.steps_per_epoch == 0:
-            # Ends the epoch here: the first one after a resume is shorter than fit believes.
-            self.model.stop_training = True
-        elif time.monotonic() - self._saved >= self.seconds:
-            self._count_time()
-            self.save()
-
-    def _count_time(self):
-        now = time.monotonic()
-        self.trained_seconds += now - self._clock
-        self._clock = now
-
-    def on_test_begin(self, logs=None):
-        self._count_time()
-        crops = (self.step - self._first_step) * self.crops_per_step
-        self.rate = crops / max(self.trained_seconds - self._first_seconds, 1e-9)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = False
-        if not np.isfinite(logs["loss"]):
-            raise ColorlibError(
-                f"{self.run}: the loss is {logs['loss']} in epoch {epoch + 1}: lower "
-                "learning_rate; the weights of the best epoch so far are kept"
-            )
-        row = {
-            "epoch": epoch + 1,
-            "step": self.step,
-            "loss": float(logs["loss"]),
-            "val_loss": float(logs["val_loss"]),
-            "val_mse": float(logs["val_mse"]),
-            "seconds": round(self.trained_seconds, 2),
-            "crops_per_second": round(self.rate, 2),
-        }
-        if row["val_loss"] < self.best:
-            self.best = row["val_loss"]
-            if self.writes:
-                save_weights(self.model.network, self.run / presets.WEIGHTS)
-        self.history.append(row)
-        if not self.writes:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        files.write_atomically(self.run / HISTORY, text.getvalue())
-
-
-def save_weights(network, path):
-    """Keras' own `.weights.h5`, atomically: what stood there stays until the new file is whole."""
-    temporary = Path(path).with_name("saving.weights.h5")
-    network.save_weights(temporary)
-    os.replace(temporary, path)
-
-
 def machine():
     """What a measurement ran on: dict of processor, cores, devices, system and versions."""
     processor = platform.processor() or platform.machine()
@@ -396,7 +177,7 @@ def machine():
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
         processor = names[0] if names else processor
-    packages = ("keras", keras.backend.backend(), "grain", "numpy")
+    packages = ("keras", keras.backend.backend(), "numpy")
     return {
         "processor": processor,
         "cores": os.cpu_count(),
@@ -408,56 +189,8 @@ def machine():
     }
 
 
-class _AdamW(keras.optimizers.AdamW):
-    """AdamW with a learning rate of their own, `factor` times the other, for some variables."""
-
-    def __init__(self, learning_rate, slow, factor, **options):
-        super().__init__(learning_rate, name="adamw", **options)
-        # TensorFlow updates its own variable, which is the value of Keras'.
-        self.slow, self.factor = {id(v) for v in slow} | {id(v.value) for v in slow}, factor
-        # What is pretrained stays near where it began without being pulled to zero.
-        self.exclude_from_weight_decay(var_list=slow, var_names=["bias", "gamma", "beta"])
-
-    def update_step(self, gradient, variable, learning_rate):
-        if id(variable) in self.slow:
-            learning_rate = learning_rate * self.factor
-        super().update_step(gradient, variable, learning_rate)
-
-
-def make_optimizer(config, steps, network):
-    """The config's AdamW for a run of so many steps, with its schedule and average."""
-    rate = config.learning_rate
-    if config.schedule == "cosine":
-        warmup = min(100, steps // 10)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate,
-            max(steps - warmup, 1),
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    options = {}
-    if config.ema != 0:
-        momentum = min(0.998, max(0.0, 1 - 20 / steps)) if config.ema is None else config.ema
-        options = {"use_ema": True, "ema_momentum": momentum}
-    body = [] if ARCHITECTURES[config.network].embedded else network.get_layer("body").weights
-    return _AdamW(rate, body, config.body_rate, weight_decay=config.weight_decay, **options)
-
-
 def _say(text):
     print(text, flush=True)
-
-
-def _reporter(what):
-    """A progress line every ten seconds or so: preparing many photos takes minutes."""
-    last = time.monotonic()
-
-    def report(done, total):
-        nonlocal last
-        if done == total or time.monotonic() - last > 10:
-            last = time.monotonic()
-            _say(f"{what}: {done:,} of {total:,}")
-
-    return report
 
 
 def prepare(config, cache=None):
@@ -479,9 +212,7 @@ def prepare(config, cache=None):
     embedding = {"backbone": embedder.backbone, "weights_sha256": embedder.digest}
 
     def load(source):
-        photo_set = data.load_photos(
-            source, short_side=config.short_side, cache=cache, progress=_reporter("decoded")
-        )
+        photo_set = data.load_photos(source, short_side=config.short_side, cache=cache)
         _say(
             f"{len(photo_set):,} photos; left out: {photo_set.near_gray:,} near gray, "
             f"{len(photo_set.skipped):,} unreadable"
@@ -503,10 +234,7 @@ def prepare(config, cache=None):
             raise ColorlibError("Every training photo is a validation photo: give other photos")
     if not ARCHITECTURES[config.network].embedded:
         return training, validation, embedding
-    raw = [
-        data.embed_photos(photo_set, embedder, progress=_reporter("embedded"))
-        for photo_set in (training, validation)
-    ]
+    raw = [data.embed_photos(photo_set, embedder) for photo_set in (training, validation)]
     mean, deviation = 0.0, 1.0
     if config.standardize:
         mean, deviation = float(raw[0].mean(dtype="float64")), float(raw[0].std(dtype="float64"))
@@ -643,11 +371,11 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     before = keras.distribution.distribution()
     try:
         validated = _distribute(config, validation) if distribute else validation
-        progress = _train(config, run, training, validated, embedding, verbose)
+        checkpoint = _train(config, run, training, validated, embedding, verbose)
     finally:
         keras.distribution.set_distribution(before)
-    if progress.writes:
-        card = _card(config, training, validation, embedding, environment, progress)
+    if checkpoint.writes:
+        card = _card(config, training, validation, embedding, environment, checkpoint)
         presets.write_card(run, card)
     return run
 
@@ -674,24 +402,18 @@ def start_network(config, embedding_size):
 def _train(config, run, training, validation, embedding, verbose):
     keras.utils.set_random_seed(config.seed)
     network = start_network(config, embedding.get("size"))
-    resident = data.resident_pixels(training) if config.resident else None
-    task = ColorizationTask(network, config, resident)
+    task = ColorizationTask(network, config)
     steps_per_epoch = config.steps_per_epoch or max(1, len(training) // config.batch)
     optimizer = make_optimizer(config, steps_per_epoch * config.epochs, network)
     optimizer.build(network.trainable_variables)
     compile_task(task, optimizer)
-    progress = _Progress(task, run, steps_per_epoch, config)
-    progress.set_model(task)
-    if progress.load():
-        _say(f"resuming at step {progress.step:,} of {steps_per_epoch * config.epochs:,}")
-    if progress.step < steps_per_epoch * config.epochs:
-        _fit(config, task, training, validation, progress, verbose)
-    return progress
-
-
-def compile_task(task, optimizer):
-    """Makes a ColorizationTask ready for `fit` at its present size."""
-    task.compile(optimizer=optimizer, jit_compile=jit_compile())
+    checkpoint = Checkpoint(run, config, steps_per_epoch, writes=_worker()[0] == 0)
+    checkpoint.set_model(task)
+    if checkpoint.load():
+        _say(f"resuming at step {checkpoint.step:,} of {steps_per_epoch * config.epochs:,}")
+    if checkpoint.step < steps_per_epoch * config.epochs:
+        _fit(config, task, training, validation, checkpoint, verbose)
+    return checkpoint
 
 
 def stages(config):
@@ -700,76 +422,56 @@ def stages(config):
     return list(zip(config.sizes, ends, ends[1:], strict=False))
 
 
-def _fed(dataset):
-    """What `fit` takes a Grain dataset as.
-
-    Keras would give it to TensorFlow as a dataset that tunes itself, for which there is nothing to
-    tune here. The thread that tries sleeps twice as long each time, up to a minute, and whoever
-    drops such a dataset, as each validation does, waits until it wakes.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return dataset
-    import tensorflow as tf
-
-    signature = {
-        name: tf.TensorSpec((None, *value.shape[1:]), value.dtype)
-        for name, value in next(iter(dataset)).items()
-    }
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    fed = tf.data.Dataset.from_generator(lambda: iter(dataset), output_signature=signature)
-    return fed.with_options(options).prefetch(1)
-
-
-def _fit(config, task, training, validation, progress, verbose):
+def _fit(config, task, training, validation, checkpoint, verbose):
     if verbose is None:
         headless = not sys.stdout.isatty() and (
             "ipykernel" not in sys.modules or "COLORLIB_NOTEBOOK" in os.environ
         )
         verbose = 2 if headless else 1
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema != 0 else []
-    logs = keras.callbacks.TensorBoard(progress.run / "logs")
+    logs = keras.callbacks.TensorBoard(checkpoint.run / "logs")
+    per_epoch = checkpoint.steps_per_epoch
     for size, _, end in stages(config):
-        if progress.step >= end * progress.steps_per_epoch:
-            continue
-        task.size = size
-        compile_task(task, task.optimizer)  # The step is another one at each size.
-        source = data.batches(
-            training,
-            size=size,
-            batch=config.batch,
-            seed=config.seed,
-            scales=config.scales,
-            start=progress.step,
-            resident=config.resident,
-            worker=_worker(),
-        )
-        validated = data.center_batches(
-            validation, size=config.sizes[-1], batch=config.batch, worker=_worker()
-        )
-        task.fit(
-            _fed(source),
-            validation_data=_fed(validated),
-            validation_steps=-(-len(validation) // config.batch),
-            shuffle=False,  # Grain has shuffled.
-            epochs=end,
-            steps_per_epoch=progress.steps_per_epoch,
-            initial_epoch=progress.step // progress.steps_per_epoch,
-            callbacks=[*swap, progress, logs],
-            verbose=verbose,
-        )
-        if keras.backend.backend() == "jax":
-            # What the step has donated can't be given to it twice: keras stops at a second `fit`.
-            for variable in task.optimizer.variables:
-                variable.assign(np.array(variable.value))
-    progress.save()
+        if checkpoint.step < end * per_epoch:
+            task.size = size
+            compile_task(task, task.optimizer)  # The step is another one at each size.
+        while checkpoint.step < end * per_epoch:
+            # What is left of an interrupted epoch goes first, then the others of this size.
+            epoch, done = divmod(checkpoint.step, per_epoch)
+            crops = data.RandomCrops(
+                training,
+                size=size,
+                batch=config.batch,
+                seed=config.seed,
+                scales=config.scales,
+                start=checkpoint.step,
+                worker=_worker(),
+            )
+            task.fit(
+                crops,
+                validation_data=data.CenterCrops(
+                    validation, size=config.sizes[-1], batch=config.batch, worker=_worker()
+                ),
+                shuffle=False,  # The crops are in random order, and their number is endless.
+                epochs=epoch + 1 if done else end,
+                steps_per_epoch=per_epoch - done,
+                initial_epoch=epoch,
+                callbacks=[*swap, checkpoint, logs],
+                verbose=verbose,
+            )
+            if keras.backend.backend() == "jax":
+                # What the step has donated can't be given to it twice: Keras stops at a second
+                # `fit`.
+                for variable in task.optimizer.variables:
+                    variable.assign(np.array(variable.value))
+    checkpoint.save()
 
 
-def _card(config, training, validation, embedding, environment, progress):
+def _card(config, training, validation, embedding, environment, checkpoint):
     colors = data.color_statistics(training)
     crops = {"size": config.sizes[-1], "batch": config.batch}
     return {
-        "name": progress.run.name,
+        "name": checkpoint.run.name,
         "network": config.network,
         "embedding": embedding,
         "working_size": config.short_side,
@@ -781,9 +483,9 @@ def _card(config, training, validation, embedding, environment, progress):
             "unreadable": len(training.skipped),
         },
         "colors": colors,
-        "best_val_loss": progress.best,
+        "best_val_loss": checkpoint.best,
         "floors": data.floor_losses(validation, colors["mean_ab"], **crops),
-        "seconds": round(progress.trained_seconds, 1),
+        "seconds": round(checkpoint.trained_seconds, 1),
         "machine": environment,
-        "history": progress.history,
+        "history": checkpoint.history,
     }

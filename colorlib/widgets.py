@@ -1,9 +1,9 @@
-"""Comparison slider and gallery, alive in Jupyter and in exported HTML.
+"""Comparison slider and gallery, alive in Jupyter and in exported HTML, and an explorer.
 
-Each widget is one `<iframe srcdoc>` that holds its photos, style and script: no kernel and no
-network is asked for. The frame keeps Jupyter's keyboard shortcuts and styles out (in JupyterLab's
-command mode the arrow keys would never reach an element of the page itself), and every frame
-defines the slider element once, however many a page has.
+Slider and gallery are each one `<iframe srcdoc>` that holds its photos, style and script: no kernel
+and no network is asked for. The frame keeps Jupyter's keyboard shortcuts and styles out (in
+JupyterLab's command mode the arrow keys would never reach an element of the page itself), and every
+frame defines the slider element once, however many a page has.
 """
 
 import os
@@ -13,11 +13,14 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+import ipywidgets
 import numpy as np
 import pyvips
+from IPython.display import display
 
-import colorlib
-from colorlib import ASSETS, ColorlibError, photos
+from colorlib import ASSETS, ColorlibError, lab, photos
+from colorlib.files import first_line
+from colorlib.presets import preset_names
 
 _LARGEST, _THUMBNAIL = 1280, 132  # longest side in pixels
 _ARROW = (
@@ -118,17 +121,18 @@ def gallery(items, *, titles=None, credits=None, labels=("before", "after"), wid
 
 
 def explorer(source, names=None):
-    """Choose a photo and a preset, or upload a photo, and compare gray with colored.
+    """Choose a photo and a preset, or upload a photo; compare gray with colored; save the result.
 
-    A slider sets the vividness; it is off where a preset has none.
+    A slider sets the vividness; it is off where a preset has none. The button writes the colored
+    photo, at its full size, as `<name>_colored.jpg` (of a JPEG) or `.png` to the folder that the
+    notebook runs in, and says where; it writes over an earlier one.
 
-    Without a kernel (exported HTML) the comparison last shown stays, alive. Where `COLORLIB_OUTPUT`
-    says that a notebook is executed headlessly, it is that of the first photo, without the
-    controls that nothing would answer.
+    Without a kernel (exported HTML) the comparison last shown stays, alive, under a line that
+    stands in place of the controls.
 
     Args:
         source: a folder or a list of paths, as for `colorlib.photos.find`.
-        names: presets, or folders of runs, to offer. Defaults to all of `colorlib.preset_names()`.
+        names: presets, or folders of runs, to offer. Defaults to all of `preset_names()`.
 
     Returns:
         An `Explorer`, shown when it is a cell's value.
@@ -136,7 +140,7 @@ def explorer(source, names=None):
     Raises:
         ColorlibError: there is no photo, or no preset.
     """
-    names = list(names or colorlib.preset_names())
+    names = list(names or preset_names())
     if not names:
         raise ColorlibError("explorer: no preset is installed; name a preset or a run's folder")
     return Explorer(photos.find(source), names)
@@ -146,70 +150,69 @@ class Explorer:
     """What `explorer` returns."""
 
     def __init__(self, paths, names):
-        self.paths, self.names = paths, names
-
-    def _ipython_display_(self):
-        from IPython.display import display
-
-        if "COLORLIB_OUTPUT" in os.environ:
-            display(_colored(self.paths[0], self.names[0]))
-            return
-        controls = self._controls()
-        # An export without the widgets' state shows the sentence instead of the controls.
-        bundle = controls._repr_mimebundle_()
-        bundle["text/html"] = "<p>The controls work while the notebook runs.</p>"
-        display(bundle, raw=True)
-        self._handle = display(Page("", ""), display_id=True)
-        self._show()
-
-    def _controls(self):
-        import ipywidgets
-
-        options = [(path.name, path) for path in self.paths]
-        wide = ipywidgets.Layout(width="24em", max_width="100%")
-        self._photo = ipywidgets.Dropdown(options=options, description="Photo", layout=wide)
-        self._preset = ipywidgets.Dropdown(options=self.names, description="Preset")
-        self._vividness = ipywidgets.FloatSlider(
+        options = [(path.name, path) for path in paths]
+        wide = {"width": "24em", "max_width": "100%"}
+        self.photo = ipywidgets.Dropdown(options=options, description="Photo", layout=wide)
+        self.preset = ipywidgets.Dropdown(options=names, description="Preset")
+        self.vividness = ipywidgets.FloatSlider(
             max=1.0, step=0.05, description="Vividness", continuous_update=False, layout=wide
         )
-        self._upload = ipywidgets.FileUpload(accept="image/*,.tif,.tiff", description="Your photo")
-        self._status = ipywidgets.HTML()
-        self._photo.observe(self._show, "value")
-        self._preset.observe(self._show, "value")
-        self._vividness.observe(self._show, "value")
-        self._upload.observe(self._add, "value")
-        row = ipywidgets.Layout(flex_flow="row wrap")
-        controls = [self._photo, self._preset, self._vividness, self._upload]
-        return ipywidgets.VBox([ipywidgets.Box(controls, layout=row), self._status])
+        self.upload = ipywidgets.FileUpload(accept="image/*,.tif,.tiff", description="Your photo")
+        self.save = ipywidgets.Button(description="Save the result", icon="download")
+        self.status = ipywidgets.HTML()
+        controls = [self.photo, self.preset, self.vividness, self.upload, self.save]
+        row = ipywidgets.Box(controls, layout={"flex_flow": "row wrap"})
+        self.controls = ipywidgets.VBox([row, self.status])
+        for control in controls[:3]:
+            control.observe(self._show, "value")
+        self.upload.observe(self._add, "value")
+        self.save.on_click(self._save)
+        self._uploads = tempfile.TemporaryDirectory()
+
+    def _ipython_display_(self):
+        line = {"text/html": "<p>The controls of this cell work while the notebook runs.</p>"}
+        # What is executed to be made a page has the line alone: no kernel answers there.
+        bundle = {} if "COLORLIB_OUTPUT" in os.environ else self.controls._repr_mimebundle_()
+        display(bundle | line, raw=True)
+        # Not an ipywidget: a display is saved with the notebook and survives export.
+        self._picture = display(Page("", ""), display_id=True)
+        self._show()
 
     def _add(self, change):
-        self._folder = getattr(self, "_folder", None) or tempfile.TemporaryDirectory()
         for upload in change["new"]:
-            path = Path(self._folder.name, Path(upload["name"]).name)
+            # A folder for each: the same name may come again, with another content.
+            path = Path(tempfile.mkdtemp(dir=self._uploads.name), Path(upload["name"]).name)
             path.write_bytes(upload["content"])
-            kept = [option for option in self._photo.options if option[1] != path]
-            self._photo.options = [(path.name, path), *kept]  # which chooses the first
+            self.photo.options = [(path.name, path), *self.photo.options]  # chooses the first
 
     def _show(self, change=None):
-        self._status.value = "Coloring …"
+        self.status.value, self.save.disabled = "Coloring …", True
         try:
-            if change is None or change["owner"] is self._preset:
-                self._set_vividness()
-            vividness = None if self._vividness.disabled else self._vividness.value
-            # Not an ipywidget: a display is saved with the notebook and survives export.
-            self._handle.update(_colored(self._photo.value, self._preset.value, vividness))
-            self._status.value = ""
+            colorizer = _colorizer(self.preset.value)
+            if change is None or change["owner"] is self.preset:
+                self.vividness.unobserve(self._show, "value")  # one change, one coloring
+                self.vividness.disabled = not colorizer.architecture.vividness
+                self.vividness.value = colorizer.card.get("vividness", 0.0)
+                self.vividness.observe(self._show, "value")
+            path, name = self.photo.value, Path(self.preset.value).name
+            vividness = None if self.vividness.disabled else self.vividness.value
+            self._colored = colorizer.colorize(path, vividness)
+            gray = lab.gray(_eight_bit(path))
+            page = compare(gray, self._colored, labels=("gray", name), alt=path.name)
+            self.status.value, self.save.disabled = "", False
         except Exception as error:  # whatever it is, the reader sees one line and goes on
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            self._status.value = f"<b>{escape(line)}</b>"
+            page, self.status.value = Page("", ""), f"<b>{escape(first_line(error))}</b>"
+        self._picture.update(page)
 
-    def _set_vividness(self):
-        """Brings the slider to the preset's default, or turns it off; colors nothing itself."""
-        colorizer = _colorizer(self._preset.value)
-        self._vividness.unobserve(self._show, "value")
-        self._vividness.disabled = not colorizer.architecture.vividness
-        self._vividness.value = colorizer.card.get("vividness", 0.0)
-        self._vividness.observe(self._show, "value")
+    def _save(self, button):
+        path = self.photo.value
+        suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        target = Path.cwd() / f"{path.stem}_colored{suffix}"
+        try:
+            photos.write(target, self._colored)
+            self.status.value = f"Saved as {escape(str(target))}"
+        except ColorlibError as error:
+            self.status.value = f"<b>{escape(str(error))}</b>"
 
 
 @cache
@@ -217,13 +220,6 @@ def _colorizer(name):
     from colorlib.colorizer import Colorizer
 
     return Colorizer.from_preset(name)
-
-
-def _colored(path, name, vividness=None):
-    colored = _colorizer(name).colorize(path, vividness)
-    # Equal luminance is equal L, so this gray is what the network saw.
-    gray = pyvips.Image.new_from_array(_eight_bit(path)).colourspace("b-w").numpy()
-    return compare(gray, colored, labels=("gray", Path(name).name), alt=Path(path).name)
 
 
 def _slider(before, after, labels, alt, largest):

@@ -68,6 +68,18 @@ def tiny_run(tiny_config, tmp_path_factory):
     return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
 
 
+def shifted_weights(path):
+    """Writes the packaged backbone's weights with 1 added to every logit; returns the path."""
+    from colorlib.embedding import efficientnet_lite2, shared_embedder
+
+    model = efficientnet_lite2(dtype="float32")
+    model.set_weights(shared_embedder().model.get_weights())
+    kernel, bias = model.get_layer("fc").get_weights()
+    model.get_layer("fc").set_weights([kernel, bias + 1])
+    model.save_weights(path)
+    return path
+
+
 def save_legacy_weights(model, path):
     """Writes a file as Keras publishes the weights of its applications: legacy HDF5."""
     import h5py

@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import shifted_weights
 from PIL import Image
 from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, data, photos
-from colorlib.embedding import PACKAGED, Embedder, shared_embedder
+from colorlib.embedding import Embedder, shared_embedder
 from colorlib.lab import ab_bin_counts
 
 
@@ -39,11 +40,6 @@ def photo_set(sample, tmp_path_factory):
 
 def rows(cache, table="photos"):
     return cache.connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
-
-
-def first(dataset, count):
-    """The first `count` batches of an endless dataset."""
-    return [batch for batch, _ in zip(dataset, range(count), strict=False)]
 
 
 def same(one, other):
@@ -96,7 +92,7 @@ def test_another_size_is_another_photo(folder, cache):
     assert min(small.pixels(0).shape[:2]) == 32 and min(large.pixels(0).shape[:2]) == 40
 
 
-def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, sample):
+def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, sample, monkeypatch):
     folder = tmp_path / "photos"
     folder.mkdir()
     rgb = photos.read(sample[3])
@@ -105,21 +101,23 @@ def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, sample):
     code = f"""
 import os, signal
 from colorlib import data
+decode = data._decode
+data._decode = lambda path, side: (
+    os.kill(os.getpid(), signal.SIGKILL) if path.name == "10.png" else decode(path, side)
+)
 cache = data.PhotoCache({str(tmp_path / "cache")!r})
-killed = lambda done, total: os.kill(os.getpid(), signal.SIGKILL)
-data.load_photos({str(folder)!r}, short_side=32, cache=cache, progress=killed)
+data.load_photos({str(folder)!r}, short_side=32, cache=cache)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode not in (0, 1)
     cache = data.PhotoCache(tmp_path / "cache")
     already = rows(cache)
     assert 0 < already < 150
-    todo = []
-    photo_set = data.load_photos(
-        folder, short_side=32, cache=cache, progress=lambda done, total: todo.append(total)
-    )
+    decoded, decode = [], data._decode
+    monkeypatch.setattr(data, "_decode", lambda *args: decoded.append(args) or decode(*args))
+    photo_set = data.load_photos(folder, short_side=32, cache=cache)
     assert len(photo_set) + photo_set.near_gray == 150
-    assert set(todo) == {150 - already}
+    assert len(decoded) == 150 - already
 
 
 def test_near_gray_photos_are_left_out_and_counted(folder, cache):
@@ -207,123 +205,115 @@ def test_no_side_is_empty(photo_set, fraction):
 
 
 def test_a_batch_depends_on_the_seed_and_its_number_alone(photo_set):
-    def batches(**changes):
-        return data.batches(photo_set, **{"size": 32, "batch": 3, "seed": 1} | changes)
+    def crops(**changes):
+        return data.RandomCrops(photo_set, **{"size": 32, "batch": 3, "seed": 1} | changes)
 
-    stream = first(batches(), 9)  # More than two passes.
+    stream = [crops()[step] for step in range(9)]  # More than two passes.
     assert all(batch["rgb"].shape == (3, 32, 32, 3) for batch in stream)
     assert all(batch["rgb"].dtype == np.uint8 for batch in stream)
     for start in (1, 4, 7):
-        later = first(batches(start=start), 2)
-        assert all(same(a, b) for a, b in zip(later, stream[start:], strict=False))
-    assert not same(first(batches(seed=2), 1)[0], stream[0])
+        assert all(same(crops(start=start)[i], stream[start + i]) for i in range(2))
+    assert not same(crops(seed=2)[0], stream[0])
+
+
+def test_processes_share_a_batch(photo_set):
+    options = {"size": 32, "batch": 6, "seed": 1}
+    whole = data.RandomCrops(photo_set, **options)[3]
+    parts = [data.RandomCrops(photo_set, **options, worker=(i, 2))[3] for i in range(2)]
+    for name, values in whole.items():
+        for index, part in enumerate(parts):
+            np.testing.assert_array_equal(part[name], values[index::2])
 
 
 def test_every_photo_comes_once_in_a_pass_in_changing_order_and_place(photo_set):
     count = len(photo_set)
-    places = first(data.batches(photo_set, size=32, batch=1, seed=1, resident=True), 3 * count)
+    crops = data.RandomCrops(photo_set, size=32, batch=1, seed=1)
+    places = [crops.place(number) for number in range(3 * count)]
     passes = [places[start : start + count] for start in range(0, 3 * count, count)]
-    orders = [[int(place["index"][0]) for place in one] for one in passes]
+    orders = [[place["photo"] for place in places] for places in passes]
     assert all(sorted(order) == list(range(count)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
     for index in range(count):
         seen = {
-            tuple(int(place[name][0]) for name in ("top", "left", "flip"))
+            (place["top"], place["left"], bool(place["flip"]))
             for place in places
-            if place["index"][0] == index
+            if place["photo"] == index
         }
         assert len(seen) > 1
-    assert {bool(place["flip"][0]) for place in places} == {False, True}
+    assert {bool(place["flip"]) for place in places} == {False, True}
 
 
 def test_crops_are_cut_from_the_photos_everywhere(photo_set):
-    def batches(resident):
-        return data.batches(photo_set, size=32, batch=4, seed=3, start=2, resident=resident)
-
-    tops = []
-    for crops, places in zip(first(batches(False), 25), first(batches(True), 25), strict=True):
-        assert (crops["flip"] == places["flip"]).all()
-        for crop, index, top, left in zip(
-            crops["rgb"], places["index"], places["top"], places["left"], strict=True
-        ):
-            expected = photo_set.pixels(index)[top : top + 32, left : left + 32]
-            assert (crop == expected).all()
-            tops.append(int(top))
+    crops, tops = data.RandomCrops(photo_set, size=32, batch=4, seed=3, start=2), []
+    for step in range(25):
+        batch = crops[step]
+        for position, crop in enumerate(batch["rgb"]):
+            place = crops.place(4 * (2 + step) + position)
+            top, left = place["top"], place["left"]
+            expected = photo_set.pixels(place["photo"])[top : top + 32, left : left + 32]
+            assert (crop == expected).all() and batch["flip"][position] == place["flip"]
+            tops.append(top)
     assert min(tops) == 0 and max(tops) >= 16  # To the last row: 48 - 32.
 
 
 def test_embeddings_travel_with_their_photos(photo_set):
     marked = photo_set.select(range(len(photo_set)))
     marked.embeddings = np.arange(len(marked), dtype=np.float32)[:, None] * [1, 10]
-    for batch in first(data.batches(marked, size=32, batch=4, seed=1, resident=True), 5):
-        assert (batch["embedding"] == batch["index"][:, None] * [1, 10]).all()
+    crops = data.RandomCrops(marked, size=32, batch=4, seed=1)
+    for step in range(5):
+        photos_ = [crops.place(4 * step + position)["photo"] for position in range(4)]
+        assert (crops[step]["embedding"] == np.array(photos_)[:, None] * [1, 10]).all()
 
 
 def test_validation_takes_the_center_of_every_photo_once(photo_set):
-    dataset = data.center_batches(photo_set, size=32, batch=4)
-    batches = first(dataset, 6)
-    sizes = [len(batch["rgb"]) for batch in batches]
-    assert sum(sizes[:3]) == len(photo_set) == 11
-    assert same(batches[3], batches[0])
-    pixels = photo_set.pixels(0)
-    top, left = ((n - 32) // 2 for n in pixels.shape[:2])
-    assert (batches[0]["rgb"][0] == pixels[top : top + 32, left : left + 32]).all()
+    crops = data.CenterCrops(photo_set, size=32, batch=4)
+    batches = [crops[index] for index in range(len(crops))]
+    assert [len(batch["rgb"]) for batch in batches] == [4, 4, 3] and len(photo_set) == 11
+    for index in range(11):
+        pixels = photo_set.pixels(index)
+        top, left = ((n - 32) // 2 for n in pixels.shape[:2])
+        crop = batches[index // 4]["rgb"][index % 4]
+        assert (crop == pixels[top : top + 32, left : left + 32]).all()
 
 
 def test_crops_that_do_not_fit_are_an_error(photo_set):
     with pytest.raises(ColorlibError, match="photos of 48 px"):
-        data.batches(photo_set, size=49, batch=2, seed=1)
+        data.RandomCrops(photo_set, size=49, batch=2, seed=1)
 
 
 def test_crops_of_any_scale_lie_within_their_window(photo_set):
     options = {"size": 32, "batch": 4, "seed": 1, "scales": (0.5, 2.0)}
-    batches = first(data.batches(photo_set, **options), 25)
+    crops = data.RandomCrops(photo_set, **options)
+    batches = [crops[step] for step in range(25)]
     boxes = np.concatenate([batch["box"] for batch in batches])
     assert all(batch["rgb"].shape == (4, 48, 48, 3) for batch in batches)  # All that there is.
     sides = boxes[:, 2]
     assert 16 <= sides.min() < 20 and 44 < sides.max() <= 48
     assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] + sides[:, None] <= 48).all()
-    (fifth,) = first(data.batches(photo_set, **options, start=5), 1)
-    assert same(fifth, batches[5])
+    assert same(data.RandomCrops(photo_set, **options, start=5)[0], batches[5])
     with pytest.raises(ColorlibError, match="raise short_side"):
-        data.batches(photo_set, **options | {"scales": (1.6, 2.0)})
-
-
-@pytest.mark.backend
-@pytest.mark.parametrize("scales", [(1.0, 1.0), (0.7, 1.4)])
-def test_device_and_host_batches_give_equal_losses(photo_set, scales):
-    from keras import ops
-
-    from colorlib.model import ARCHITECTURES
-    from colorlib.training import ColorizationTask, TrainingConfig
-
-    known = photo_set.select(range(len(photo_set)))
-    known.embeddings = np.random.default_rng(1).normal(size=(len(known), 5)).astype("float32")
-    network = ARCHITECTURES["paper"].build(5)
-    config = TrainingConfig("photos", network="paper", size=32, short_side=48, scales=scales)
-    options = {"size": 32, "batch": 4, "seed": 1, "scales": scales}
-    losses = {}
-    for resident in (False, True):
-        pixels = data.resident_pixels(known) if resident else None
-        task = ColorizationTask(network, config, pixels)
-        losses[resident] = [
-            float(ops.convert_to_numpy(task.compute_loss(y_pred=task(batch))))
-            for batch in first(data.batches(known, **options, resident=resident), 4)
-        ]
-    assert losses[True] == pytest.approx(losses[False], rel=1e-6)
-    assert len(set(losses[True])) == 4
+        data.RandomCrops(photo_set, **options | {"scales": (1.6, 2.0)})
 
 
 # Embeddings
 
 
+class Counted:
+    """An embedder that counts the photos it is given."""
+
+    def __init__(self, embedder):
+        self.embedder, self.count = embedder, 0
+        self.key, self.image_size = embedder.key, embedder.image_size
+
+    def __call__(self, planes):
+        self.count += len(planes)
+        return self.embedder(planes)
+
+
 def embed(photo_set, embedder):
     """The embeddings, and how many of them had to be computed."""
-    computed = [0]
-    vectors = data.embed_photos(
-        photo_set, embedder, batch=2, progress=lambda done, total: computed.append(total)
-    )
-    return vectors, computed[-1]
+    counted = Counted(embedder)
+    return data.embed_photos(photo_set, counted, batch=2), counted.count
 
 
 def test_embeddings_are_computed_once_for_each_backbone(sample, cache, tmp_path):
@@ -341,11 +331,8 @@ def test_embeddings_are_computed_once_for_each_backbone(sample, cache, tmp_path)
     distances = np.linalg.norm(vectors - direct, axis=1)
     assert distances[2] < 0.1 * np.delete(distances, 2).min()
 
-    arrays = dict(np.load(PACKAGED / embedder.backbone / "weights.npz"))
-    bias = next(name for name in arrays if "fc" in name and "bias" in name)
-    arrays[bias] = arrays[bias] + 1
-    np.savez(tmp_path / "other.npz", **arrays)
-    others, computed = embed(photo_set, Embedder(weights=tmp_path / "other.npz"))
+    other = Embedder(weights=shifted_weights(tmp_path / "shifted.weights.h5"))
+    others, computed = embed(photo_set, other)
     assert computed == 4
     np.testing.assert_allclose(others, vectors + 1, atol=1e-2)
 
@@ -367,9 +354,8 @@ def test_color_statistics_are_those_of_the_pixels(photo_set):
 def test_floor_losses_are_those_of_one_color_for_all(photo_set):
     mean_ab = np.array([3.0, 11.0])
     losses = data.floor_losses(photo_set, mean_ab, size=32, batch=4)
-    crops = np.concatenate(
-        [b["rgb"] for b in first(data.center_batches(photo_set, size=32, batch=4), 3)]
-    )
+    centers = data.CenterCrops(photo_set, size=32, batch=4)
+    crops = np.concatenate([centers[index]["rgb"] for index in range(3)])
     truth = rgb2lab(crops)[..., 1:]
     assert losses["gray"] == pytest.approx(np.mean((truth / 127) ** 2), rel=1e-4)
     assert losses["mean ab"] == pytest.approx(np.mean(((truth - mean_ab) / 127) ** 2), rel=1e-4)

@@ -8,11 +8,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import save_legacy_weights
+from conftest import save_legacy_weights, shifted_weights
 from skimage import color
 
 from colorlib import ASSETS, ColorlibError, embedding, files, lab, photos
 from colorlib.embedding import PAPER_BACKBONE, Embedder, class_names
+from colorlib.presets import WEIGHTS
 
 PACKAGED = ASSETS / "backbones" / "EfficientNetLite2"
 BENCHMARK = Path(__file__).parent / "benchmarks" / "backbone_accuracy.py"
@@ -154,7 +155,7 @@ def test_class_names_are_in_the_order_of_the_logits():
 
 def test_the_card_belongs_to_the_weights():
     card = json.loads((PACKAGED / "card.json").read_text())
-    assert card["weights_sha256"] == files.sha256(PACKAGED / "weights.npz")
+    assert card["weights_sha256"] == files.sha256(PACKAGED / WEIGHTS)
     assert card["license"].startswith("Apache-2.0")
     assert "Apache License" in (PACKAGED / "LICENSE").read_text()
     accuracy = card["accuracy"]
@@ -183,25 +184,24 @@ def test_the_cards_command_measures_accuracy(tmp_path, monkeypatch, capsys):
 
 
 def test_other_weights_give_other_embeddings_and_another_key(embedder, tmp_path):
-    with np.load(PACKAGED / "weights.npz") as file:
-        arrays = dict(file)
-    arrays["_fc.bias"] = arrays["_fc.bias"] + np.float16(1)
-    np.savez(tmp_path / "shifted.npz", **arrays)
-    other, plane = Embedder(weights=tmp_path / "shifted.npz"), lightness(next(iter(CLASSES)))
+    shifted = shifted_weights(tmp_path / "shifted.weights.h5")
+    other, plane = Embedder(weights=shifted), lightness(next(iter(CLASSES)))
     np.testing.assert_allclose(other(plane), embedder(plane) + 1, atol=1e-2)
     assert other.key != embedder.key
 
 
 def test_a_wrong_file_for_the_packaged_backbone_is_one_line(tmp_path):
-    whole = (PACKAGED / "weights.npz").read_bytes()
-    files = {"cut.npz": whole[:100_000], "empty.npz": b"", "text.npz": b"no weights"}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
+    whole = (PACKAGED / WEIGHTS).read_bytes()
+    contents = {"cut": whole[:100_000], "empty": b"", "text": b"no weights"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.weights.h5").write_bytes(content)
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(
+        tmp_path / "other.weights.h5"
+    )
     np.save(tmp_path / "array.npy", np.zeros(3))
-    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    for name in (*files, "array.npy", "other.npz"):
+    for name in (*(f"{name}.weights.h5" for name in (*contents, "other")), "array.npy"):
         fails(f"{name}: not the weights of EfficientNetLite2", weights=tmp_path / name)
-    fails("missing.npz: no such weights file", weights=tmp_path / "missing.npz")
+    fails("missing.h5: no such weights file", weights=tmp_path / "missing.h5")
 
 
 # The paper's backbone

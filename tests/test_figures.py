@@ -8,35 +8,24 @@ import sys
 
 import numpy as np
 import pytest
-import pyvips
-import run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from skimage.color import rgb2lab
 
 from colorlib import ASSETS, ColorlibError, figures
 from colorlib.figures import (
     ROOT,
     check_manifest,
-    distribution_figure,
-    film_gray,
-    history_figure,
-    layer_table,
-    notebook_source_hash,
     photo_grid,
     publish,
     read_manifest,
     save_figure,
     use_style,
 )
-from colorlib.photos import read
-from colorlib.presets import presets
+from colorlib.files import sha256
+from colorlib.presets import WEIGHTS, preset_folder
 
 SAMPLE = sorted((ASSETS / "sample").glob("*.jpg"))
 NOTEBOOK = ROOT / "tests" / "notebooks" / "draws.ipynb"
-
-
-SAMPLE_RGB = np.full((80, 120, 3), 120, np.uint8)
 
 
 def rendered(figure):
@@ -63,7 +52,9 @@ def overlap(one, other):
 SHAPES = [(200, 300), (240, 240), (400, 220), (60, 480), (900, 60)]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(3, 2), (5, 3), (12, 6), (1, 1)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(1, 1), (3, 2), (5, 6), pytest.param(12, 6, marks=pytest.mark.slow)]
+)
 def test_grid_clips_and_overlaps_nothing_and_keeps_aspect_ratios(rows, columns):
     shapes = [SHAPES[row % len(SHAPES)] for row in range(rows)]
     photos = [[np.full((*shape, 3), 90, np.uint8)] * columns for shape in shapes]
@@ -145,73 +136,11 @@ def test_style_clips_no_labels():
         assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
 
 
-def drawn(axes):
-    """The curves of a panel by their labels."""
-    return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
-
-
-def test_runs_are_compared_by_the_error_that_they_share():
-    floors = {"gray": 0.02, "mean ab": 0.017}
-    steps = [{"step": 10, "loss": 0.016, "val_loss": 0.018}]
-    steps += [{"step": 20, "loss": 0.012, "val_loss": 0.014}]
-    entropy = [{"step": 30, "loss": 4.1, "val_loss": 3.9, "val_mse": 0.016}]
-    entropy += [{"step": 60, "loss": 3.2, "val_loss": 4.0, "val_mse": 0.011}]
-    old = {"name": "paper", "history": steps, "floors": floors}
-    new = {**old, "history": [row | {"val_mse": row["val_loss"]} for row in steps]}
-    pyramid = {"name": "pyramid", "history": entropy, "floors": floors}
-    left, right = history_figure(old, pyramid).axes
-    (alone,) = history_figure(new).axes
-    assert drawn(left) == drawn(alone)
-    assert drawn(left)["training crops"] == [0.016, 0.012]
-    assert drawn(left)["kept"] == [0.014]
-    assert drawn(right)["held-out crops"] == [0.016, 0.011]
-    assert drawn(right)["kept"] == [0.016], "kept is the round of the lowest loss of its own"
-    assert "training crops" not in drawn(right)
-    low, high = right.get_ylim()
-    assert left.get_ylim() == (low, high) and low < 0.011 and 0.02 < high < 1
-
-
-def test_layers_of_both_networks_are_told_by_their_shapes():
-    from colorlib.model import paper_network, pyramid_network
-
-    channels = {"stride_4": 8, "stride_8": 8, "stride_16": 8, "stride_32": 16}
-    for network, size in ((paper_network(10), 224), (pyramid_network(channels), 256)):
-        table = layer_table(network, size).set_index("layer")
-        assert table["parameters"].sum() == network.count_params()
-    assert [table["height"][f"stride_{n}"] for n in (4, 8, 16, 32)] == [64, 32, 16, 8]
-    assert list(table.loc["logits", ["height", "width", "channels"]]) == [64, 64, 261]
-
-
-def test_a_distribution_is_drawn_where_its_colors_are():
-    from colorlib.model import ab_bins
-
-    bins = ab_bins()
-    probability = np.zeros(len(bins), "float32")
-    at = {(20, 30): 0.75, (-10, -20): 0.25}
-    for color, share in at.items():
-        probability[(bins == color).all(1)] = share
-    answers = {"vividness 0": np.array([12.5, 17.5]), "vividness 1": np.array([20.0, 30.0])}
-    figure = distribution_figure(SAMPLE_RGB, (40, 60), probability, (15.0, 25.0), answers)
-    _, plane, patches = figure.axes
-    (circles,) = plane.collections
-    areas = dict(zip(map(tuple, circles.get_offsets().tolist()), circles.get_sizes(), strict=True))
-    assert areas[20, 30] == pytest.approx(3 * areas[-10, -20]) and sum(areas.values()) < 1300
-    assert [list(line.get_xdata()) for line in plane.lines] == [[12.5, 20.0], [12.5], [15.0]]
-    assert [label.get_text() for label in patches.get_yticklabels()] == [*answers, "true"]
-    # The patches are those colors, at the lightness of the place.
-    shown = rgb2lab(patches.images[0].get_array()[:, 0])
-    np.testing.assert_allclose(shown[:, 1:], [[12.5, 17.5], [20, 30], [15, 25]], atol=1)
-    assert np.ptp(shown[:, 0]) < 1
-
-
-def test_importing_figures_and_runner_is_quick():
-    heavy = "{'matplotlib', 'keras', 'tensorflow', 'papermill', 'sphinx', 'nbformat'}"
-    code = f"import sys, colorlib.figures, run; print({heavy} & sys.modules.keys())"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'notebooks'); {code}"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "set()", done.stderr
+def test_importing_figures_is_quick():
+    heavy = "{'matplotlib', 'keras', 'tensorflow', 'pandas'}"
+    code = f"import sys, colorlib.figures; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.fixture
@@ -238,10 +167,10 @@ def test_saved_figure_traces_to_what_made_it(saved):
     photo = SAMPLE[0].relative_to(ROOT).as_posix()
     assert entry["file"] == "grid.png"
     assert entry["notebook"] == "tests/notebooks/draws.ipynb"
-    assert entry["notebook_sha256"] == notebook_source_hash(NOTEBOOK)
     assert entry["parameters"] == {"SEED": 7, "COUNT": 1}
     assert entry["seed"] == 7
-    assert entry["data"] == {"files": {photo: figures.sha256(SAMPLE[0])}}
+    assert entry["inputs"].keys() == {photo, "tests/notebooks/draws.ipynb"}
+    assert entry["inputs"][photo] == sha256(SAMPLE[0])
     assert entry["alt"] == "A photo."
     assert {"colorlib", "matplotlib", "numpy"} <= entry["versions"].keys()
     with Image.open(folder / "grid.png") as image:
@@ -293,15 +222,11 @@ def edit(path, old, new):
         (lambda clone, folder: (clone / SAMPLE[0].relative_to(ROOT)).unlink(), "is gone"),
         (
             lambda clone, folder: edit(
-                folder / "manifest.json", '"weights": {}', '"weights": {"gone": "0"}'
+                folder / "manifest.json",
+                '"notebook": "tests/notebooks/draws.ipynb"',
+                '"notebook": null',
             ),
-            "preset gone is not packaged",
-        ),
-        (
-            lambda clone, folder: edit(
-                folder / "manifest.json", '"tests/notebooks/draws.ipynb"', "null"
-            ),
-            "outside a notebook",
+            "not saved by a notebook",
         ),
     ],
 )
@@ -313,14 +238,41 @@ def test_a_figure_that_is_out_of_date_is_noticed(saved, break_it, complaint):
     assert len(problems) == 1 and complaint in problems[0]
 
 
-@pytest.mark.skipif(not presets(), reason="no preset is packaged")
-def test_weights_are_traced(saved):
+def test_weights_are_traced(saved, tmp_path):
     _, folder = saved
-    save_figure(grid(), "grid", data=[SAMPLE[0]], preset=presets()[0])
-    digest = read_manifest(folder)["grid"]["weights"][presets()[0]]
+    run = tmp_path / "run"
+    shutil.copytree(preset_folder(), run)
+    save_figure(grid(), "grid", data=[SAMPLE[0]], preset=["paper", run])
+    inputs = read_manifest(folder)["grid"]["inputs"]
+    packaged = f"colorlib/assets/presets/paper/{WEIGHTS}"
+    assert inputs[packaged] == sha256(ROOT / packaged)
+    assert inputs[f"elsewhere: run/{WEIGHTS}"] == sha256(run / WEIGHTS)
     assert check_manifest(folder) == []
-    edit(folder / "manifest.json", digest, "0" * 64)
-    assert [line for line in check_manifest(folder) if "weights" in line]
+    edit(folder / "manifest.json", inputs[packaged], "0" * 64)
+    assert check_manifest(folder) == [f"grid.png: {packaged} has changed; run its notebook again"]
+
+
+def test_the_commit_is_recorded_and_whether_it_tells_all(saved, tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    assert figures._commit() == (None, None), "no repository"
+    (tmp_path / "module.py").write_text("a = 1")
+    git("init")
+    git("add", "module.py")
+    git("commit", "-m", "One")
+    git("tag", "v1")
+    assert figures._commit() == (git("rev-parse", "HEAD"), True)
+    (tmp_path / "module.py").write_text("a = 2")
+    assert figures._commit() == (git("rev-parse", "HEAD"), False)
+    monkeypatch.undo()
+    entry = read_manifest(tmp_path / "outputs" / "figures")["grid"]
+    assert (entry["commit"], entry["clean"]) == figures._commit()
 
 
 def test_a_notebook_run_again_leaves_its_figures_in_date(saved):
@@ -341,10 +293,11 @@ def test_many_photos_are_counted_and_hashed_in_any_order(saved, tmp_path):
         (tmp_path / "many" / f"{number}.jpg").write_bytes(b"%d" % number)
     paths = sorted((tmp_path / "many").iterdir())
     save_figure(grid(), "many", data=paths)
-    first = read_manifest(folder)["many"]["data"]
+    first = read_manifest(folder)["many"]["inputs"]
     save_figure(grid(), "many", data=paths[::-1])
-    assert read_manifest(folder)["many"]["data"] == first
-    assert first["count"] == 101 and len(first["sha256"]) == 64
+    assert read_manifest(folder)["many"]["inputs"] == first
+    assert first.keys() == {"elsewhere: 101 photos", "tests/notebooks/draws.ipynb"}
+    assert len(first["elsewhere: 101 photos"]) == 64
 
 
 def test_one_name_belongs_to_one_notebook(saved, monkeypatch):
@@ -374,8 +327,8 @@ def test_what_is_not_packaged_or_out_of_date_is_not_published(saved, tmp_path):
     own = tmp_path / "mine.jpg"
     shutil.copyfile(SAMPLE[0], own)
     save_figure(grid(), "private", data=[own])
-    assert read_manifest(folder)["private"]["data"]["files"].keys() == {"mine.jpg"}
-    with pytest.raises(ColorlibError, match="private: shows mine.jpg, not packaged"):
+    assert "elsewhere: mine.jpg" in read_manifest(folder)["private"]["inputs"]
+    with pytest.raises(ColorlibError, match="private: depends on mine.jpg, which is not packaged"):
         publish(folder, target, ["grid", "private"])
     with pytest.raises(ColorlibError, match="missing: no such figure"):
         publish(folder, target, ["grid", "missing"])
@@ -383,20 +336,3 @@ def test_what_is_not_packaged_or_out_of_date_is_not_published(saved, tmp_path):
     with pytest.raises(ColorlibError, match="not the file that was saved"):
         publish(folder, target, ["grid"])
     assert not target.exists()
-
-
-def test_the_published_figures_of_this_project_hold():
-    assert check_manifest(ROOT / "figures") == []
-    assert set(read_manifest(ROOT / "figures")) == set(run.FIGURES)
-
-
-def test_film_gray_is_the_gray_of_a_films_sensitivities():
-    rgb = read(SAMPLE[0])
-    gray = film_gray(rgb)
-    neutral = np.repeat(gray[..., None], 3, axis=2)
-    assert np.abs(rgb2lab(rgb)[..., 0] - rgb2lab(neutral)[..., 0]).max() < 0.6
-    linear = pyvips.Image.new_from_array(rgb).copy(interpretation="srgb").colourspace("scrgb")
-    reference = linear.recomb([[0, 0.5, 0.5]] * 3).colourspace("b-w").numpy().squeeze()
-    assert np.abs(film_gray(rgb, (0, 0.5, 0.5)) - reference.astype(float)).max() <= 1
-    reds = np.array([[[0, 0, 0], [255, 0, 0], [255, 255, 255], [77, 77, 77]]], np.uint8)
-    assert film_gray(reds, (0, 1, 1)).tolist() == [[0, 0, 255, 77]]

@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import pyvips
 from keras import ops
 from skimage import color
 from skimage.color.colorconv import rgb_from_xyz
 
 from colorlib import lab
+from colorlib.photos import read
 
 pytestmark = pytest.mark.backend
 
@@ -254,3 +256,15 @@ def test_film_grays_are_those_of_linear_light(emulsion):
     expected = color.rgb2lab(encoded)[:, :1]
     output = lab.lightness_of_film(rgb, np.float32(emulsion))
     np.testing.assert_allclose(output, expected, atol=2e-3)
+
+
+def test_a_gray_photo_is_that_of_a_films_sensitivities(sample):
+    rgb = read(sample[0])
+    neutral = np.repeat(lab.gray(rgb)[..., None], 3, axis=2)
+    assert np.abs(color.rgb2lab(rgb)[..., 0] - color.rgb2lab(neutral)[..., 0]).max() < 0.6
+    linear = pyvips.Image.new_from_array(rgb).copy(interpretation="srgb").colourspace("scrgb")
+    reference = linear.recomb([[0, 0.5, 0.5]] * 3).colourspace("b-w").numpy().squeeze()
+    assert np.abs(lab.gray(rgb, (0, 0.5, 0.5)) - reference.astype(float)).max() <= 1
+    reds = np.array([[[0, 0, 0], [255, 0, 0], [255, 255, 255], [77, 77, 77]]], np.uint8)
+    assert lab.gray(reds, (0, 1, 1)).tolist() == [[0, 0, 255, 77]]
+    assert lab.gray(reds).dtype == np.uint8

@@ -10,9 +10,9 @@ import threading
 
 import nbformat
 import pytest
-import run
 from nbclient import NotebookClient
 
+import run
 from colorlib import ASSETS, figures, presets
 from colorlib.__main__ import _parser
 from colorlib.training import TrainingConfig

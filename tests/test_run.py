@@ -11,9 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import run as runner
 from bs4 import BeautifulSoup
 
+import run as runner
 from colorlib import ColorlibError
 from colorlib.figures import ROOT, check_manifest, read_manifest
 from colorlib.presets import preset_folder
@@ -369,3 +369,10 @@ def test_declared_parameters_have_their_defaults():
         "NAMES": ["a", "b"],
         "SEED": 2017,
     }
+
+
+def test_importing_the_runner_is_quick():
+    heavy = "{'matplotlib', 'keras', 'tensorflow', 'papermill', 'sphinx', 'nbformat'}"
+    code = f"import sys; sys.path.insert(0, 'notebooks'); import run; print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import run
 from bs4 import BeautifulSoup
 from scipy import stats
 
+import run
 from colorlib import ColorlibError
 from colorlib.figures import ROOT
 from study import analysis, protocol, published, simulation

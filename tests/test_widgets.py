@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import nbformat
 import numpy as np
@@ -69,7 +70,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    return export(tmp_path_factory.mktemp("page"), COMPARE, COMPARE, GALLERY)
+    """A page with two sliders, a gallery, and an explorer run by hand and by the runner."""
+    explorer = "explorer([flower, cat])"
+    runner = f"import os; os.environ['COLORLIB_OUTPUT'] = '.'\n{explorer}"
+    return export(tmp_path_factory.mktemp("page"), COMPARE, COMPARE, GALLERY, explorer, runner)
 
 
 @pytest.fixture
@@ -254,6 +258,7 @@ def test_everything_fits_the_page_undistorted(visit, address, width):
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
     nbformat.write(notebook(COMPARE), tmp_path / "slider.ipynb")
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
@@ -295,14 +300,16 @@ def url_of(server, folder):
 
 
 @needs_chromium
-@pytest.mark.parametrize("context", ["", "import os; os.environ['COLORLIB_OUTPUT'] = '.'"])
-def test_explorer_leaves_a_live_slider_in_an_export(visit, tmp_path, context):
-    page = visit(export(tmp_path, context, "explorer([flower, cat])"))
-    slider = slider_in(page)
+@pytest.mark.parametrize("frame", [3, 4])
+def test_explorer_leaves_a_live_slider_in_an_export(visit, address, frame):
+    page = visit(address)
+    slider = slider_in(page, frame)
     assert slider.get_attribute("aria-label").startswith("gray or ")
     assert look(page, slider, 0.4) == "gray"
     slider.press("End")
     assert position(slider) == 100 and look(page, slider, 0.6) == "gray"
+    # The runner's has the line; that of a page with the widgets' state gives way to the widgets.
+    assert page.get_by_text("The controls of this cell work while").count() == 1
 
 
 class Recorder:
@@ -315,23 +322,70 @@ class Recorder:
         self.pages.append(page.html)
 
 
-def test_explorer_has_a_vividness_where_the_preset_has_one():
-    sample = photos.packaged("sample")["path"]
-    explorer = widgets.explorer(list(sample[:2]), ["pyramid", "paper"])
-    explorer._controls()
-    explorer._handle = Recorder()
-    explorer._show()
-    slider, pages = explorer._vividness, explorer._handle.pages
+@pytest.fixture
+def displayed(monkeypatch):
+    """Shows an explorer as a notebook does; gives it and the pages that it has shown since."""
+
+    def display(paths, names):
+        recorder = Recorder()
+        monkeypatch.setattr(widgets, "display", lambda *_, **__: recorder)
+        explorer = widgets.explorer(paths, names)
+        explorer._ipython_display_()
+        return explorer, recorder.pages
+
+    return display
+
+
+def test_explorer_has_a_vividness_where_the_preset_has_one(displayed, sample):
+    explorer, pages = displayed(sample[:2], ["pyramid", "paper"])
+    slider = explorer.vividness
     default = colorlib.Colorizer.from_preset("pyramid").card["vividness"]
     assert not slider.disabled and slider.value == pytest.approx(default)
     slider.value = 1.0
     assert len(pages) == 2 and pages[0] != pages[1], "moving the slider colors anew, once"
-    explorer._preset.value = "paper"
+    explorer.preset.value = "paper"
     assert slider.disabled and len(pages) == 3
-    explorer._photo.value = explorer.paths[1]
-    assert len(pages) == 4 and explorer._status.value == ""
-    explorer._preset.value = "pyramid"
+    explorer.photo.value = explorer.photo.options[1][1]
+    assert len(pages) == 4 and explorer.status.value == ""
+    explorer.preset.value = "pyramid"
     assert not slider.disabled and slider.value == pytest.approx(default) and len(pages) == 5
+
+
+def upload(explorer, name, content):
+    file = {"name": name, "type": "image/jpeg", "size": len(content), "content": content}
+    explorer.upload.value = [file | {"last_modified": datetime.now(UTC)}]
+
+
+def test_explorer_saves_what_it_shows(displayed, sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    explorer, pages = displayed(sample[:1], ["pyramid"])
+    upload(explorer, "mine.JPG", sample[1].read_bytes())
+    assert explorer.photo.value.name == "mine.JPG"
+    explorer.vividness.value = 0.25
+    explorer.save.click()
+    target = tmp_path / "mine_colored.JPG"
+    assert explorer.status.value == f"Saved as {target}"
+    expected = colorlib.Colorizer.from_preset("pyramid").colorize(sample[1], 0.25)
+    saved = photos.read(target)
+    assert saved.shape == expected.shape
+    assert np.abs(saved.astype(float) - expected).mean() < 3, "but for JPEG"
+
+    upload(explorer, "mine.JPG", sample[2].read_bytes())
+    assert len(set(pages)) == 4, "the same name with another content is shown anew"
+    target.unlink()
+    target.mkdir()
+    explorer.save.click()
+    assert explorer.status.value.startswith(f"<b>{target}: could not be written")
+
+
+def test_an_error_clears_the_picture_of_the_explorer(displayed, sample):
+    explorer, pages = displayed(sample[:1], ["pyramid"])
+    assert pages[-1] != "" and not explorer.save.disabled
+    upload(explorer, "broken.png", b"no photo")
+    assert pages[-1] == "" and explorer.save.disabled
+    assert explorer.status.value.startswith("<b>") and "broken.png" in explorer.status.value
+    explorer.photo.value = sample[0]
+    assert pages[-1] == pages[0] and not explorer.save.disabled and explorer.status.value == ""
 
 
 def test_sixteen_bit_photos_look_like_eight_bit_ones():

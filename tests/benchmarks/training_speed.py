@@ -6,9 +6,8 @@ A row for each network and size of crops: images per second of `train()` from ph
 average, without the first epoch (it compiles) and validation; of the bare step, the same compiled
 one on a fixed batch that costs nothing to get; and what the convolutions, counted by hand, make of
 that in FLOP/s, against the best of several large matrix products in this process. Nothing else
-should run beside it. Give a folder of some thousand photos for numbers of a real training: Grain
-shuffles by walking through at least 2^16 places, which with the 54 photos of the sample takes
-0.6 ms a crop. KERAS_BACKEND=jax works too; on a GPU the photos are kept on it.
+should run beside it. Give a folder of some thousand photos for numbers of a real training.
+KERAS_BACKEND=jax works too.
 """
 
 import argparse
@@ -27,7 +26,8 @@ import numpy as np
 import pandas as pd
 from keras import layers, ops
 
-from colorlib import ColorlibError, data, photos, training
+from colorlib import ColorlibError, data, photos, task, training
+from colorlib.checkpoint import HISTORY
 from colorlib.model import ARCHITECTURES
 
 AUGMENTATION = {"scales": (0.75, 1.4), "film": 0.3, "erase": 0.2}
@@ -87,14 +87,13 @@ class BareStep:
     def __init__(self, config, photo_set, embedding):
         keras.utils.set_random_seed(config.seed)
         self.network = training.start_network(config, embedding.get("size"))
-        resident = data.resident_pixels(photo_set) if config.resident else None
-        self.task = training.ColorizationTask(self.network, config, resident)
+        self.task = task.ColorizationTask(self.network, config)
         steps = config.steps_per_epoch * config.epochs
-        optimizer = training.make_optimizer(config, steps, self.network)
+        optimizer = task.make_optimizer(config, steps, self.network)
         optimizer.build(self.network.trainable_variables)
-        training.compile_task(self.task, optimizer)
-        names = ("size", "batch", "seed", "scales", "resident")
-        self.batch = next(iter(data.batches(photo_set, **{n: getattr(config, n) for n in names})))
+        task.compile_task(self.task, optimizer)
+        names = ("size", "batch", "seed", "scales")
+        self.batch = data.RandomCrops(photo_set, **{n: getattr(config, n) for n in names})[0]
         self.seconds(1, 1)  # Compiles.
 
     def seconds(self, rounds, steps):
@@ -118,7 +117,7 @@ def whole_step(config, cache):
     """Seconds a step of each round of `train()`."""
     with tempfile.TemporaryDirectory() as run:
         training.train(config, run, cache=cache, verbose=0)
-        history = pd.read_csv(Path(run) / training.HISTORY)
+        history = pd.read_csv(Path(run) / HISTORY)
     return list(config.batch / history["crops_per_second"][1:])
 
 
@@ -165,7 +164,6 @@ def main():
         "batch": arguments.batch,
         "steps_per_epoch": arguments.steps,
         "epochs": arguments.rounds + 1,
-        "resident": any("gpu" in device.lower() for device in machine["devices"]),
         **({} if arguments.plain else AUGMENTATION),
     }
     dtypes = ("bfloat16", "float32")

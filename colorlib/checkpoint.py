@@ -1,0 +1,135 @@
+"""What a run keeps while it trains: a state to resume from exactly, its best weights, its history.
+
+Keras' own `BackupAndRestore` repeats the interrupted epoch; here a resumed run ends with the
+weights of an uninterrupted one.
+"""
+
+import json
+import time
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from colorlib import ColorlibError, files, presets
+
+STATE = "state.npz"
+HISTORY = "history.csv"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps the run folder: state for an exact resume, best weights, history.
+
+    The state is written at the beginning of an epoch and every `seconds` within it, when the model
+    holds the live weights; at an epoch's end `SwapEMAWeights` has put the averages in their place,
+    and those are what is validated and kept as best.
+
+    Args:
+        run: Path. The run folder.
+        config: TrainingConfig.
+        steps_per_epoch: int.
+        writes: bool. Whether this process writes; of several only the first does.
+    """
+
+    def __init__(self, run, config, steps_per_epoch, writes):
+        super().__init__()
+        self.run, self.seconds, self.writes = run, config.checkpoint_seconds, writes
+        self.steps_per_epoch, self.crops_per_step = steps_per_epoch, config.batch
+        self.step, self.best, self.history, self.trained_seconds = 0, np.inf, [], 0.0
+        self._resumed_metrics = None
+
+    # On JAX the variables are stale within an epoch until `self.model` is asked for.
+    def _variables(self):
+        return [
+            *self.model.network.variables,
+            *self.model.optimizer.variables,
+            self.model.seed_generator.state,
+        ]
+
+    def load(self):
+        """Restores a saved state; returns whether there was one."""
+        path = self.run / STATE
+        if not path.exists():
+            return False
+        with np.load(path) as state:
+            meta = json.loads(str(state["meta"]))
+            for index, variable in enumerate(self._variables()):
+                variable.assign(state[f"variable_{index}"])
+            metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
+        self.step, self.history = meta["step"], meta["history"]
+        self.best = np.inf if meta["best"] is None else meta["best"]
+        self.trained_seconds = meta["seconds"]
+        self._resumed_metrics = metrics
+        return True
+
+    def save(self):
+        self._saved = time.monotonic()
+        if not self.writes:
+            return
+        metrics = [ops.convert_to_numpy(v) for m in self.model.metrics for v in m.variables]
+        meta = {
+            "step": self.step,
+            "best": None if np.isinf(self.best) else self.best,
+            "history": self.history,
+            "seconds": self.trained_seconds,
+            "metrics": len(metrics),
+        }
+        values = [ops.convert_to_numpy(variable) for variable in self._variables()]
+        arrays = {f"variable_{i}": value for i, value in enumerate(values)}
+        arrays |= {f"metric_{i}": value for i, value in enumerate(metrics)}
+        files.write_atomically(
+            self.run / STATE, lambda path: np.savez(path, meta=json.dumps(meta), **arrays)
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._resumed_metrics:  # Fit has just reset them: this epoch began before the stop.
+            variables = [v for m in self.model.metrics for v in m.variables]
+            for variable, value in zip(variables, self._resumed_metrics, strict=True):
+                variable.assign(value)
+        else:
+            self.save()
+        self._resumed_metrics = None
+        self._saved = self._clock = time.monotonic()
+        self._first_step, self._first_seconds = self.step, self.trained_seconds
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        ends = self.step % self.steps_per_epoch == 0
+        if not ends and time.monotonic() - self._saved >= self.seconds:
+            self._count_time()
+            self.save()
+
+    def _count_time(self):
+        now = time.monotonic()
+        self.trained_seconds += now - self._clock
+        self._clock = now
+
+    def on_test_begin(self, logs=None):
+        self._count_time()
+        crops = (self.step - self._first_step) * self.crops_per_step
+        self.rate = crops / max(self.trained_seconds - self._first_seconds, 1e-9)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise ColorlibError(
+                f"{self.run}: the loss is {logs['loss']} in epoch {epoch + 1}: lower "
+                "learning_rate; the weights of the best epoch so far are kept"
+            )
+        row = {
+            "epoch": epoch + 1,
+            "step": self.step,
+            "loss": float(logs["loss"]),
+            "val_loss": float(logs["val_loss"]),
+            "val_mse": float(logs["val_mse"]),
+            "seconds": round(self.trained_seconds, 2),
+            "crops_per_second": round(self.rate, 2),
+        }
+        if row["val_loss"] < self.best:
+            self.best = row["val_loss"]
+            if self.writes:
+                files.write_atomically(self.run / presets.WEIGHTS, self.model.network.save_weights)
+        self.history.append(row)
+        if self.writes:
+            table = pd.DataFrame(self.history).to_csv(index=False, lineterminator="\n")
+            files.write_atomically(self.run / HISTORY, table)

@@ -1,0 +1,293 @@
+"""Tables and figures that one notebook draws.
+
+They are long, and what they say is in the picture; a notebook shows what it computes and leaves
+the drawing to this module, which it imports from its own folder. Figures take the style that
+`colorlib.figures.use_style` has set, and are saved by `colorlib.figures.save_figure`.
+"""
+
+from colorlib import lab
+from colorlib.metrics import NEAR_GRAY
+from colorlib.model import ab_bins
+
+import keras
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+
+def layer_table(network, size=224):
+    """The layers of the paper's network, in order, with what each gives for one photo.
+
+    Args:
+        network: The `keras.Model` of `colorlib.model.paper_network`.
+        size: Side of the photo in pixels. Defaults to 224, as in the paper's training.
+
+    Returns:
+        A DataFrame, a row for each layer: `layer` (its name), `operation`, `height`, `width` and
+        `channels` of its output (height and width are 1 for a vector), `parameters`.
+    """
+    outputs = keras.Model(network.input, {layer.name: layer.output for layer in network.layers})
+    photo = {
+        name: keras.KerasTensor((1, *(length or size for length in tensor.shape[1:])))
+        for name, tensor in network.input.items()
+    }
+    shapes = outputs(photo)  # Traced, not computed: every layer says what shape it gives.
+    rows = []
+    for layer in network.layers:
+        _, *grid, channels = shapes[layer.name].shape
+        height, width = grid or (1, 1)
+        rows.append((layer.name, _operation(layer), height, width, channels, layer.count_params()))
+    columns = ["layer", "operation", "height", "width", "channels", "parameters"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _operation(layer):
+    """What a layer does, in words."""
+    kind = type(layer).__name__
+    if kind == "Conv2D":
+        stride = f", stride {layer.strides[0]}" if layer.strides[0] > 1 else ""
+        size = "×".join(map(str, layer.kernel_size))
+        return f"convolution {size}{stride}, {layer.activation.__name__}"
+    words = {
+        "InputLayer": "input",
+        "PadToStride": "pad to a multiple of 8",
+        "Concatenate": "stack the embedding on every place",
+        "UpSampling2D": "upsample ×2",
+        "CropLike": "crop to the input's size",
+        "Activation": "as float32",
+    }
+    return words.get(kind, kind)
+
+
+def pyramid_table(network, size=256):
+    """The parts of `pyramid`, in order: the backbone, then the decoder's stages by their stride.
+
+    Args:
+        network: The `keras.Model` of `colorlib.model.pyramid_network`.
+        size: Side of the photo in pixels, a multiple of 32. Defaults to 256.
+
+    Returns:
+        A DataFrame, a row for each part: `side` of its map in pixels, `channels` that it takes
+        from the backbone, `channels out`, `parameters`, and how many of them are `trained`.
+    """
+    body = network.get_layer("body")
+    decoder = [layer for layer in network.layers if layer is not body]
+    rows = {"backbone": (None, None, None, [body])}
+    for stride in (32, 16, 8, 4):
+        part = [layer for layer in decoder if f"_{stride}_" in f"{layer.name}_"]
+        part += [layer for layer in decoder if layer.name.startswith("whole") and stride == 32]
+        width = body.output[f"stride_{stride}"].shape[-1]
+        out = network.get_layer(part[-1].name).output.shape[-1]
+        rows[f"stride {stride}"] = (size // stride, width, out, part)
+    last = [network.get_layer("bins")]
+    rows["probabilities"] = (size // 4, None, last[0].output.shape[-1], last)
+    rows["all"] = (None, None, None, [network])
+    table = {}
+    for name, (side, width, out, part) in rows.items():
+        trained = sum(np.prod(w.shape) for layer in part for w in layer.trainable_weights)
+        count = sum(layer.count_params() for layer in part)
+        table[name] = (side, width, out, count, trained)
+    columns = ["side", "channels from the backbone", "channels out", "parameters", "trained"]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns)
+
+
+def network_figure(network, size=224, backbone="backbone"):
+    """Draws the network of the paper from its layers: encoder, fusion, decoder.
+
+    Every bar is a feature map: as high as the map, as wide as it has channels.
+
+    Args:
+        network: The `keras.Model` of `colorlib.model.paper_network`.
+        size: Side of the photo in pixels. Defaults to 224.
+        backbone: Name of the classifier that makes the embedding.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    table = layer_table(network, size).set_index("layer")
+    length = table.channels["embedding"]
+    table["part"] = table.index.str.split("_").str[0].str.replace("upsample", "decoder")
+    parts = {
+        "l": ("", "#555555"),
+        "encoder": ("Encoder", "#0072B2"),
+        "fusion": ("Fusion", "#D55E00"),
+        "decoder": ("Decoder", "#009E73"),
+    }
+    table = table[table.part.isin(parts)]
+    figure = plt.figure(figsize=(9.0, 4.3), layout="none")
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    axes.set_axis_off()
+    high, gap, x, middle, spans, before = 2.3, 0.25, 0.0, 0.0, {}, None
+    text = {"ha": "center", "fontsize": 8.5}
+    for name, row in table.iterrows():
+        tall, wide = high * row.height / size, max(row.channels * 0.0007, 0.03)
+        color = parts[row.part][1]
+        box = {"linewidth": 0.8, "edgecolor": color}
+        axes.add_patch(plt.Rectangle((x, -tall / 2), wide, tall, fc=color + "55", **box))
+        if name == "fusion_stack":
+            wide_vector = wide * length / row.channels
+            middle = x + wide - wide_vector / 2
+            corner = (x + wide - wide_vector, -tall / 2)
+            axes.add_patch(plt.Rectangle(corner, wide_vector, tall, fc="#CC79A7", **box))
+        axes.text(x + wide / 2, tall / 2 + 0.06, f"{row.channels}", va="bottom", **text)
+        if row.height != before:
+            label = f"{row.height}²"
+            axes.text(x + wide / 2, -tall / 2 - 0.06, label, va="top", color="#777777", **text)
+        if before:
+            axes.annotate(
+                "", (x, 0), (x - gap, 0), arrowprops={"arrowstyle": "->", "color": "#777777"}
+            )
+        before = row.height
+        start, _, count = spans.get(row.part, (x, x, 0))
+        spans[row.part] = (start, x + wide, count + row.parameters)
+        x += wide + gap
+
+    for part, (start, end, count) in spans.items():
+        title, color = parts[part]
+        if title:
+            axes.plot([start, end], [1.55, 1.55], color=color, linewidth=3)
+            label = f"{title}\n{count:,}"
+            axes.text((start + end) / 2, 1.62, label, va="bottom", ha="center", color=color)
+    axes.annotate(
+        "", (middle, -0.2), (middle, -0.85), arrowprops={"arrowstyle": "->", "color": "#CC79A7"}
+    )
+    vector = f"embedding of the whole photo: {length} numbers,\nthe same at every place"
+    axes.text(middle, -0.9, vector, va="top", **text)
+    axes.text(middle, -1.35, f"{backbone}, frozen", va="top", color="#777777", **text)
+    axes.text(0, -high / 2 - 0.3, "L", va="top", ha="center", fontweight="bold")
+    axes.text(x - gap, -high / 2 - 0.3, "ab", va="top", ha="center", fontweight="bold")
+    axes.set(xlim=(-0.2, x - gap + 0.2), ylim=(-1.75, 2.2))
+    return figure
+
+
+def color_figure(ab, photo_chroma):
+    """The colors of many pixels: where they lie in the ab plane, and how far from gray.
+
+    Args:
+        ab: Array (N, 2), a and b in units of Lab.
+        photo_chroma: The mean chroma of each photo.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    figure, (plane, histogram) = plt.subplots(1, 2, width_ratios=(1, 1.15), figsize=(9.0, 3.9))
+    *_, image = plane.hist2d(*ab.T, bins=np.arange(-100, 101, 2), norm=matplotlib.colors.LogNorm())
+    figure.colorbar(image, ax=plane, label="pixels")
+    plane.plot(*ab.mean(axis=0), "o", color="#D55E00", markeredgecolor="white", label="mean")
+    plane.legend(loc="upper left")
+    plane.set(title="ab of the pixels", xlabel="a (green to red)", ylabel="b (blue to yellow)")
+    plane.set(aspect="equal", xlim=(-100, 100), ylim=(-100, 100))
+
+    chroma = np.hypot(*ab.T)
+    shares = np.full(len(chroma), 100 / len(chroma))
+    bins = np.arange(0, max(chroma.max(), *photo_chroma) + 2, 2)
+    histogram.hist(chroma, bins, weights=shares, color="#56B4E9")
+    histogram.axvline(np.median(chroma), label=f"median of the pixels, {np.median(chroma):.0f}")
+    histogram.axvline(NEAR_GRAY, color="#777777", linestyle="--", label="photos below: near-gray")
+    rug = np.zeros(len(photo_chroma))
+    histogram.plot(photo_chroma, rug, "|", color="#D55E00", markersize=12, label="a photo's mean")
+    histogram.legend()
+    histogram.set(title="Chroma", xlabel="distance from gray", ylabel="% of the pixels")
+    return figure
+
+
+def distribution_figure(photo, place, probability, truth, answers):
+    """The distribution over colors that a network gives one place of a photo.
+
+    Left the place; in the middle the bins of the ab plane, each in its color at the place's L, its
+    area its probability, with the true color and the path of the answers; right all of these as
+    patches.
+
+    Args:
+        photo: uint8 array (H, W, 3).
+        place: row and column, px.
+        probability: array (Q,), of the colors `colorlib.model.ab_bins()`.
+        truth: a and b of the place in the original.
+        answers: a and b by name, in the order of the path.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    row, column = place
+    lightness = lab.lightness(photo)[row, column]
+
+    def shown(ab):
+        ab = np.asarray(ab, "float32").reshape(1, -1, 2)
+        return lab.recombine(np.full(ab.shape[:2], lightness, "float32"), ab)[0] / 255
+
+    figure, (left, plane, right) = plt.subplots(
+        1, 3, width_ratios=(1.1, 1.25, 0.75), figsize=(9.0, 3.9)
+    )
+    left.imshow(lab.gray(photo), cmap="gray", vmin=0, vmax=255)
+    ring = {"markersize": 16, "fillstyle": "none", "color": "#D55E00", "markeredgewidth": 2.5}
+    left.plot(column, row, "o", **ring)
+    left.set(title="The place")
+    left.set_axis_off()
+
+    bins, edge = ab_bins(), {"edgecolors": "#777777", "linewidths": 0.4}
+    area = 900 * probability / max(probability.max(), 0.1)
+    plane.scatter(*bins.T, s=area, c=shown(bins), **edge)
+    path = np.array(list(answers.values()))
+    plane.plot(*path.T, ".-", color="#222222", markersize=5, linewidth=1.2)
+    plane.plot(*path[0], "s", color="#222222", markersize=6, label=next(iter(answers)))
+    plane.plot(*truth, "*", color="#D55E00", markeredgecolor="white", markersize=15, label="true")
+    plane.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    likely = np.concatenate([bins[probability > 0.002], path, [truth]])
+    middle = (likely.min(0) + likely.max(0)) / 2
+    reach = np.ptp(likely, axis=0).max() / 2 + 12
+    plane.set(xlim=(middle[0] - reach, middle[0] + reach), aspect="equal")
+    plane.set(ylim=(middle[1] - reach, middle[1] + reach))
+    plane.set(title="Its distribution", xlabel="a", ylabel="b")
+
+    patches = {**answers, "true": truth}
+    right.imshow(shown(list(patches.values()))[:, None], aspect="auto")
+    right.set(title="Its color", xticks=[])
+    right.set_yticks(range(len(patches)), patches)
+    right.hlines(np.arange(1, len(patches)) - 0.5, -0.5, 0.5, color="white", linewidth=3)
+    right.grid(False)
+    right.tick_params(length=0)
+    return figure
+
+
+def history_figure(*cards):
+    """The errors of training runs over their steps, with their floors; a panel for each run.
+
+    Drawn is the error that runs of all networks and the floors have in common, the mean squared
+    error of the expected ab / 127: on the held-out crops, and on the training crops where it is
+    what the run minimizes.
+
+    Args:
+        *cards: The cards of runs, of which `name`, `history` and `floors` are used.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    size = (7.5 if len(cards) == 1 else 9.0, 3.8)
+    figure, (panels,) = plt.subplots(1, len(cards), sharey=True, squeeze=False, figsize=size)
+    shown, top = [], 0.0
+    for axes, card in zip(panels, cards, strict=True):
+        history, floors = card["history"], card["floors"]
+        steps, loss, held_out_loss, held_out = (
+            [row[name] for row in history] for name in ("step", "loss", "val_loss", "val_mse")
+        )
+        training = loss if np.allclose(held_out, held_out_loss, rtol=0.02) else []
+        if training:
+            axes.plot(steps, training, "o-", markersize=4, label="training crops")
+        axes.plot(steps, held_out, "o-", color="#D55E00", markersize=4, label="held-out crops")
+        best = int(np.argmin(held_out_loss))
+        ring = {"markersize": 11, "fillstyle": "none", "color": "#222222", "linestyle": "none"}
+        axes.plot(steps[best], held_out[best], "o", label="kept", **ring)
+        for (name, value), style in zip(floors.items(), (":", "--"), strict=False):
+            line = {"color": "#777777", "linestyle": style, "linewidth": 1.4}
+            axes.axhline(value, label=f"floor: {name}", **line)
+        axes.set(xlabel="step", title=card["name"] if len(cards) > 1 else "")
+        # Framed, as a floor may run behind it.
+        frame = {"frameon": True, "framealpha": 1.0, "edgecolor": "none"}
+        axes.legend(ncols=2 if len(cards) == 1 else 1, **frame)
+        shown += [*training, *held_out, *floors.values()]
+        top = max(top, min(held_out), *floors.values())
+    # The first steps, from random weights, would squeeze all that follows into a line.
+    panels[0].set(ylim=(0.75 * min(shown), 1.04 * min(max(shown), 2 * top)))
+    panels[0].set(ylabel="MSE of ab / 127")
+    return figure

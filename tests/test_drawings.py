@@ -1,0 +1,77 @@
+"""What the notebooks' drawings show is what they were given."""
+
+import numpy as np
+import pytest
+from skimage.color import rgb2lab
+
+import drawings
+from colorlib.model import ab_bins, paper_network, pyramid_network
+
+
+def drawn(axes):
+    """The curves of a panel by their labels."""
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+
+
+def test_runs_are_compared_by_the_error_that_they_share():
+    floors = {"gray": 0.02, "mean ab": 0.017}
+    steps = [{"step": 10, "loss": 0.016, "val_loss": 0.018}]
+    steps += [{"step": 20, "loss": 0.012, "val_loss": 0.014}]
+    entropy = [{"step": 30, "loss": 4.1, "val_loss": 3.9, "val_mse": 0.016}]
+    entropy += [{"step": 60, "loss": 3.2, "val_loss": 4.0, "val_mse": 0.011}]
+    history = [row | {"val_mse": row["val_loss"]} for row in steps]
+    paper = {"name": "paper", "history": history, "floors": floors}
+    pyramid = {"name": "pyramid", "history": entropy, "floors": floors}
+    left, right = drawings.history_figure(paper, pyramid).axes
+    (alone,) = drawings.history_figure(paper).axes
+    assert drawn(left) == drawn(alone)
+    assert drawn(left)["training crops"] == [0.016, 0.012]
+    assert drawn(left)["kept"] == [0.014]
+    assert drawn(right)["held-out crops"] == [0.016, 0.011]
+    assert drawn(right)["kept"] == [0.016], "kept is the round of the lowest loss of its own"
+    assert "training crops" not in drawn(right)
+    low, high = right.get_ylim()
+    assert left.get_ylim() == (low, high) and low < 0.011 and 0.02 < high < 1
+
+
+def test_layers_are_told_by_their_shapes():
+    network = paper_network(10)
+    table = drawings.layer_table(network).set_index("layer")
+    assert table["parameters"].sum() == network.count_params()
+    encoder = table.filter(regex="^encoder", axis="index")
+    assert list(encoder["height"]) == [112, 112, 56, 56, 28, 28, 28, 28]
+    assert list(table.loc["ab", ["height", "width", "channels"]]) == [224, 224, 2]
+    assert table.loc["encoder_1", "operation"] == "convolution 3×3, stride 2, relu"
+
+
+def test_the_parts_of_pyramid_have_all_its_parameters():
+    network = pyramid_network()
+    table = drawings.pyramid_table(network, size=256)
+    parts, whole = table.iloc[:-1], table.loc["all"]
+    assert parts["parameters"].sum() == whole["parameters"] == network.count_params()
+    trained = sum(np.prod(weight.shape) for weight in network.trainable_weights)
+    assert parts["trained"].sum() == whole["trained"] == trained
+    assert table.loc["backbone", "parameters"] == network.get_layer("body").count_params()
+    assert list(table["side"].iloc[1:-1]) == [8, 16, 32, 64, 64]
+    assert list(table["channels from the backbone"].iloc[1:5]) == [1280, 720, 288, 144]
+    assert list(table["channels out"].iloc[1:-1]) == [192, 256, 64, 64, len(ab_bins())]
+
+
+def test_a_distribution_is_drawn_where_its_colors_are():
+    photo, bins = np.full((80, 120, 3), 120, np.uint8), ab_bins()
+    probability = np.zeros(len(bins), "float32")
+    at = {(20, 30): 0.75, (-10, -20): 0.25}
+    for color, share in at.items():
+        probability[(bins == color).all(1)] = share
+    answers = {"vividness 0": np.array([12.5, 17.5]), "vividness 1": np.array([20.0, 30.0])}
+    figure = drawings.distribution_figure(photo, (40, 60), probability, (15.0, 25.0), answers)
+    _, plane, patches = figure.axes
+    (circles,) = plane.collections
+    areas = dict(zip(map(tuple, circles.get_offsets().tolist()), circles.get_sizes(), strict=True))
+    assert areas[20, 30] == pytest.approx(3 * areas[-10, -20]) and sum(areas.values()) < 1300
+    assert [list(line.get_xdata()) for line in plane.lines] == [[12.5, 20.0], [12.5], [15.0]]
+    assert [label.get_text() for label in patches.get_yticklabels()] == [*answers, "true"]
+    # The patches are those colors, at the lightness of the place.
+    shown = rgb2lab(patches.images[0].get_array()[:, 0])
+    np.testing.assert_allclose(shown[:, 1:], [[12.5, 17.5], [20, 30], [15, 25]], atol=1)
+    assert np.ptp(shown[:, 0]) < 1
