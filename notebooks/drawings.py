@@ -5,15 +5,15 @@ the drawing to this module, which it imports from its own folder. Figures take t
 `colorlib.figures.use_style` has set, and are saved by `colorlib.figures.save_figure`.
 """
 
+from colorlib import lab
+from colorlib.metrics import NEAR_GRAY
+from colorlib.model import ab_bins
+
 import keras
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-
-from colorlib import lab
-from colorlib.metrics import NEAR_GRAY
-from colorlib.model import ab_bins
 
 
 def layer_table(network, size=224):
