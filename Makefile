@@ -1,10 +1,11 @@
-# make reproduce   execute every notebook on the packaged photos: outputs/quick/index.html
+# make reproduce   execute every notebook on the packaged photos and build the pages: outputs/site
+# make site        build the pages of what is executed, and say how to serve them
 # make test        run the quick tests, five minutes on two cores
 # make test-all    run all tests that download nothing, then those of the backends once more on JAX
 # make lab         open the notebooks in JupyterLab
 # make figures     reproduce, then publish the figures to figures/
 # make lock        bring requirements.lock up to pyproject.toml (UPGRADE=--upgrade: to the newest)
-# make clean       remove .venv, caches and the outputs of the profiles quick and smoke
+# make clean       remove .venv, caches, the pages and the outputs of the profiles quick and smoke
 #
 # Each of them first builds .venv, when it is missing or older than requirements.lock: with uv
 # where there is one (`make UV=` does without), else with Python's own venv and pip.
@@ -17,13 +18,16 @@ FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON  = $(shell for p in python3 python3.13 python3.12 python3.11; do \
             $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help .venv reproduce test test-all lab figures lock clean
+.PHONY: help .venv reproduce site test test-all lab figures lock clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 reproduce: .venv
-	$(BIN)/colorlib reproduce
+	$(BIN)/python notebooks/run.py $(ARGS)
+
+site: .venv
+	$(BIN)/python notebooks/run.py --site $(ARGS)
 
 test: .venv
 	$(BIN)/python -m pytest
@@ -37,7 +41,7 @@ lab: .venv
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 figures: .venv
-	$(BIN)/colorlib reproduce --profile quick --figures figures
+	$(BIN)/python notebooks/run.py --profile quick --figures figures
 
 .venv: .venv/ready
 
@@ -54,11 +58,11 @@ $(BIN)/python:
 
 # One version of a package for all platforms and Pythons. Versions stay as they are where they fit.
 lock:
-	uv pip compile pyproject.toml --extra jax --extra study --extra dev --quiet --universal \
+	uv pip compile pyproject.toml --extra jax --extra study --extra site --extra dev --quiet --universal \
 	  --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --custom-compile-command "make lock" $(UPGRADE) --output-file requirements.lock
 
 # runs/ (training runs) and outputs/full stay: they may have taken days.
 clean:
-	rm -rf .venv outputs/quick outputs/smoke build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv outputs/quick outputs/smoke outputs/site build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The command line: `colorlib reproduce`, `colorlib colorize`, `colorlib train`.
+"""The command line: `colorlib colorize`, `colorlib train`, `colorlib package`.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
@@ -51,25 +51,9 @@ _TRAINING = {
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="colorlib", description="Colorize photographs; reproduce Deep Koalarization."
-    )
+    parser = argparse.ArgumentParser(prog="colorlib", description="Colorize photographs.")
     parser.add_argument("--version", action="version", version=f"colorlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    command = commands.add_parser("reproduce", help="execute the notebooks and make their pages")
-    command.add_argument("--profile", default="quick", help="quick (default), smoke or full")
-    command.add_argument("--photos", type=Path, help="folder of photos to train on (full)")
-    command.add_argument("--evaluate", type=Path, help="folder of photos to score on (full)")
-    command.add_argument(
-        "--only", action="append", default=[], metavar="NOTEBOOK", help="such as 03_results"
-    )
-    command.add_argument(
-        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-        help="set a notebook parameter",
-    )  # fmt: skip
-    command.add_argument("--output", type=Path, help="folder (default: outputs/PROFILE)")
-    command.add_argument("--figures", type=Path, help="then publish the figures to this folder")
 
     command = commands.add_parser("colorize", help="color photos or folders of photos")
     command.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
@@ -106,36 +90,6 @@ def _parser():
     return parser
 
 
-def _import_keras():
-    """Imports Keras without TensorFlow's notes, which go past Python's stderr and its settings."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        import keras  # noqa: F401
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
-
-def _reproduce(args):
-    from colorlib import figures, reproduce
-
-    code = reproduce.reproduce(
-        args.profile,
-        args.only,
-        reproduce.parse_parameters(args.parameters),
-        args.photos,
-        args.evaluate,
-        args.output,
-    )
-    if args.figures and not code:
-        output = args.output or figures.ROOT / "outputs" / args.profile
-        figures.publish(output / "figures", args.figures)
-    return code
-
-
 def _colorize(args):
     from colorlib import photos, presets
 
@@ -147,7 +101,6 @@ def _colorize(args):
         else:
             jobs.append((source, Path(source.name)))
     presets.preset_folder(args.preset)  # A misspelt name is told before the long import.
-    _import_keras()
     from colorlib.colorizer import Colorizer
 
     colorizer = Colorizer.from_preset(args.preset, args.precision)
@@ -183,7 +136,6 @@ def _identity(path):
 
 
 def _train(args):
-    _import_keras()
     from colorlib.training import TrainingConfig, train
 
     options = {name: getattr(args, name) for name in _TRAINING}
@@ -205,14 +157,13 @@ def _train(args):
 
 
 def _package(args):
-    _import_keras()
     from colorlib.presets import package
 
     package(args.run, args.output, args.evaluate, args.working_size, args.vividness)
     return 0
 
 
-_COMMANDS = {"reproduce": _reproduce, "colorize": _colorize, "train": _train, "package": _package}
+_COMMANDS = {"colorize": _colorize, "train": _train, "package": _package}
 
 
 def main(argv=None):

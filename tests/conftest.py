@@ -31,6 +31,16 @@ def sample():
 
 
 @pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The folder in which every notebook has been executed with the profile smoke, with pages."""
+    import run
+
+    output = tmp_path_factory.mktemp("smoke")
+    assert run.run("smoke", output=output, site=output / "site") == 0
+    return output
+
+
+@pytest.fixture(scope="session")
 def tiny_config(sample):
     """A training run of seconds that still learns something."""
     from colorlib.training import TrainingConfig

@@ -1,49 +1,125 @@
-"""The notebooks as a reader runs them: every one, headlessly, with its page and its figures."""
+"""The project's own notebooks, as the runner runs them: every one, headlessly, with its page."""
 
+import functools
+import http.server
 import json
 import re
 import shlex
 import shutil
+import threading
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
+import run
 from colorlib import ASSETS, figures, presets
 from colorlib.__main__ import _parser
-from colorlib.reproduce import FOLDERS, reproduce
 from colorlib.training import TrainingConfig
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOTEBOOKS = {
     path.stem: f"{folder}/{path.name}"
-    for folder in FOLDERS
+    for folder in run.FOLDERS
     for path in (figures.ROOT / folder).glob("*.ipynb")
 }
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    output = tmp_path_factory.mktemp("smoke")
-    assert reproduce("smoke", output=output) == 0
-    return output
-
-
+@pytest.mark.slow
 def test_every_notebook_runs_and_has_a_page(smoke):
     records = json.loads((smoke / "results.json").read_text())
     assert sorted(records) == sorted(NOTEBOOKS)
-    index = (smoke / "index.html").read_text()
+    index = (smoke / "site" / "index.html").read_text()
     for stem in NOTEBOOKS:
         assert records[stem]["result"] == "ok"
         assert f'href="{stem}.html"' in index
-        page = (smoke / f"{stem}.html").read_text()
+        page = (smoke / "site" / f"{stem}.html").read_text()
         assert re.search(r'<img[^>]+alt="[^"]{10,}', page), f"{stem}: no picture with a description"
-        assert 'class="jp-RenderedText" data-mime-type="application/vnd.jupyter.stderr"' not in page
+        assert '<div class="output stderr' not in page
+        assert "<code>\\" not in page, "mathematics that can't be set"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke):
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=smoke / "site")
+    foreign, wrong = [], []
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        playwright.sync_playwright() as running,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}/"
+
+        def judge(route):
+            if route.request.url.startswith(home):
+                return route.continue_()
+            foreign.append(route.request.url)
+            return route.abort()
+
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 390, "height": 844})
+        context.set_default_timeout(120_000)
+        page = context.new_page()
+        page.route(re.compile("^https?:"), judge)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        for name in ["index", "search", *NOTEBOOKS]:
+            page.goto(f"{home}{name}.html")
+            page.wait_for_load_state("networkidle")
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 390, f"{name} is wider than a phone"
+        page.goto(f"{home}search.html?q=gamut")
+        page.wait_for_selector("#search-results li")
+        # A comparison slider moves, inside its frame.
+        page.goto(f"{home}04_historical_photos.html")
+        slider = page.frame_locator("iframe.colorlib").first.locator("img-comparison-slider")
+        slider.first.focus()
+        page.keyboard.press("Home")
+        assert slider.first.get_attribute("aria-valuenow") == "0"
+        browser.close()
+        server.shutdown()
+    assert foreign == [] and wrong == []
+
+
+def imports_of(stem):
+    """The source of a notebook's first cell of imports."""
+    cells = nbformat.read(figures.ROOT / NOTEBOOKS[stem], as_version=4).cells
+    return next(cell.source for cell in cells if "import keras" in cell.source)
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["from colorlib import Colorizer", imports_of("02_training")],
+    ids=["colorlib", "02_training"],
+)
+def test_a_reader_sees_no_notes_of_tensorflow(first, monkeypatch):
+    """In a kernel as JupyterLab starts it, whose output is what a cell shows."""
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(figures.ROOT))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    sources = [first, "import keras\n\nprint(float(keras.ops.sum(keras.ops.ones(2))))"]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3", startup_timeout=180).execute()
+    shown = [(output.name, output.text) for cell in notebook.cells for output in cell.outputs]
+    assert shown == [("stdout", "2.0\n")]
+
+
+@pytest.mark.slow
 def test_figures_of_a_run_trace_to_code_data_and_weights(smoke):
     assert figures.check_manifest(smoke / "figures") == []
     entries = figures.read_manifest(smoke / "figures")
     assert {entry["notebook"] for entry in entries.values()} == set(NOTEBOOKS.values())
 
 
+@pytest.mark.slow
 def test_printed_commands_train_the_presets_again(smoke):
     cells = json.loads((smoke / "02_training.ipynb").read_text())["cells"]
     streams = [o for cell in cells for o in cell.get("outputs", []) if o["output_type"] == "stream"]
@@ -60,10 +136,11 @@ def test_printed_commands_train_the_presets_again(smoke):
 
 def test_published_figures_still_hold():
     published = figures.read_manifest(figures.ROOT / "figures")
-    assert sorted(published) == sorted(figures.FIGURES)
+    assert sorted(published) == sorted(run.FIGURES)
     assert figures.check_manifest(figures.ROOT / "figures") == []
 
 
+@pytest.mark.slow
 def test_full_trains_from_scratch_and_scores_the_result(tmp_path):
     photos = sorted((ASSETS / "sample").glob("*.jpg"))[::4][:12]
     folder = tmp_path / "photos"
@@ -73,9 +150,7 @@ def test_full_trains_from_scratch_and_scores_the_result(tmp_path):
     parameters = {"EPOCHS": 1, "STEPS_PER_EPOCH": 3, "BATCH": 4, "SIZE": 64, "SHORT_SIDE": 72}
     parameters |= {"MAX_PHOTOS": 6, "EXAMPLES": 2}
     output = tmp_path / "out"
-    code = reproduce(
-        "full", ["02_training", "03_results"], parameters, photos=folder, output=output
-    )
+    code = run.run("full", ["02_training", "03_results"], parameters, photos=folder, output=output)
     assert code == 0
     cards = list(output.rglob("card.json"))
     assert any(json.loads(card.read_text())["history"][-1]["step"] == 3 for card in cards)

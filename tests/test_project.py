@@ -47,7 +47,7 @@ def test_environment_yml_lists_the_dependencies_of_pyproject():
     assert python.split()[0] == "python" and pip == "pip"
     assert SpecifierSet(python.split()[1]) == SpecifierSet(PROJECT["requires-python"])
     *packages, itself = packages["pip"]
-    assert itself == "-e ."
+    assert itself == "-e .[site]"
     assert requirements(packages) == requirements(PROJECT["dependencies"])
 
 
@@ -63,7 +63,7 @@ def test_every_dependency_says_what_it_is_for(file):
 def test_lock_pins_every_requirement_with_hashes():
     lock = locked()
     wanted = list(PROJECT["dependencies"])
-    for extra in ("jax", "study", "dev"):
+    for extra in ("jax", "study", "site", "dev"):
         wanted += PROJECT["optional-dependencies"][extra]
     for name, requirement in requirements(wanted).items():
         assert name in lock, f"{name} is not locked: make lock"
@@ -94,7 +94,10 @@ def imported(paths):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
-    ours = {"colorlib", "study"} | {path.stem for path in ROOT.glob("tests/**/*.py")}
+    ours = {"colorlib", "study"}
+    ours |= {
+        path.stem for folder in ("tests", "notebooks") for path in ROOT.glob(f"{folder}/**/*.py")
+    }
     return modules - set(sys.stdlib_module_names) - ours
 
 
@@ -113,7 +116,9 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     extra = {
         name for lines in PROJECT["optional-dependencies"].values() for name in requirements(lines)
     }
-    used = packages([*ROOT.glob("colorlib/**/*.py"), *NOTEBOOKS])
+    used = packages([*ROOT.glob("colorlib/**/*.py"), *ROOT.glob("notebooks/*.py"), *NOTEBOOKS])
+    # The runner goes on without the pages where their extra is not installed.
+    used -= {"sphinx"}
     # The default backend, its logs, and what the reader opens notebooks with: used without import.
     assert used <= core
     assert core - used <= {"tensorflow", "tensorboard", "jupyterlab", "ipykernel"}
@@ -122,6 +127,10 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     used = packages(ROOT.glob("study/**/*.py"))
     # PostgreSQL's driver is found by SQLAlchemy, the writer of Parquet by pandas.
     assert used <= core | study and study - used <= {"psycopg", "pyarrow"}
+    site = set(requirements(PROJECT["optional-dependencies"]["site"]))
+    used = packages(ROOT.glob("notebooks/site/*.py"))
+    # The configuration names myst-nb and the theme; docutils is what Sphinx is made of.
+    assert used - {"docutils"} <= site and site - used <= {"myst-nb", "sphinx-book-theme"}
 
 
 def test_the_library_imports_nothing_of_the_study():
@@ -146,8 +155,9 @@ def test_help_answers_in_under_a_second():
         done = run("-m", "colorlib", "--help")
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0, done.stderr
-    for command in ("reproduce", "colorize", "train"):
+    for command in ("colorize", "train", "package"):
         assert command in done.stdout
+    assert "reproduce" not in done.stdout
     assert min(seconds) < 1, seconds
 
 

@@ -77,6 +77,8 @@ if (frame) {
     document.documentElement.style.overflow = "hidden";
     new ResizeObserver(fit).observe(document.body);
   }
-  new MutationObserver(follow).observe(parent.document.body, { attributes: true });
+  // Jupyter marks its theme on the body, the pages' theme on the root.
+  for (const marked of [parent.document.body, parent.document.documentElement])
+    new MutationObserver(follow).observe(marked, { attributes: true });
   follow();
 }

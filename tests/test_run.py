@@ -13,18 +13,19 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+import run as runner
 from colorlib import ColorlibError
 from colorlib.figures import ROOT, check_manifest, read_manifest
 from colorlib.presets import preset_folder
-from colorlib.reproduce import PROFILES, declared_parameters, parse_parameters, reproduce
 
 NOTEBOOKS = ROOT / "tests" / "notebooks"
 
 
 def command(output, **arguments):
-    """A `reproduce` call of its own process, as the command line makes it."""
+    """A `run` of its own process, as the command line makes it."""
     arguments = {"notebooks": str(NOTEBOOKS), "output": str(output)} | arguments
-    code = f"import sys; from colorlib.reproduce import *; sys.exit(reproduce(**{arguments!r}))"
+    code = f"""import sys; sys.path.insert(0, {str(ROOT / "notebooks")!r})
+import run; sys.exit(run.run(**{arguments!r}))"""
     return [sys.executable, "-c", code]
 
 
@@ -46,7 +47,8 @@ class Run:
         return nbformat.read(self.output / f"{stem}.ipynb", as_version=4)
 
     def page(self, name):
-        return BeautifulSoup((self.output / f"{name}.html").read_text("utf-8"), "html.parser")
+        html = (self.output / "site" / f"{name}.html").read_text("utf-8")
+        return BeautifulSoup(html, "html.parser")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,7 @@ def run(tmp_path_factory):
         only=["draws", "fails", "ok"],
         parameters={"NUMBER": 3, "WORDS": "it's $HOME {here}", "COUNT": 2},
         photos=os.path.relpath(folder / "my photos", ROOT),
+        site=str(folder / "outputs {of} a run" / "site"),
     )
 
 
@@ -82,7 +85,7 @@ def test_a_failing_notebook_is_reported_at_the_end(run):
         "[2/3]",
         "[3/3]",
     ]
-    table = [line.split() for line in lines[lines.index("") + 2 : -2]]
+    table = [line.split() for line in lines[lines.index("") + 2 : -1]]
     assert [(row[0], row[-1]) for row in table] == [
         ("draws", "ok"),
         ("fails", "failed"),
@@ -129,11 +132,12 @@ def test_the_source_notebooks_stay_as_they_are(run):
     assert sorted(NOTEBOOKS.iterdir()) == sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("name", ["ok", "draws", "fails", "index"])
+@pytest.mark.parametrize("name", ["ok", "draws", "fails", "index", "search"])
 def test_pages_load_nothing_from_the_network(run, name):
     page = run.page(name)
     loads = [tag.get("src") for tag in page.select("[src]")]
     loads += [tag.get("href") for tag in page.select("link")]
+    assert len(loads) > 5
     assert [load for load in loads if re.match(r"\s*(https?:)?//", load or "//")] == []
     styles = "".join(tag.get_text() for tag in page.select("style, script"))
     assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import|import\s*\(|require\(", styles)
@@ -141,23 +145,40 @@ def test_pages_load_nothing_from_the_network(run, name):
 
 
 def test_pages_show_mathematics_and_alternative_text(run):
-    page = run.page("ok")
-    formulas = [image["alt"] for image in page.select("img.math")]
-    assert [alt[:5] for alt in formulas] == [r"\sqrt", "E = \\"]
+    page = run.page("ok").article
+    inline, block = page.select("math")
+    assert (inline["display"], block["display"]) == ("inline", "block")
+    assert len(inline.select("msqrt mfrac")) == 1 and len(block.select("msubsup, munderover")) >= 2
     assert page.find("code", string=r"\nosuchcommand x")
-    assert "$" not in page.select_one(".jp-MarkdownCell").get_text()
+    assert r"mathematics that can't be set: \nosuchcommand x" in run.stderr
+    assert "$" not in page.section.p.get_text()
     assert "needs a kernel" in page.get_text()
     assert page.find("a", string="a figure")["href"] == "draws.html#grid"
     assert page.select_one("sub").get_text() == "2"
     assert page.select_one("details em").get_text() == "text"
-    shown = [image["alt"] for image in run.page("draws").select("img")]
+    draws = run.page("draws").article
+    assert draws.select_one("#grid")
+    shown = [image["alt"] for image in draws.select("img")]
     assert shown == ['Photos in gray & "color", side by side.', "A rising curve."]
+    assert all((run.output / "site" / image["src"]).is_file() for image in draws.select("img"))
 
 
-def test_index_leads_to_every_notebook_and_figure(run):
-    page = run.page("index")
-    cards = page.select("section")
-    assert [card.h2.get_text() for card in cards] == [
+def test_pages_lead_to_each_other(run):
+    page = run.page("draws")
+    assert [a["href"] for a in page.select("a.left-prev, a.right-next")] == [
+        "index.html",
+        "fails.html",
+    ]
+    listed = [link.get_text(strip=True) for link in page.select("nav.bd-links li a")]
+    assert listed == ["A notebook that draws", "A notebook that fails", "A notebook that runs"]
+    assert page.select_one("button.theme-switch-button")
+    assert [a["href"] for a in page.select(".page-toc a, nav.page-toc a")][0].startswith("#")
+
+
+def test_front_page_leads_to_every_notebook_and_figure(run):
+    page = run.page("index").article
+    cards = page.select("section section section")
+    assert [card.h3.a.get_text() for card in cards] == [
         "A notebook that draws",
         "A notebook that fails",
         "A notebook that runs",
@@ -165,13 +186,30 @@ def test_index_leads_to_every_notebook_and_figure(run):
     assert [card.select_one(".result").get_text() for card in cards] == ["ok", "failed", "ok"]
     assert "ValueError in cell 3: the photo has no color" in cards[1].get_text()
     assert re.search(r"[\d.]+ s", cards[0].get_text())
-    targets = [tag["href"] for tag in page.select("a")] + [tag["src"] for tag in page.select("img")]
-    assert {"draws.html", "fails.html", "ok.html", "ok.ipynb", "figures/grid.png"} <= set(targets)
-    assert all((run.output / target).is_file() for target in targets)
+    assert "profile quick" in page.get_text() and "colorlib 0." in page.get_text()
+    targets = [tag["href"] for tag in page.select("section section a[href]")]
+    targets += [tag["src"] for tag in page.select("img")]
+    assert {"draws.html", "fails.html", "ok.html", "figures/grid.png"} <= set(targets)
+    targets = [target for target in targets if not target.startswith("#")]
+    assert all((run.output / "site" / target).is_file() for target in targets)
     assert [image["alt"] for image in cards[0].select("img")] == [
         "A rising curve.",
         'Photos in gray & "color", side by side.',
     ]
+
+
+def test_site_alone_builds_the_pages_of_what_is_executed(run):
+    before = (run.output / "ok.ipynb").stat().st_mtime_ns
+    (run.output / "site" / "index.html").unlink()
+    done = subprocess.run(
+        [sys.executable, "notebooks/run.py", "--site", "--output", run.output],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and "nosuchcommand" in done.stderr  # a page has a fault
+    assert run.page("index").h1
+    assert (run.output / "ok.ipynb").stat().st_mtime_ns == before
+    last = done.stdout.splitlines()[-1]
+    assert last.endswith(f"-m http.server -d {run.output / 'site'} --bind 127.0.0.1")
 
 
 def test_figures_of_a_run_trace_to_it(run):
@@ -182,16 +220,18 @@ def test_figures_of_a_run_trace_to_it(run):
 def test_running_again_replaces_and_keeps(run, tmp_path):
     """Stale figures go, other notebooks' pages stay, equal runs give equal figures."""
     folder = run.output / "figures"
-    before = (folder / "grid.png").read_bytes(), (run.output / "ok.html").read_bytes()
+    before = (folder / "grid.png").read_bytes(), (run.output / "ok.ipynb").read_bytes()
     manifest = read_manifest(folder)
     (folder / "old.png").write_bytes(b"old")
     stale = manifest["curve"] | {"file": "old.png"}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"old": stale}))
-    again = Run(run.output, {}, only=["draws", "fails"], parameters={"COUNT": 2, "HOW": "death"})
+    parameters = {"COUNT": 2, "HOW": "death"}
+    site = str(run.output / "site")
+    again = Run(run.output, {}, only=["draws", "fails"], parameters=parameters, site=site)
     assert sorted(read_manifest(folder)) == ["curve", "grid"]
     assert check_manifest(folder) == []
-    assert ((folder / "grid.png").read_bytes(), (run.output / "ok.html").read_bytes()) == before
-    assert len(again.page("index").select("section")) == 3
+    assert ((folder / "grid.png").read_bytes(), (run.output / "ok.ipynb").read_bytes()) == before
+    assert len(again.page("index").select(".result")) == 3 and again.page("ok").h1
 
     # The kernel of the other notebook was killed.
     assert again.code == 1
@@ -218,16 +258,16 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
         # Where the tests run in a background job, the shell has had SIGINT ignored for all of it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not is_running(tmp_path / "waits.ipynb"):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in stderr
-    assert [line.split()[-1] for line in stdout.splitlines()[-4:-2]] == ["ok", "interrupted"]
-    page = BeautifulSoup((tmp_path / "index.html").read_text(), "html.parser")
-    assert [tag.get_text() for tag in page.select(".result")] == ["ok", "interrupted"]
+    assert [line.split()[-1] for line in stdout.splitlines()[-3:-1]] == ["ok", "interrupted"]
+    records = json.loads((tmp_path / "results.json").read_text())
+    assert [records[stem]["result"] for stem in ("ok", "waits")] == ["ok", "interrupted"]
 
 
 def refused(message, **arguments):
@@ -235,7 +275,7 @@ def refused(message, **arguments):
     arguments = {"notebooks": NOTEBOOKS, "only": ["ok"]} | arguments
     output = ROOT / "outputs" / "must-not-appear"
     with pytest.raises(ColorlibError, match=message) as error:
-        reproduce(output=output, **arguments)
+        runner.run(output=output, **arguments)
     assert "\n" not in str(error.value)
     assert not output.exists()
 
@@ -266,14 +306,14 @@ def test_notebooks_need_one_parameters_cell(tmp_path):
     (tmp_path / "broken.ipynb").write_text("not JSON")
     refused("broken.ipynb: is not a Jupyter notebook", notebooks=tmp_path, only=[])
     (tmp_path / "broken.ipynb").unlink()
-    refused("no notebooks here; they come with a clone", notebooks=tmp_path, only=[])
+    refused("no notebooks here", notebooks=tmp_path, only=[])
 
 
 def test_a_profile_sets_declared_parameters_only(tmp_path):
-    profile, stem = next((p, s) for p, table in PROFILES.items() for s in table if table[s])
+    profile, stem = next((p, s) for p, table in runner.PROFILES.items() for s in table if table[s])
     text = (NOTEBOOKS / "fails.ipynb").read_text().replace("HOW", "PHOTOS")
     (tmp_path / f"{stem}.ipynb").write_text(text)
-    name = next(iter(PROFILES[profile][stem]))
+    name = next(iter(runner.PROFILES[profile][stem]))
     message = f"{stem}.ipynb: does not declare {name}, which profile {profile} sets"
     refused(message, profile=profile, notebooks=tmp_path, only=[], photos=tmp_path)
 
@@ -294,7 +334,7 @@ def test_a_preset_named_by_its_folder_is_found_from_where_the_command_is_given(t
 
 def test_source_notebooks_are_never_written_over():
     with pytest.raises(ColorlibError, match="holds the source notebooks"):
-        reproduce(notebooks=NOTEBOOKS, only=["ok"], output=NOTEBOOKS)
+        runner.run(notebooks=NOTEBOOKS, only=["ok"], output=NOTEBOOKS)
     assert (NOTEBOOKS / "ok.ipynb").is_file()
 
 
@@ -303,24 +343,24 @@ def test_source_notebooks_are_never_written_over():
     [
         ("3", 3), ("-3", -3), ("1e-3", 1e-3), ("0.5", 0.5), ("True", True), ("False", False),
         ("None", None), ("paper", "paper"), ("", ""), ("a=b", "a=b"), ("true", "true"),
+        ("[0,0,1]", [0, 0, 1]), ("(0.5, 1)", [0.5, 1]), ("['paper', 'x']", ["paper", "x"]),
+        ('{"a": 1}', {"a": 1}), ("'3'", "3"), ("[0,0", "[0,0"), ("{1, 2}", "{1, 2}"),
+        ("C:\\photos", "C:\\photos"), ("photos/2017", "photos/2017"),
     ],
 )  # fmt: skip
-def test_values_are_read_as_papermill_reads_them(text, value):
-    from papermill.cli import _resolve_type
-
-    found = parse_parameters([f"NAME={text}"])["NAME"]
+def test_values_are_literals_or_text(text, value):
+    found = runner.parse_parameters([f"NAME={text}"])["NAME"]
     assert found == value and type(found) is type(value)
-    assert found == _resolve_type(text)
 
 
 @pytest.mark.parametrize("pair", ["NAME", "=3", "2x=3", "my name=3"])
 def test_a_parameter_is_name_equals_value(pair):
     with pytest.raises(ColorlibError, match="must be name=value"):
-        parse_parameters([pair])
+        runner.parse_parameters([pair])
 
 
 def test_declared_parameters_have_their_defaults():
-    assert declared_parameters(NOTEBOOKS / "ok.ipynb") == {
+    assert runner.declared_parameters(NOTEBOOKS / "ok.ipynb") == {
         "NUMBER": 1,
         "RATE": 1e-3,
         "WORDS": "some words",
@@ -329,3 +369,13 @@ def test_declared_parameters_have_their_defaults():
         "NAMES": ["a", "b"],
         "SEED": 2017,
     }
+
+
+def test_importing_the_runner_is_quick():
+    heavy = "{'matplotlib', 'keras', 'tensorflow', 'papermill', 'sphinx', 'nbformat'}"
+    code = (
+        "import sys; sys.path.insert(0, 'notebooks'); import run; "
+        f"print({heavy} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
