@@ -361,6 +361,7 @@ def test_killed_server_and_closed_page_lose_nothing(serve, visit):
     assert len(rows(server)) == 5
 
 
+@pytest.mark.slow  # the test above kills a server, and test_study_survey ages a session
 def test_expired_session_sends_what_it_kept(serve, visit):
     server = serve(demo=False, practice=0, process=True)
     context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))

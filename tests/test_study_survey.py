@@ -464,8 +464,11 @@ def _near(form):
     [
         ("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
         ("/api/answers", an_answer(1)),
-        ("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
-        ("/api/finish", {}),
+        pytest.param(
+            *("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("/api/finish", {}, marks=pytest.mark.slow),
     ],
 )
 def test_endpoints_bear_whatever_is_sent(make, path, form):
