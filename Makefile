@@ -1,6 +1,7 @@
 # make reproduce   execute every notebook on the packaged photos and build the pages: outputs/site
 # make site        build the pages of what is executed, and say how to serve them
-# make test        run the tests
+# make test        run the quick tests, five minutes on two cores
+# make test-all    run all tests that download nothing, then those of the backends once more on JAX
 # make lab         open the notebooks in JupyterLab
 # make figures     reproduce, then publish the figures to figures/
 # make lock        bring requirements.lock up to pyproject.toml (UPGRADE=--upgrade: to the newest)
@@ -17,7 +18,7 @@ FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON  = $(shell for p in python3 python3.13 python3.12 python3.11; do \
             $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help .venv reproduce site test lab figures lock clean
+.PHONY: help .venv reproduce site test test-all lab figures lock clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -30,6 +31,11 @@ site: .venv
 
 test: .venv
 	$(BIN)/python -m pytest
+	@echo "These were the quick tests; make test-all runs all of them."
+
+test-all: .venv
+	$(BIN)/python -m pytest -m "not network"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend and not network"
 
 lab: .venv
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks

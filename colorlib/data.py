@@ -21,11 +21,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import platformdirs
 from keras import ops
 from tqdm import tqdm
 
 from colorlib import ColorlibError, lab, metrics, photos
+from colorlib.files import cache_folder
 
 # Part of the file name: raise it when decoding changes, so that no stale pixels are used.
 _VERSION = 1
@@ -38,11 +38,6 @@ CREATE TABLE IF NOT EXISTS photos (
 CREATE TABLE IF NOT EXISTS embeddings (
     hash BLOB, key TEXT, vector BLOB, PRIMARY KEY (hash, key)) WITHOUT ROWID;
 """
-
-
-def cache_folder():
-    """Where decoded photos and embeddings are kept: COLORLIB_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib"))
 
 
 class PhotoCache:

@@ -4,6 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
+import platformdirs
+
+
+def cache_folder():
+    """The folder that COLORLIB_CACHE names, or the user's cache folder: Path."""
+    return Path(os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib"))
+
 
 def sha256(path):
     """The SHA-256 of a file's content: str."""

@@ -1,13 +1,17 @@
-"""How close an output comes to the original, per photo and over a set, beside its floors.
+"""How close an output comes to the original, per photo and over a set, beside two floors.
 
-Images are uint8 RGB arrays (H, W, 3): what is judged is the 8-bit picture that a model delivers,
-read back, not its float prediction. Lab is CIE Lab (D65, 2 degrees) by scikit-image, computed and
-summed in float64. Wrong shapes or types raise a ValueError.
+Images are uint8 RGB arrays (H, W, 3): the 8-bit picture that a user gets is judged, not the
+network's floats. Lab is CIE Lab (D65, 2 degrees) by scikit-image, computed and summed in float64.
+Wrong shapes or types raise a ValueError.
 
-`score_photo` makes one row of numbers per photo, with sums where a metric is pooled over pixels;
-`summarize` turns the rows of a set into metrics with intervals, and `compare_to_floors` sets them
-against what the same photos score when they are given one constant color.
+`score` makes a table with a row per photo and method: the model, and the two floors, which give
+the same photo one constant color. `compare` turns it into metrics with intervals and holds the
+model against the better floor; `report` writes that out to be read.
 """
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -89,23 +93,17 @@ def ssim(output, truth):
     return float(structural_similarity(truth, output, channel_axis=2, data_range=255, **settings))
 
 
-def colorfulness(rgb, signed=True):
-    """Colorfulness M(3) of Hasler and Süsstrunk 2003; 0 for a gray image.
+def colorfulness(rgb):
+    """Colorfulness M(3) of Hasler and Süsstrunk 2003; 0 for a gray image (H, W, 3).
 
     With rg = R - G and yb = (R + G) / 2 - B, their population standard deviations s and means m
-    over the pixels: sqrt(s_rg^2 + s_yb^2) + 0.3 sqrt(m_rg^2 + m_yb^2). They call 15 slightly,
-    33 moderately, 45 averagely and 59 quite colorful.
-
-    Args:
-        rgb: uint8 array (H, W, 3).
-        signed: bool. True is the published definition; False takes |rg| and |yb|, as the code of
-            CT2, ColorFormer and DDColor does. The two are not comparable. Defaults to True.
+    over the pixels: sqrt(s_rg^2 + s_yb^2) + 0.3 sqrt(m_rg^2 + m_yb^2). The paper calls 15
+    slightly, 33 moderately, 45 averagely and 59 quite colorful. The code of CT2, ColorFormer and
+    DDColor takes |rg| and |yb| instead; their numbers are not comparable to these.
     """
     _check_image("rgb", rgb)
     red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
     opponents = np.stack([red - green, (red + green) / 2 - blue])
-    if not signed:
-        opponents = np.abs(opponents)
     spread = np.sqrt(opponents.var(axis=(1, 2)).sum())
     return float(spread + 0.3 * np.hypot(*opponents.mean(axis=(1, 2))))
 
@@ -124,8 +122,12 @@ def _bin_weights(ab_frequency):
     return counts.sum() / counts[nearest[..., 0], nearest[..., 1]]
 
 
-def error_histogram(ab, truth_ab, ab_frequency=None):
-    """The ab errors of pixels, counted for `auc`; histograms of several photos may be summed.
+def auc(ab, truth_ab, ab_frequency=None):
+    """Raw accuracy (Zhang et al. 2016, section 3.1): the area under the cumulative ab errors.
+
+    The share of pixels whose error is at most t, for t = 0, 1, ... 150, integrated by the
+    trapezoidal rule and divided by 150. A pixel with an error e in (0, 150] adds
+    (150.5 - ceil(e)) / 150 to it, an exact one adds 1.
 
     Args:
         ab: array (..., 2). The output's a and b, in units of Lab (see `ab_of`).
@@ -138,8 +140,8 @@ def error_histogram(ab, truth_ab, ab_frequency=None):
             lets one output decide the whole. Defaults to None: each pixel weighs 1.
 
     Returns:
-        float64 array (152,): the weight of the pixels whose Euclidean error e has ceil(e) equal
-        to the index, so 0 is exact and 1 is 0 < e <= 1; the last entry holds all above 150.
+        Two floats: the accuracy in 0..1 (1 for exact colors), and the sum of the pixels' weights,
+        by which accuracies of several photos are averaged.
     """
     ab, truth_ab = np.asarray(ab, np.float64), np.asarray(truth_ab, np.float64)
     if ab.shape != truth_ab.shape or ab.shape[-1:] != (2,):
@@ -147,52 +149,26 @@ def error_histogram(ab, truth_ab, ab_frequency=None):
             "`ab` and `truth_ab` must be of one shape (..., 2). "
             f"Received: ab.shape={ab.shape}, truth_ab.shape={truth_ab.shape}"
         )
-    error = np.hypot(*np.moveaxis(ab - truth_ab, -1, 0))
-    index = np.minimum(np.ceil(error), AUC_LIMIT + 1).astype(np.int64)
-    weights = np.ones(index.shape)
+    error = np.ceil(np.hypot(*np.moveaxis(ab - truth_ab, -1, 0)))
+    area = np.where(error == 0, 1, np.maximum(AUC_LIMIT + 0.5 - error, 0) / AUC_LIMIT)
+    weights = np.ones(error.shape)
     if ab_frequency is not None:
         weights = _bin_weights(ab_frequency)[lab.ab_bin(truth_ab)]
-    return np.bincount(index.ravel(), weights=weights.ravel(), minlength=AUC_LIMIT + 2)
-
-
-def _area(histogram):
-    return float(np.trapezoid(np.cumsum(histogram)[: AUC_LIMIT + 1]) / AUC_LIMIT)
-
-
-def auc(histogram):
-    """Raw accuracy (Zhang et al. 2016, section 3.1): the area under the cumulative ab errors.
-
-    The share of pixels whose error is at most t, for t = 0, 1, ... 150, integrated by the
-    trapezoidal rule and divided by 150. A constant error d in (0, 150] gives
-    (150.5 - ceil(d)) / 150.
-
-    Args:
-        histogram: array (152,) of `error_histogram`, or a sum of such.
-
-    Returns:
-        float in 0..1; 1 for exact colors.
-    """
-    histogram = np.asarray(histogram, np.float64)
-    if histogram.shape != (AUC_LIMIT + 2,) or not histogram.any():
-        raise ValueError(
-            f"`histogram` must be an `error_histogram` ({AUC_LIMIT + 2},) of some pixels. "
-            f"Received: shape={histogram.shape}, sum={histogram.sum()}"
-        )
-    return _area(histogram) / float(histogram.sum())
+    return float(np.average(area, weights=weights)), float(weights.sum())
 
 
 def score_photo(output, truth, ab_frequency=None):
-    """All numbers of one photo: a row of a table that `summarize` reads, or of a CSV file.
+    """All numbers of one photo: a row of the table that `compare` reads.
 
     Args:
         output: uint8 array (H, W, 3). The colorized photo.
         truth: uint8 array (H, W, 3). The original.
-        ab_frequency: array (23, 23) or None, as in `error_histogram`; without it the two numbers
-            of the class-balanced accuracy are NaN.
+        ab_frequency: array (23, 23) or None, as in `auc`; without it the two numbers of the
+            class-balanced accuracy are NaN.
 
     Returns:
-        dict of numbers: the metrics above by their names; `mean_chroma`, `near_gray` and what
-        starts with `truth_`, of the original; and for pooling over photos `n_pixels`, `ab_sse`
+        dict of numbers: the metrics above by their names; `mean_chroma`, `near_gray` and
+        `truth_colorfulness`, of the original; and for pooling over photos `n_pixels`, `ab_sse`
         (the squared ab errors summed over both channels and all pixels), `auc_sum` (the accuracy
         times `n_pixels`), `auc_balanced_weight` (the sum of the pixels' weights) and
         `auc_balanced_sum` (the class-balanced accuracy times that).
@@ -202,9 +178,10 @@ def score_photo(output, truth, ab_frequency=None):
     n_pixels = truth.shape[0] * truth.shape[1]
     ab_sse = float(((ab - truth_ab) ** 2).sum())
     chroma = _chroma(truth_ab)
-    balanced = np.full(AUC_LIMIT + 2, np.nan)
+    accuracy, _ = auc(ab, truth_ab)
+    balanced, weight = np.nan, np.nan
     if ab_frequency is not None:
-        balanced = error_histogram(ab, truth_ab, ab_frequency)
+        balanced, weight = auc(ab, truth_ab, ab_frequency)
     return {
         "n_pixels": n_pixels,
         "mean_chroma": chroma,
@@ -214,68 +191,135 @@ def score_photo(output, truth, ab_frequency=None):
         "psnr": psnr(output, truth),
         "ssim": ssim(output, truth),
         "colorfulness": colorfulness(output),
-        "colorfulness_absolute": colorfulness(output, signed=False),
         "truth_colorfulness": colorfulness(truth),
-        "truth_colorfulness_absolute": colorfulness(truth, signed=False),
-        "auc_sum": _area(error_histogram(ab, truth_ab)),
-        "auc_balanced_sum": _area(balanced),
-        "auc_balanced_weight": float(balanced.sum()),
+        "auc_sum": accuracy * n_pixels,
+        "auc_balanced_sum": balanced * weight,
+        "auc_balanced_weight": weight,
     }
+
+
+def floor_colors(mean_ab):
+    """The floors: dict by name of the one color (a, b) that a floor gives to every pixel.
+
+    Args:
+        mean_ab: two numbers. The mean a and b over the training photos, in units of Lab.
+    """
+    return {"gray": (0.0, 0.0), "mean ab": tuple(mean_ab)}
+
+
+def floor_outputs(truth, mean_ab):
+    """What a colorizer must beat: the photo with one color everywhere, beside its own L.
+
+    Args:
+        truth: uint8 array (H, W, 3). sRGB.
+        mean_ab: two numbers, as for `floor_colors`.
+
+    Returns:
+        dict of uint8 arrays (H, W, 3): `gray`, without color, and `mean ab`.
+    """
+    _check_image("truth", truth)
+    lightness = lab.lightness(truth)
+    return {
+        name: lab.recombine(lightness, np.full((*truth.shape[:2], 2), color, np.float32))
+        for name, color in floor_colors(mean_ab).items()
+    }
+
+
+def score(colorizer, paths, *, vividness=None, floors=None, batch=16):
+    """Scores a colorizer, and the floors, on photos whose colors are known.
+
+    Args:
+        colorizer: Colorizer.
+        paths: list of paths.
+        vividness: as for `Colorizer.colorize`.
+        floors: pandas.DataFrame or None. An earlier result for the same photos: its floors are
+            taken over instead of scored again. Defaults to None.
+        batch: int. Photos read at a time. Defaults to 16.
+
+    Returns:
+        pandas.DataFrame, a row per photo and method: `method` ("model", "gray", "mean ab"),
+        `file` (its name) and the numbers of `score_photo`.
+    """
+    colors = colorizer.card["colors"]
+    frequency = np.array(colors["ab_counts"], "float64")
+    rows = []
+    for start in range(0, len(paths), batch):
+        chunk = paths[start : start + batch]
+        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
+        colored = colorizer.colorize_batch(truths, vividness)
+        for path, truth, output in zip(chunk, truths, colored, strict=True):
+            outputs = {"model": output}
+            if floors is None:
+                outputs |= floor_outputs(truth, colors["mean_ab"])
+            for method, rgb in outputs.items():
+                numbers = score_photo(rgb, truth, frequency)
+                rows.append({"method": method, "file": Path(path).name, **numbers})
+    table = pd.DataFrame(rows)
+    if floors is not None:
+        table = pd.concat([table, floors[floors["method"] != "model"]], ignore_index=True)
+    return table
 
 
 def _mean(column):
     return lambda scores: scores[column].mean(axis=-1)
 
 
-def _ratio(part, whole):
+def _pooled(part, whole):
     return lambda scores: scores[part].sum(axis=-1) / scores[whole].sum(axis=-1)
 
 
-# Each takes a dict of columns (..., photos), so that thousands of resamples are one call.
+class _Metric(NamedTuple):
+    label: str
+    form: str
+    better: int  # 1: more is better; -1: less is; 0: neither, shown but not judged
+    of: Callable  # dict of columns (..., photos) -> (...): thousands of resamples are one call
+
+
 _METRICS = {
-    "ab_psnr_mean": _mean("ab_psnr"),
-    "ab_psnr_median": lambda scores: np.median(scores["ab_psnr"], axis=-1),
-    "ab_rmse": lambda scores: np.sqrt(_ratio("ab_sse", "n_pixels")(scores) / 2),
-    "psnr": _mean("psnr"),
-    "ssim": _mean("ssim"),
-    "auc": _ratio("auc_sum", "n_pixels"),
-    "auc_balanced": _ratio("auc_balanced_sum", "auc_balanced_weight"),
-    "colorfulness": _mean("colorfulness"),
-    "truth_colorfulness": _mean("truth_colorfulness"),
-    "colorfulness_ratio": _ratio("colorfulness", "truth_colorfulness"),
-    "colorfulness_absolute": _mean("colorfulness_absolute"),
-    "truth_colorfulness_absolute": _mean("truth_colorfulness_absolute"),
-    "colorfulness_absolute_ratio": _ratio("colorfulness_absolute", "truth_colorfulness_absolute"),
+    "ab_rmse": _Metric(
+        "pooled ab-RMSE",
+        "{:.2f}",
+        -1,
+        lambda scores: np.sqrt(_pooled("ab_sse", "n_pixels")(scores) / 2),
+    ),
+    "ab_psnr_mean": _Metric("mean ab-PSNR, dB", "{:.2f}", 1, _mean("ab_psnr")),
+    "ab_psnr_median": _Metric(
+        "median ab-PSNR, dB", "{:.2f}", 1, lambda scores: np.median(scores["ab_psnr"], axis=-1)
+    ),
+    "psnr": _Metric("mean PSNR, dB", "{:.2f}", 1, _mean("psnr")),
+    "ssim": _Metric("mean SSIM", "{:.4f}", 1, _mean("ssim")),
+    "auc": _Metric("AuC", "{:.4f}", 1, _pooled("auc_sum", "n_pixels")),
+    "auc_balanced": _Metric(
+        "AuC, class-balanced", "{:.4f}", 1, _pooled("auc_balanced_sum", "auc_balanced_weight")
+    ),
+    "colorfulness": _Metric("mean colorfulness", "{:.1f}", 0, _mean("colorfulness")),
 }
-# Compared with the floors. 1: more is better; -1: less is; 0: neither, shown but not judged.
-_DIRECTIONS = {name: -1 if name == "ab_rmse" else 1 for name in list(_METRICS)[:7]}
-_DIRECTIONS |= {"colorfulness": 0, "colorfulness_absolute": 0}
 
 
-def _colored(scores):
-    """The photos that are not near-gray, as a dict of float64 columns."""
+def _columns(scores, method):
+    """The photos of a method that are not near-gray, as a dict of float64 columns."""
     colored = scores[~scores["near_gray"].astype(bool)].select_dtypes("number")
     if colored.empty:
         raise ValueError(
             "`scores` must have a photo that is not near-gray. "
-            f"Received: {len(scores)} photos, all near-gray"
+            f"Received: {len(scores)} photos of '{method}', all near-gray"
         )
     return {name: column.to_numpy(np.float64) for name, column in colored.items()}
 
 
-def _resample(scores, n_bootstrap, seed):
+def _resample(columns, n_bootstrap, seed):
     """Each metric on `n_bootstrap` draws of the photos with replacement: dict of arrays.
 
-    Equal numbers of photos and equal seeds draw equal photos, which is what pairs two tables.
+    Equal numbers of photos and equal seeds draw equal photos, which is what pairs two methods.
     """
     rng = np.random.default_rng(seed)
-    n_photos = len(scores["n_pixels"])
+    n_photos = len(columns["n_pixels"])
     step = max(1, 2_000_000 // n_photos)  # bounds memory on sets of many thousand photos
     parts = []
     for start in range(0, n_bootstrap, step):
         rows = rng.integers(n_photos, size=(min(step, n_bootstrap - start), n_photos))
-        drawn = {name: column[rows] for name, column in scores.items()}
-        parts.append([metric(drawn) for metric in _METRICS.values()])
+        drawn = {name: column[rows] for name, column in columns.items()}
+        parts.append([metric.of(drawn) for metric in _METRICS.values()])
     return dict(zip(_METRICS, np.concatenate(parts, axis=1), strict=True))
 
 
@@ -284,256 +328,125 @@ def _interval(values):
     return np.quantile(values, [0.025, 0.975], method="inverted_cdf")
 
 
-def summarize(scores, n_bootstrap=2000, seed=1):
-    """The metrics of a set of photos with 95 % percentile bootstrap intervals over photos.
+def _by_method(scores):
+    """The rows of each method, the model's first; all must be of the same photos."""
+    tables = dict(list(scores.groupby("method", sort=False)))
+    if "model" not in tables:
+        raise ValueError(f"`scores` must have the method 'model'. Received: {list(tables)}")
+    model = tables.pop("model")
+    for method, table in tables.items():
+        of_truth = ["n_pixels", "mean_chroma"]
+        if list(table["file"]) != list(model["file"]) or not np.allclose(
+            table[of_truth], model[of_truth]
+        ):
+            raise ValueError(
+                "Each method must be scored on the model's photos, in the same order. "
+                f"Received: '{method}' of other photos"
+            )
+    return {"model": model, **tables}
+
+
+# What `compare` says of a metric, beside a column per floor.
+_COLUMNS = (
+    *("value", "low", "high", "better_floor", "difference", "difference_low", "difference_high"),
+    *("relative_difference", "verdict", "truth", "photos", "near_gray"),
+)
+
+
+def _judge(better, values, drawn):
+    """A metric's value held against the better floor; `drawn` holds the resamples by method."""
+    floor = max([name for name in values if name != "model"], key=lambda n: better * values[n])
+    difference = values["model"] - values[floor]
+    low, high = _interval(drawn["model"] - drawn[floor])
+    verdict = "better than" if better * difference > 0 else "worse than"
+    return {
+        "better_floor": floor,
+        "difference": difference,
+        "difference_low": low,
+        "difference_high": high,
+        "relative_difference": difference / values[floor],
+        "verdict": verdict if low > 0 or high < 0 else "not told apart from",
+    }
+
+
+def _compare_set(scores, n_bootstrap, seed):
+    tables = _by_method(scores)
+    columns = {method: _columns(table, method) for method, table in tables.items()}
+    drawn = {method: _resample(table, n_bootstrap, seed) for method, table in columns.items()}
+    n_photos = len(columns["model"]["n_pixels"])
+    for name, metric in _METRICS.items():
+        values = {method: float(metric.of(table)) for method, table in columns.items()}
+        low, high = _interval(drawn["model"][name])
+        row = dict.fromkeys(_COLUMNS) | values
+        row |= {"metric": name, "value": row.pop("model"), "low": low, "high": high}
+        if len(values) > 1 and metric.better and not np.isnan(values["model"]):
+            row |= _judge(metric.better, values, {m: draws[name] for m, draws in drawn.items()})
+        row["truth"] = columns["model"].get(f"truth_{name}", np.array(np.nan)).mean()
+        yield row | {"photos": n_photos, "near_gray": len(tables["model"]) - n_photos}
+
+
+def compare(scores, by=(), n_bootstrap=2000, seed=1):
+    """The metrics of a model on a set of photos, each beside its floors.
 
     Near-gray photos are left out and counted. `ab_rmse`, `auc` and `auc_balanced` are pooled over
-    all pixels of all photos, again in each resample; the ratios are those of the means of output
-    and original; the others are means over photos, but for `ab_psnr_median`. `auc_balanced` is
-    NaN where it was not computed.
-
-    Args:
-        scores: pandas.DataFrame with the rows of `score_photo`, one per photo.
-        n_bootstrap: int. Resamples. Defaults to 2000.
-        seed: int. Defaults to 1.
-
-    Returns:
-        pandas.DataFrame, one row per metric (the index): `value`, `low`, `high`, and the counts
-        `photos` (used) and `near_gray` (left out), which `attrs` holds too.
-    """
-    columns = _colored(scores)
-    resampled = _resample(columns, n_bootstrap, seed)
-    rows = {
-        name: [metric(columns), *_interval(resampled[name])] for name, metric in _METRICS.items()
-    }
-    n_photos = len(columns["n_pixels"])
-    counts = {"photos": n_photos, "near_gray": len(scores) - n_photos}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
-    table = table.assign(**counts).rename_axis("metric")
-    table.attrs.update(counts)
-    return table
-
-
-def floor_outputs(truth, mean_ab):
-    """What a colorizer must beat: the photo with one color everywhere, beside its own L.
-
-    Args:
-        truth: uint8 array (H, W, 3). sRGB.
-        mean_ab: two numbers. The mean a and b over the training photos, in units of Lab.
-
-    Returns:
-        dict of uint8 arrays (H, W, 3): `gray`, without color, and `mean ab`.
-    """
-    _check_image("truth", truth)
-    lightness = lab.lightness(truth)
-    colors = {"gray": (0.0, 0.0), "mean ab": mean_ab}
-    return {
-        name: lab.recombine(lightness, np.full((*truth.shape[:2], 2), ab, np.float32))
-        for name, ab in colors.items()
-    }
-
-
-def compare_to_floors(model_scores, floor_scores, n_bootstrap=2000, seed=1):
-    """A model beside its floors, and its difference to the better floor of each metric.
-
-    The better floor is chosen per metric on this set of photos. The interval is a 95 % percentile
-    bootstrap over photos, paired: model and floor are drawn together. Colorfulness is shown but
+    all pixels of all photos; the others are means over photos, but for `ab_psnr_median`.
+    Intervals are 95 % percentile bootstraps over photos; for the difference from a floor, model
+    and floor are drawn together. The better floor is chosen per set and metric. Colorfulness is
     not judged, since more of it is not better.
 
     Args:
-        model_scores: pandas.DataFrame with the rows of `score_photo`, one per photo.
-        floor_scores: dict of such tables by floor, `{"gray": ..., "mean ab": ...}`, of the same
-            photos in the same order.
+        scores: pandas.DataFrame of `score`, or several below one another. The floors are all
+            methods but "model"; without any, nothing is judged.
+        by: list of columns of `scores` that tell sets and models apart. Defaults to none: all
+            rows are one model's on one set.
         n_bootstrap: int. Resamples. Defaults to 2000.
         seed: int. Defaults to 1.
 
     Returns:
-        pandas.DataFrame, one row per metric (the index): `model`; a column per floor;
-        `better_floor`, its name; `difference`, model minus better floor, with `low` and `high`;
-        `relative_difference`, the difference over the better floor's value. Below zero is good
-        for `ab_rmse`, above zero for the others.
+        pandas.DataFrame, a row per set, model and metric (the index: `by` and "metric"): `value`
+        with `low` and `high`; a column per floor; `better_floor`, its name; `difference`, model
+        minus better floor, with `difference_low` and `difference_high`; `relative_difference`, the
+        difference over the better floor's value; `verdict`, "better than" or "worse than" where
+        the difference's interval leaves zero out, else "not told apart from"; `truth`, of the
+        originals (colorfulness only); and the counts `photos` (used) and `near_gray` (left out).
     """
-    if not floor_scores or "model" in floor_scores:
-        raise ValueError(
-            "`floor_scores` must name at least one floor, none of them 'model'. "
-            f"Received: {list(floor_scores)}"
-        )
-    of_truth = ["n_pixels", "mean_chroma"]
-    for name, scores in floor_scores.items():
-        if not (
-            scores.index.equals(model_scores.index)
-            and np.allclose(scores[of_truth], model_scores[of_truth])
-        ):
-            raise ValueError(
-                "The floors must be of the model's photos, in the same order and with the same "
-                f"index. Received: floor '{name}' of other photos"
-            )
-    columns = {name: _colored(t) for name, t in {"model": model_scores, **floor_scores}.items()}
-    resampled = {name: _resample(scores, n_bootstrap, seed) for name, scores in columns.items()}
-    rows = {}
-    for metric, direction in _DIRECTIONS.items():
-        values = {name: _METRICS[metric](scores) for name, scores in columns.items()}
-        rows[metric] = {**values, "better_floor": None}
-        if direction and not np.isnan(values["model"]):
-            better = max(floor_scores, key=lambda name: direction * values[name])
-            difference = values["model"] - values[better]
-            low, high = _interval(resampled["model"][metric] - resampled[better][metric])
-            rows[metric] |= {"better_floor": better, "difference": difference, "low": low}
-            rows[metric] |= {"high": high, "relative_difference": difference / values[better]}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+    by = list(by)
+    rows = [
+        dict(zip(by, key, strict=True)) | row
+        for key, table in (scores.groupby(by, sort=False) if by else [((), scores)])
+        for row in _compare_set(table, n_bootstrap, seed)
+    ]
+    return pd.DataFrame(rows).set_index([*by, "metric"])
 
 
-# How a metric is called and written where it is read.
-_SHOWN = {
-    "ab_rmse": ("pooled ab-RMSE", "{:.2f}"),
-    "ab_psnr_mean": ("mean ab-PSNR, dB", "{:.2f}"),
-    "ab_psnr_median": ("median ab-PSNR, dB", "{:.2f}"),
-    "psnr": ("mean PSNR, dB", "{:.2f}"),
-    "ssim": ("mean SSIM", "{:.4f}"),
-    "auc": ("AuC", "{:.4f}"),
-    "auc_balanced": ("AuC, class-balanced", "{:.4f}"),
-    "colorfulness": ("mean colorfulness (signed)", "{:.1f}"),
-    "colorfulness_absolute": ("mean colorfulness (absolute)", "{:.1f}"),
-}
-
-
-def report(tables, n_bootstrap=2000, seed=1):
-    """The metrics of a set beside their floors, written out to be read.
+def report(comparison):
+    """A comparison written out to be read.
 
     Args:
-        tables: dict of pandas.DataFrame by method: `"model"` and the floors, with the rows of
-            `score_photo` for the same photos in the same order.
-        n_bootstrap, seed: as in `summarize`.
+        comparison: pandas.DataFrame of `compare`, or some of its rows.
 
     Returns:
-        pandas.DataFrame of str, one row per metric (the index): `model` with its 95 % interval, a
-        column per floor, `original` (of colorfulness), and `model - better floor` with its
-        interval.
+        pandas.DataFrame of str, a row per metric, set and model (the index): `model` with its
+        95 % interval, a column per floor, `original` (of colorfulness), `model - better floor`
+        with its interval, and `verdict`, which names that floor.
     """
-    values = summarize(tables["model"], n_bootstrap, seed)
-    floors_ = {name: table for name, table in tables.items() if name != "model"}
-    compared = compare_to_floors(tables["model"], floors_, n_bootstrap, seed)
-    rows = {}
-    for metric, (label, form) in _SHOWN.items():
-        value, row = values.loc[metric], compared.loc[metric]
-        truth = values["value"].get(f"truth_{metric}")
-        interval = f"{form} [{form}, {form}]"
+    floors = [name for name in comparison if name not in _COLUMNS]
+    order, rows = list(_METRICS), []
+    table = comparison.reset_index()
+    table = table.sort_values("metric", key=lambda names: names.map(order.index), kind="stable")
+    for row in table.to_dict("records"):
+        metric = _METRICS[row["metric"]]
+        interval = f"{metric.form} [{metric.form}, {metric.form}]"
         signed = interval.replace("{:", "{:+")
-        rows[label] = {
-            "model": interval.format(value["value"], value["low"], value["high"]),
-            **{name: form.format(row[name]) for name in floors_},
-            "original": "" if truth is None else form.format(truth),
-            "model - better floor": "",
+        difference = (row["difference"], row["difference_low"], row["difference_high"])
+        judged = pd.notna(row["verdict"])
+        texts = {
+            "model": interval.format(row["value"], row["low"], row["high"]),
+            **{floor: metric.form.format(row[floor]) for floor in floors},
+            "original": "" if pd.isna(row["truth"]) else metric.form.format(row["truth"]),
+            "model - better floor": signed.format(*difference) if judged else "",
+            "verdict": f"{row['verdict']} {row['better_floor']}" if judged else "",
         }
-        if pd.notna(row["better_floor"]):
-            difference = signed.format(row["difference"], row["low"], row["high"])
-            rows[label]["model - better floor"] = difference
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def reports(models, n_bootstrap=2000, seed=1):
-    """`report` of several models on one set of photos, metric by metric.
-
-    Args:
-        models: dict by model of dicts as for `report`.
-        n_bootstrap, seed: as in `summarize`.
-
-    Returns:
-        pandas.DataFrame of str, a row for each metric and model (the index), columns as in
-        `report`.
-    """
-    tables = {name: report(tables, n_bootstrap, seed) for name, tables in models.items()}
-    rows = [(label, name) for label, _ in _SHOWN.values() for name in tables]
-    return pd.concat(tables).swaplevel().loc[rows]
-
-
-def gains(tables):
-    """What a model gains over the better floor of each metric, in a few numbers for a card.
-
-    Args:
-        tables: as in `report`.
-
-    Returns:
-        dict of numbers: `ab_rmse` (pooled) and by how many percent it lies under the better floor,
-        `ab_psnr` (mean, dB) and by how much it lies over the better floor, `auc` and the floors'
-        best, `colorfulness` (signed) in percent of the originals'.
-    """
-    floors_ = {name: table for name, table in tables.items() if name != "model"}
-    compared = compare_to_floors(tables["model"], floors_, n_bootstrap=1)
-    rmse, psnr_, auc_ = (compared.loc[name] for name in ("ab_rmse", "ab_psnr_mean", "auc"))
-    ratio = summarize(tables["model"], n_bootstrap=1).loc["colorfulness_ratio", "value"]
-    return {
-        "photos": int((~tables["model"]["near_gray"].astype(bool)).sum()),
-        "ab_rmse": round(rmse["model"], 3),
-        "percent_under_better_floor": round(-100 * rmse["relative_difference"], 2),
-        "ab_psnr": round(psnr_["model"], 3),
-        "db_over_better_floor": round(psnr_["difference"], 3),
-        "auc": round(auc_["model"], 4),
-        "auc_of_better_floor": round(auc_[auc_["better_floor"]], 4),
-        "colorfulness_percent": round(100 * ratio, 1),
-    }
-
-
-def verdict(tables, metric="ab_rmse", n_bootstrap=2000, seed=1):
-    """Whether a model beats the better floor on a set of photos, as a sentence.
-
-    Args:
-        tables: as in `report`.
-        metric: str. One that `compare_to_floors` judges. Defaults to `"ab_rmse"`.
-        n_bootstrap, seed: as in `summarize`.
-
-    Returns:
-        str. "Better" or "worse" only where the 95 % interval of the difference leaves zero out.
-    """
-    floors_ = {name: table for name, table in tables.items() if name != "model"}
-    row = compare_to_floors(tables["model"], floors_, n_bootstrap, seed).loc[metric]
-    label, form = _SHOWN[metric]
-    signed = form.replace("{:", "{:+")
-    gain = row["difference"] * _DIRECTIONS[metric]
-    beyond = row["low"] > 0 or row["high"] < 0
-    judgment = ("better than" if gain > 0 else "worse than") if beyond else "not told apart from"
-    percent = f" ({100 * row['relative_difference']:+.1f} %)" if metric == "ab_rmse" else ""
-    numbers = ", ".join(
-        [
-            f"{form.format(row['model'])} against {form.format(row[row['better_floor']])}",
-            f"difference {signed.format(row['difference'])}{percent}",
-            f"95 % interval {signed.format(row['low'])} to {signed.format(row['high'])}",
-        ]
-    )
-    return f"{label}: {judgment} the better floor ({row['better_floor']}): {numbers}"
-
-
-def score(colorizer, paths, *, vividness=None, floors=None, batch=16, progress=None):
-    """Scores a colorizer, and the floors, on photos whose colors are known.
-
-    Args:
-        colorizer: Colorizer.
-        paths: list of paths.
-        vividness: as for `Colorizer.colorize`.
-        floors: dict of DataFrames or None. Of an earlier call on these photos: its floors are
-            returned again, without scoring them. Defaults to None.
-        batch: int. Photos read at a time. Defaults to 16.
-        progress: callable(done, total) or None.
-
-    Returns:
-        dict of DataFrames by method: `"model"`, `"gray"`, `"mean ab"`; each has a row per photo
-        (`score_photo`) and its name in `file`.
-    """
-    colors = colorizer.card["colors"]
-    frequency = np.array(colors["ab_counts"], "float64")
-    rows = {"model": []} if floors else {"model": [], "gray": [], "mean ab": []}
-    for start in range(0, len(paths), batch):
-        chunk = paths[start : start + batch]
-        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
-        for path, truth, output in zip(
-            chunk, truths, colorizer.colorize_batch(truths, vividness), strict=True
-        ):
-            outputs = {"model": output}
-            if not floors:
-                outputs |= floor_outputs(truth, colors["mean_ab"])
-            for method, rgb in outputs.items():
-                row = score_photo(rgb, truth, frequency)
-                rows[method].append({"file": getattr(path, "name", str(path)), **row})
-        if progress:
-            progress(min(start + batch, len(paths)), len(paths))
-    return (floors or {}) | {method: pd.DataFrame(table) for method, table in rows.items()}
+        rows.append(row | {"metric": metric.label} | texts)
+    index = ["metric", *comparison.index.names[:-1]]
+    return pd.DataFrame(rows)[[*index, *texts]].set_index(index)

@@ -14,12 +14,10 @@ from colorlib import ASSETS, ColorlibError
 from colorlib.files import sha256, write_atomically
 
 DEFAULT_PRESET = "pyramid"
-CARD, WEIGHTS, MANIFEST, SCORES = (
-    "card.json",
-    "weights.weights.h5",
-    "manifest.csv.gz",
-    "scores.csv",
-)
+CARD = "card.json"
+WEIGHTS = "weights.weights.h5"
+MANIFEST = "manifest.csv.gz"
+SCORES = "scores.csv"
 
 
 def preset_names():
@@ -55,24 +53,24 @@ def load_card(name=None):
 
 
 def write_card(folder, card):
-    """Writes a card; lists of numbers stand on one line, so that it can be read and compared."""
+    """Writes a card; what fits on a line, and a list of numbers, stands on one line."""
     write_atomically(Path(folder) / CARD, _format(card) + "\n")
 
 
 def _format(value, indent=0):
     flat = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, dict | list) or len(flat) + indent <= 100:
+    numbers = isinstance(value, list) and all(isinstance(item, int | float) for item in value)
+    if numbers or not isinstance(value, dict | list) or len(flat) + indent <= 100:
         return flat
-    inner = " " * (indent + 2)
     if isinstance(value, dict):
         items = [
-            f"{inner}{json.dumps(key, ensure_ascii=False)}: {_format(item, indent + 2)}"
+            f"{json.dumps(key, ensure_ascii=False)}: {_format(item, indent + 2)}"
             for key, item in value.items()
         ]
-        return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"
-    if all(isinstance(item, int | float) for item in value):
-        return flat
-    return "[\n" + ",\n".join(inner + _format(v, indent + 2) for v in value) + f"\n{' ' * indent}]"
+    else:
+        items = [_format(item, indent + 2) for item in value]
+    inner, opening, closing = " " * (indent + 2), *("{}" if isinstance(value, dict) else "[]")
+    return f"{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{' ' * indent}{closing}"
 
 
 def shrink_weights(source, target):
@@ -82,16 +80,14 @@ def shrink_weights(source, target):
     with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
 
         def copy(name, item):
-            if isinstance(item, h5py.Group):
-                group = new.require_group(name)
-            else:
+            if isinstance(item, h5py.Dataset):
                 half = item.dtype.kind == "f"
-                group = new.create_dataset(name, data=item[()].astype("f2") if half else item[()])
-            for key, value in item.attrs.items():
-                group.attrs[key] = value
+                new[name] = item[()].astype("f2") if half else item[()]
+            else:
+                new.require_group(name)
+            new[name].attrs.update(item.attrs)
 
-        for key, value in old.attrs.items():
-            new.attrs[key] = value
+        new.attrs.update(old.attrs)
         old.visititems(copy)
 
 
@@ -114,46 +110,78 @@ def package(run, target, evaluate=(), working_size=None, vividness=None):
     Raises:
         ColorlibError: `run` is no run folder, or a folder holds no photos.
     """
+    from colorlib import photos
+
     run, target = preset_folder(run), Path(target)
     if target.resolve() == run.resolve():
         raise ColorlibError(f"{target}: is the run itself; give another folder for the preset")
-    # Making a preset needs what coloring a photo doesn't: Keras, pandas, the metrics.
-    import pandas as pd
-
-    from colorlib import metrics, photos
-    from colorlib.colorizer import Colorizer
-    from colorlib.model import get_architecture
-
-    sources = {Path(folder).name: photos.find(folder) for folder in evaluate}
+    sets = {Path(folder).name: photos.find(folder) for folder in evaluate}
+    card = _packaged_card(run, target, working_size, vividness)
     target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run / MANIFEST, target / MANIFEST)
+    shrink_weights(run / WEIGHTS, target / WEIGHTS)
+    card["weights_sha256"] = sha256(target / WEIGHTS)
+    write_card(target, card)
+    if sets:
+        card["results"], scores = _evaluate(target, sets)
+        write_card(target, card)
+        scores.to_csv(target / SCORES, index=False, float_format="%.6g", lineterminator="\n")
+    return card
+
+
+def _packaged_card(run, target, working_size, vividness):
+    """The run's card with the preset's name and settings."""
     card = {**load_card(run), "name": target.name}
     with suppress(ColorlibError, ValueError, KeyError):  # What was written by hand stays.
         card = {"about": load_card(target)["about"], **card}
     card["working_size"] = working_size or card["working_size"]
     if vividness is not None:
+        from colorlib.model import get_architecture
+
         if not get_architecture(card["network"]).vividness or not 0 <= vividness <= 1:
             raise ColorlibError(
                 "vividness must be in 0..1, of a network that has that knob. "
                 f"Received: {vividness} for {card['network']}"
             )
         card["vividness"] = vividness
-    shutil.copyfile(run / MANIFEST, target / MANIFEST)
-    shrink_weights(run / WEIGHTS, target / WEIGHTS)
-    card["weights_sha256"] = sha256(target / WEIGHTS)
-    write_card(target, card)
-    if sources:
-        colorizer, tables, card["results"] = Colorizer.from_preset(target), [], {}
-        for name, paths in sources.items():
-            default = metrics.score(colorizer, paths)
-            for method, table in default.items():
-                tables.append(table.assign(set=name, method=method))
-            at = {card.get("vividness"): default}
-            if colorizer.architecture.vividness:
-                at = {0: metrics.score(colorizer, paths, vividness=0, floors=default), **at}
-            card["results"][name] = [
-                {"vividness": value} | metrics.gains(scored) for value, scored in at.items()
-            ]
-        write_card(target, card)
-        scores = pd.concat(tables)[["set", "method", *tables[0].columns[:-2]]]
-        scores.to_csv(target / SCORES, index=False, float_format="%.6g", lineterminator="\n")
     return card
+
+
+def _evaluate(folder, sets):
+    """Scores a preset on sets of photos: the card's `results`, and a table with all rows."""
+    import pandas as pd
+
+    from colorlib import metrics
+    from colorlib.colorizer import Colorizer
+
+    colorizer, results, tables = Colorizer.from_preset(folder), {}, []
+    default = colorizer.card.get("vividness")
+    for name, paths in sets.items():
+        scores = metrics.score(colorizer, paths)
+        results[name] = [_result(scores, default)]
+        if colorizer.architecture.vividness and default != 0:
+            cautious = metrics.score(colorizer, paths, vividness=0, floors=scores)
+            results[name].insert(0, _result(cautious, 0))
+        scores.insert(0, "set", name)
+        tables.append(scores)
+    return results, pd.concat(tables)
+
+
+def _result(scores, vividness):
+    """What a card says of a set: the metrics, and the distance from the better floor."""
+    from colorlib import metrics
+
+    rows = metrics.compare(scores, n_bootstrap=1)
+    error, decibels, area = (rows.loc[name] for name in ("ab_rmse", "ab_psnr_mean", "auc"))
+    colorfulness = rows.loc["colorfulness"]
+    return {
+        "vividness": vividness,
+        "photos": int(error["photos"]),
+        "ab_rmse": round(error["value"], 3),
+        "percent_under_better_floor": round(-100 * error["relative_difference"], 2),
+        "ab_psnr": round(decibels["value"], 3),
+        "db_over_better_floor": round(decibels["difference"], 3),
+        "auc": round(area["value"], 4),
+        "auc_of_better_floor": round(area[area["better_floor"]], 4),
+        "colorfulness_percent": round(100 * colorfulness["value"] / colorfulness["truth"], 1),
+    }

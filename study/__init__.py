@@ -1,5 +1,5 @@
-"""The user study: how often do people take a photo colored by a method for a real one?
+"""The user study: how often do people take an artificially colored photo for a real one?
 
-`study` imports `colorlib`, never the other way round. It needs the extra of its name
-(`pip install -e '.[study]'`) and lies in the clone, beside the library.
+`study` imports `colorlib`, never the reverse. It needs the extra `study`
+(`pip install -e '.[study]'`) and is part of the clone, beside the library.
 """

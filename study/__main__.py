@@ -76,7 +76,9 @@ def _parser():
     )
     _database(command)
 
-    command = commands.add_parser("power", help="people and photos for a wanted precision")
+    command = commands.add_parser(
+        "power", help="how many people and photos a given precision takes"
+    )
     command.add_argument(
         "--width",
         type=float,
@@ -93,7 +95,7 @@ def _parser():
 
 @contextmanager
 def _quiet():
-    """Without TensorFlow's notes, which go past Python's stderr and its settings."""
+    """Silences TensorFlow's messages, which bypass Python's stderr and its settings."""
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -127,7 +129,7 @@ def _serve(args):
 
 @contextmanager
 def _opened(database):
-    """A study's store, without what its day of anonymization, if it has come, has to take."""
+    """A study's store, anonymized first if its day of anonymization has come."""
     from study.survey import sessions
     from study.survey.store import Store
 

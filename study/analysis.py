@@ -1,13 +1,14 @@
-"""What the answers of a study say, with intervals that hold for other people and other photos.
+"""The statistics of a study, with intervals that hold for other people and other photos.
 
-Answers are a table with a row for each answer: `participant`, `scene` (the photo, in whatever
-version), `stimulus` (the file that was shown), `method` (`original`, or what colored it) and
-`said_real` or, where two photos were compared, `correct`: 1, 0, or NaN for a missing answer, which
-is left out and never counted as either.
+Answers are a table with a row for each answer: `participant`, `scene` (the photo, in any version),
+`stimulus` (the file that was shown), `method` (`original`, or what colored it) and `said_real` or,
+where two photos were compared, `correct`. These are 1, 0, or NaN for a missing answer, which is
+left out and never counted as either.
 
-Answers of one person are alike, and so are answers about one photo. Intervals of rates therefore
-take both as drawn at random (`rate`, `difference`, `mixed_model`), and never the single answers as
-independent: such an interval is far too narrow, as `study.simulation.coverage` shows.
+Answers of one person resemble each other, and so do answers about one photo. Intervals of rates
+therefore treat both as random samples (`rate`, `difference`, `mixed_model`). They never treat
+single answers as independent: such intervals are far too narrow, as `study.simulation.coverage`
+shows.
 
 Wrong values raise a `ColorlibError` of one line.
 """
@@ -35,7 +36,7 @@ LEVEL = 0.95  # of every interval, unless told otherwise
 
 
 def wilson(successes, answers, level=LEVEL):
-    """The score interval of a rate from independent answers (Wilson 1927): one photo's, say.
+    """The score interval of a rate from independent answers (Wilson 1927), such as one photo's.
 
     Args:
         successes, answers: counts, numbers or arrays.
@@ -195,8 +196,8 @@ def _interval(found: TwoWay, level, bounds) -> Estimate:
 def rate(said, people, photos, level=LEVEL) -> Estimate:
     """A rate with a t interval over people and photos (see `two_way`).
 
-    Where all answers are the same there is no spread to go by; the interval is then Wilson's, with
-    the number of people or of photos, whichever is smaller, in place of the answers.
+    If all answers are the same, they have no spread. The interval is then Wilson's, with the
+    number of people or of photos, whichever is smaller, in place of the number of answers.
     """
     found = two_way(said, people, photos)
     estimate = _interval(found, level, (0, 1))
@@ -207,7 +208,7 @@ def rate(said, people, photos, level=LEVEL) -> Estimate:
 
 
 def difference(said, people, photos, colored, level=LEVEL) -> Estimate:
-    """The rate of colored photos less that of originals, with its interval (see `two_way`).
+    """The rate of colored photos minus that of originals, with its interval (see `two_way`).
 
     Args:
         colored: array (answers,) of bool.
@@ -229,7 +230,7 @@ def holm(p_values) -> np.ndarray:
 
 
 def methods(answers) -> list[str]:
-    """The methods in a table of answers, in the order of the alphabet, without `original`."""
+    """The methods in a table of answers, in alphabetical order, without `original`."""
     return sorted(set(answers["method"]) - {ORIGINAL})
 
 
@@ -252,7 +253,7 @@ def acceptance(answers, level=LEVEL) -> pd.DataFrame:
     """How often photos are called real: a row for the originals and for each method.
 
     Columns: answers, people, photos, share, low, high, df, and `naive_low` and `naive_high`, the
-    interval that takes every answer for independent, to be shown and not to be used.
+    interval that treats every answer as independent, which is shown but not used.
     """
     given, rows = _given(answers), {}
     for method in [ORIGINAL] * (ORIGINAL in set(given["method"])) + methods(given):
@@ -272,7 +273,7 @@ def acceptance(answers, level=LEVEL) -> pd.DataFrame:
 
 
 def differences(answers, level=LEVEL) -> pd.DataFrame:
-    """Each method's acceptance less that of the originals, with Holm's p-values over the methods.
+    """Each method's acceptance minus that of the originals, with Holm's p-values over methods.
 
     Columns: difference, low, high, df, p, p_holm. Intervals are not adjusted.
     """
@@ -293,7 +294,7 @@ def differences(answers, level=LEVEL) -> pd.DataFrame:
 
 
 def per_photo(answers, level=LEVEL) -> pd.DataFrame:
-    """What each stimulus was taken for, with Wilson intervals: answers about one photo only.
+    """How often each stimulus was called real, with Wilson intervals.
 
     Returns:
         A row for each stimulus, the most often accepted first: scene, method, answers, said_real,
@@ -350,7 +351,7 @@ def sensitivity(answers) -> pd.DataFrame:
 def sensitivity_summary(table, level=LEVEL) -> pd.DataFrame:
     """The mean over people of `sensitivity`, with t intervals, beside the pooled values.
 
-    The intervals hold for other people and these very photos.
+    The intervals hold for other people and the same photos.
     """
     rows = {}
     for method, part in table.groupby("method"):
@@ -369,7 +370,7 @@ def sensitivity_summary(table, level=LEVEL) -> pd.DataFrame:
 
 
 def forced_choice(answers, level=LEVEL) -> pd.DataFrame:
-    """Of pairs: how often the colored photo was taken for the original, and d'.
+    """For pairs: how often the colored photo was taken for the original, and d'.
 
     Columns: answers, people, photos, fooled, low, high (over people and photos; 0.5 is guessing),
     d_prime, d_low, d_high (the same interval as d').
@@ -391,11 +392,11 @@ def forced_choice(answers, level=LEVEL) -> pd.DataFrame:
 
 
 def krippendorff_alpha(ratings) -> float:
-    """How far raters agree beyond chance on nominal values (Krippendorff 2011): 1 is always.
+    """How far raters agree beyond chance on nominal values (Krippendorff 2011); 1 is perfect.
 
     Args:
         ratings: DataFrame or array (raters, things), NaN where somebody did not answer. Things
-            with fewer than two answers say nothing and are left out.
+            with fewer than two answers are left out.
 
     Returns:
         alpha; NaN if all answers are the same.
@@ -435,9 +436,9 @@ def agreement(answers) -> pd.DataFrame:
 
 
 class MixedModel(NamedTuple):
-    """A mixed logistic model: `fixed` (a row for each effect), SDs on the logit, how it went.
+    """A fitted mixed logistic model: `fixed` (a row for each effect), SDs on the logit, its state.
 
-    `singular` is true where an SD comes out as 0: the study is too small to see it.
+    `singular` is true if an SD is estimated as 0: the study is too small to show it.
     """
 
     fixed: pd.DataFrame
@@ -453,9 +454,9 @@ def mixed_model(answers, level=LEVEL) -> MixedModel:
 
     Fitted by maximum likelihood with Laplace's approximation, as R's lme4 does it. Effects are
     log odds for a typical person and photo, so they are larger than the same effects in rates over
-    all people. The originals are the reference. Standard errors take the two SDs as known, as
-    lme4's `vcov(fit, use.hessian = FALSE)` does; those of R's summary are some per cent larger in
-    small studies. Of 100 simulated studies each, the effect's interval held the truth in 96, 92 and
+    all people. The originals are the reference. Standard errors treat the two SDs as known, like
+    lme4's `vcov(fit, use.hessian = FALSE)`; those in R's summary are a few percent larger in small
+    studies. Of 100 simulated studies each, the effect's interval held the truth in 96, 92 and
     94 with equal halves at 41 x 12, 60 x 24 and 200 x 54 people and photos, in 95 with 9 + 3
     photos, and in 98 to 99 with lists: there two versions of a scene are alike, and the model takes
     them for different photos (`python tests/benchmarks/study_coverage.py --studies 0`).
@@ -511,11 +512,11 @@ def mixed_model(answers, level=LEVEL) -> MixedModel:
 
 
 def rank_photos(counts, seed=1, draws=4000, level=LEVEL) -> pd.DataFrame:
-    """Photos by how often they are called real, shrunk to their common mean as far as they are few.
+    """Photos by how often they are called real, shrunk toward their mean where answers are few.
 
-    Empirical Bayes: the true rates of the photos are taken to follow a beta distribution, fitted
+    Empirical Bayes: the true rates of the photos are assumed to follow a beta distribution, fitted
     to all counts by maximum likelihood (beta-binomial; Robbins 1956, Efron and Morris 1975). An
-    extreme rate from a few answers is drawn to the mean, and the rank has an interval.
+    extreme rate from a few answers moves toward the mean, and each rank has an interval.
 
     Args:
         counts: DataFrame with `answers` and `said_real`, a row for each photo, of one kind only:
@@ -544,7 +545,7 @@ def rank_photos(counts, seed=1, draws=4000, level=LEVEL) -> pd.DataFrame:
 
 
 def _beta_of(k, n):
-    """The beta distribution that makes these counts likeliest: alpha, beta."""
+    """The beta distribution under which these counts are most likely: alpha, beta."""
 
     def parameters(x):
         mean, strength = special.expit(x[0]), np.exp(x[1])

@@ -1,4 +1,4 @@
-"""The tables of a study: read from an export and checked, with exclusions as flags.
+"""The tables of a study, read from an export and checked, with exclusions as flags.
 
 Rows are never changed or removed. A missing answer is NaN and counts as neither "real" nor "fake".
 """
@@ -17,11 +17,11 @@ ORIGINAL = "original"  # the method of photos that nothing has colored
 
 @dataclass(frozen=True)
 class Study:
-    """The rows of a study, and what they are.
+    """The rows of a study and their source.
 
     Attributes:
         trials, participants, images: the three tables of an export (see study/README.md).
-        source: what kind of data it is, for the title of every table and figure.
+        source: the kind of data, for the title of every table and figure.
         mode: `yesno` or `2afc`.
     """
 
@@ -32,7 +32,7 @@ class Study:
     mode: str
 
     def answers(self) -> pd.DataFrame:
-        """The answers that count: main trials without any flag of exclusion, of people without."""
+        """The answers that count: unflagged main trials of unflagged people."""
         people = self.participants
         kept = people.loc[~_flagged(people), ["participant", "session"]]
         rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
@@ -47,7 +47,7 @@ def _flagged(table):
 
 
 def flag_exclusions(study: Study, protocol) -> Study:
-    """A study with the flags of the protocol's preregistered exclusions; no row is changed or lost.
+    """Flags the protocol's preregistered exclusions; no row is changed or lost.
 
     Args:
         protocol: a `study.protocol.Protocol`; its `exclusions` has the rules.
@@ -77,7 +77,7 @@ def flag_exclusions(study: Study, protocol) -> Study:
 
 
 def _exposure_error(trials, protocol):
-    """The larger error of the timed photos of each trial in ms; 0 where time is free."""
+    """The larger exposure error of each trial's photos, ms; 0 where photos are not timed."""
     columns = [name for name in ("exposure_first_ms", "exposure_second_ms") if name in trials]
     if not protocol.design.exposure_s or not columns:
         return pd.Series(0.0, trials.index)
@@ -86,7 +86,7 @@ def _exposure_error(trials, protocol):
 
 
 def exclusion_table(study: Study) -> pd.DataFrame:
-    """What each rule flags: how many people or answers; then `any` rule, and `of` how many."""
+    """How many people or answers each rule flags; then `any` rule, and the total (`of`)."""
     main = study.trials[study.trials["kind"] == "main"]
     columns = {}
     for what, rows in (("people", study.participants), ("answers", main)):

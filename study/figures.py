@@ -1,4 +1,4 @@
-"""Tables and figures of a study. Each carries in its title what kind of data it shows.
+"""Tables and figures of a study. Each title names the source of its data.
 
 Figures are `matplotlib.figure.Figure`s in the house style, for `colorlib.figures.save_figure`.
 """
@@ -106,7 +106,7 @@ def photos_figure(photos, source, title="How often single photos are called real
 def acceptance_figure(acceptance, differences, source):
     """Left each method's acceptance, right its difference from the originals, with intervals.
 
-    The thin gray interval beside each rate is the one that takes answers for independent.
+    The thin gray interval beside each rate treats answers as independent.
 
     Args:
         acceptance, differences: what the functions of these names in `analysis` return.
@@ -163,7 +163,7 @@ def sensitivity_figure(sensitivity, source):
 
 @_styled
 def ranking_figure(ranking, source):
-    """Each photo's raw rate and where the shrinkage takes it, and the interval of its rank.
+    """Each photo's raw and shrunk rate, and the interval of its rank.
 
     Args:
         ranking: what `analysis.rank_photos` returns, with a `share`.
@@ -192,7 +192,7 @@ def ranking_figure(ranking, source):
 
 @_styled
 def coverage_figure(coverage, source):
-    """How often intervals that say 95 % hold the truth, for each size of a study.
+    """How often 95 % intervals contain the truth, for each size of a study.
 
     Args:
         coverage: rows of `simulation.coverage`, of several designs.
@@ -226,7 +226,7 @@ def coverage_figure(coverage, source):
 
 @_styled
 def power_figure(power, source):
-    """The width of the difference's interval and the power, by people, a line for each photos.
+    """Width of the difference's interval, and power, by people; a line per number of photos.
 
     Args:
         power: what `simulation.power` returns.

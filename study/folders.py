@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear complete or not at all."""
 
 import os
 import secrets
@@ -10,7 +10,7 @@ from colorlib import ColorlibError
 
 
 def check_new(folder):
-    """Raises a ColorlibError where there is something already: nothing is ever replaced."""
+    """Raises a ColorlibError if something is there already: nothing is ever replaced."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ColorlibError(f"{folder}: is not empty; give a new folder, or empty this one")
@@ -18,10 +18,10 @@ def check_new(folder):
 
 @contextmanager
 def new_folder(folder):
-    """Gives an empty folder beside `folder`, which takes its place when the block ends well.
+    """Yields an empty folder beside `folder`; it is moved there if the block succeeds.
 
     Raises:
-        ColorlibError: there is something at `folder` already, or it can't be written.
+        ColorlibError: `folder` exists and is not empty, or it can't be written.
     """
     folder = Path(folder)
     check_new(folder)

@@ -1,9 +1,10 @@
-"""What tells colored photos from originals although no pixel is looked at: nothing, it is hoped.
+"""Tests whether anything but pixels tells colored photos from originals.
 
-Everything that a client gets with a photo, but its pixels, becomes numbers; two permutation tests
-then ask whether any of them goes with the truth. **Within scenes** the versions of a scene are
-exchanged, which sees the smallest systematic difference of a pair; **between** them labels are
-shuffled over all photos, which is what somebody who sees one version of each scene could learn.
+Everything that a client receives with a photo, except its pixels, becomes numbers. Two permutation
+tests then ask whether any of them is related to the truth. **Within scenes**, the versions of a
+scene are exchanged; this finds the smallest systematic difference of a pair. **Between** scenes,
+labels are shuffled over all photos; this is what somebody who sees one version of each scene could
+learn.
 """
 
 import numpy as np
@@ -16,12 +17,12 @@ _ROUNDING = 1e-9  # Sums that differ by less are equal.
 
 
 def visible(stimuli) -> pd.DataFrame:
-    """What a client sees of each stimulus beside its pixels.
+    """What a client sees of each stimulus besides its pixels.
 
-    The file's length, its time of change, its name, every byte before the coded picture (with the
-    tables and the size of the picture), and of the padding the last bytes, one by one, and how
-    often each of 16 groups of values occurs. How long the coded picture is belongs to the pixels:
-    who can find its end can decode it.
+    These are the file's length, modification time and name; every byte before the coded picture,
+    including the tables and the size of the picture; the last bytes of the padding, one by one; and
+    how often each of 16 groups of values occurs in the padding. The length of the coded picture
+    counts as pixels: whoever can find its end can decode it.
 
     Args:
         stimuli: `study.stimuli.Stimuli`.
@@ -49,7 +50,7 @@ def visible(stimuli) -> pd.DataFrame:
 
 
 def coded_lengths(stimuli) -> pd.Series:
-    """The bytes of each stimulus without its padding, by stimulus: what the padding hides."""
+    """The length of each stimulus without its padding, in bytes, by stimulus."""
     names = stimuli.table["stimulus"]
     sizes = [sum(map(len, split_jpeg(stimuli.read(name))[:2])) for name in names]
     return pd.Series(sizes, index=list(names), name="coded bytes")
@@ -58,8 +59,8 @@ def coded_lengths(stimuli) -> pd.Series:
 def within_scenes(features, table, *, permutations=2000, seed=1) -> tuple[float, str]:
     """Permutation test over pairs of one scene: an original and one of its other versions.
 
-    The statistic is the largest standardized sum of differences over all features; exchanging the
-    two of a pair turns its difference around.
+    The statistic is the largest standardized sum of differences over all features. Exchanging the
+    two of a pair reverses the sign of its difference.
 
     Args:
         features: DataFrame of numbers with a row per stimulus, as of `visible`.

@@ -1,6 +1,6 @@
-"""Protocols: everything that a study asks, shows, promises and excludes, in one TOML file.
+"""Protocols: each TOML file holds everything that a study asks, shows, promises and excludes.
 
-A study is changed or translated by copying a packaged file and editing it; no code knows a text.
+To change or translate a study, copy a packaged file and edit it. No text is in the code.
 """
 
 import re
@@ -81,14 +81,14 @@ class Contact(_Part):
 
 
 class Ethics(_Part):
-    """What a participant is told of the review of the study, and its reference number."""
+    """What a participant is told about the ethics review, and its reference number."""
 
     statement: str
     approval: str
 
 
 class Retention(_Part):
-    """Until when a person can be deleted, and when the whole is."""
+    """Until when a person's answers can be deleted, and when the raw data are."""
 
     anonymized_on: Date  # from this day on, no row can be told to be somebody's
     delete_after: Date
@@ -122,7 +122,7 @@ class Design(_Part):
 
 
 class Resume(_Part):
-    """How long a session that was broken off can be taken up again."""
+    """How long an interrupted session can be resumed."""
 
     max_age_hours: float = Field(gt=0, le=24 * 30)
 
@@ -134,7 +134,7 @@ class Entry(_Part):
 
 
 class Panel(_Part):
-    """A recruitment panel's link. With both empty fields, its people get no code at the end."""
+    """A recruitment panel's link. If both completion fields are empty, no code is shown."""
 
     id_parameter: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
     completion_code: str
@@ -149,7 +149,7 @@ class Option(_Part):
 
 
 class Question(_Part):
-    """An optional question after the photos. With `consent`, it is asked only of who agrees."""
+    """An optional question after the photos. With `consent`, only those who agree are asked."""
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     text: Text
@@ -280,7 +280,7 @@ class Texts(_Part):
 
 
 class Protocol(_Part):
-    """A whole study. `load` makes it of a file; nothing in it can be changed afterwards."""
+    """A whole study. `load` makes it from a file; it can't be changed afterwards."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
     version: Text
@@ -325,7 +325,7 @@ class Protocol(_Part):
 
     @property
     def trials(self) -> int:
-        """How many answers a whole session has beyond practice: scenes and catch trials."""
+        """How many answers a whole session has besides practice: scenes and catch trials."""
         return self.design.scenes + self.design.catch
 
     def check_live(self) -> None:
@@ -349,8 +349,8 @@ class Protocol(_Part):
     def page_texts(self) -> dict:
         """What the page shows: `consent`, `questions` and `texts`, with the study's values in.
 
-        Values that live mode needs and that are not there yet stand as their field's name in
-        brackets. What the page fills in itself (`PAGE_VALUES`) keeps its braces.
+        Values that live mode still needs appear as their field's name in brackets. What the page
+        fills in itself (`PAGE_VALUES`) keeps its braces.
         """
         values = {
             "contact_name": self.contact.name or "[contact.name]",

@@ -1,7 +1,7 @@
-"""What other studies have published about this network, and what can be said of it.
+"""What other studies have published about this network, and what it shows.
 
-study/data/README.md says where the numbers come from. There are numbers for each photo only:
-without the answers of single people, no interval over people *and* photos can be computed.
+study/data/README.md gives the sources. There are only numbers for each photo: without the answers
+of individual people, no interval over people *and* photos can be computed.
 """
 
 from pathlib import Path
@@ -42,11 +42,11 @@ def load() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def acceptance(level=analysis.LEVEL) -> pd.DataFrame:
-    """Acceptance in per cent as far as numbers per photo can tell it.
+    """Acceptance in percent, as far as numbers per photo show it.
 
-    The interval over photos is Student's for their mean: it holds for other photos and the same
-    people, so it is too narrow by what people add, which nobody published. `naive` takes all
-    answers for independent (Wilson); the percentages of 2017 come without counts.
+    The interval over photos is Student's for their mean. It holds for other photos and the same
+    people, so it is too narrow by the contribution of people, which nobody published. `naive`
+    treats all answers as independent (Wilson); the percentages from 2017 come without counts.
 
     Returns:
         A row for each set of photos: photos, answers, mean, sd (over photos), low, high,
@@ -73,7 +73,7 @@ def _over_photos(percent, level):
 
 
 def comparison(level=analysis.LEVEL) -> pd.DataFrame:
-    """The two studies compared by t-tests that differ in what they take for the unit.
+    """The two studies compared by t-tests with different units.
 
     The replication reports p = 0.493 of scipy's `ttest_ind_from_stats`, and not its n. The SDs are
     SDs over photos, nine in each study, so the test needs n = 9. Only the numbers of *people*, 41
@@ -100,9 +100,9 @@ def comparison(level=analysis.LEVEL) -> pd.DataFrame:
 
 
 def gap(level=analysis.LEVEL) -> analysis.Estimate:
-    """The replication's colored photos less its originals, in rates, by Welch's t-test over photos.
+    """The replication's colored photos minus its originals, in rates (Welch's t-test over photos).
 
-    Photos only (see `acceptance`): what there is to know of nine photos against three.
+    Over photos only (see `acceptance`): nine photos against three.
     """
     _, counts = load()
     share, colored = counts["said_real"] / counts["answers"], counts["method"] != ORIGINAL

@@ -1,7 +1,7 @@
 """Simulated people, for planning a study and for checking that its intervals hold.
 
-Nothing that comes from here is a finding about photos or people. Every table and figure made of it
-carries `SOURCE` in its title, and simulated participants are called so.
+Nothing from here is a finding about photos or people. Every table and figure made from it has
+`SOURCE` in its title, and simulated participants are named as such.
 """
 
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ SOURCE = "simulated people, not a finding"
 
 @dataclass(frozen=True)
 class Population:
-    """Whom and what a simulation draws from.
+    """The people and photos that a simulation draws from.
 
     An answer is "real" with the probability logistic(m + person + photo), where m belongs to the
-    method, and person and photo are normal with the SDs below. The default SDs, on the logit, are
-    those that the project's intervals are measured at.
+    method, and person and photo are normal with the SDs below. The project's intervals are tested
+    with the default SDs (on the logit).
 
     Attributes:
         accepted: how often each method's photos are called real, over all people and photos.
-        original: the same of originals.
+        original: the same for originals.
         people_sd, photos_sd: how much people and photos differ, on the logit.
         people_agreement: correlation of a person's leaning about originals and colored photos.
         scene_agreement: correlation of two versions of one scene.
@@ -197,7 +197,7 @@ RULES = {
 
 
 def coverage(people, photos, colored=None, studies=200, seed=1, population=None) -> pd.DataFrame:
-    """How often 95 % intervals hold the truth, over simulated studies with crossed effects.
+    """How often 95 % intervals contain the truth in simulated studies with crossed effects.
 
     Args:
         people, photos, colored: the design, as `draw` takes it.
@@ -282,7 +282,7 @@ def power(
 ) -> pd.DataFrame:
     """What studies of the balanced design would find, by simulation over people *and* photos.
 
-    More people alone do not help for long: the photos differ too, and their number sets the floor.
+    More people alone soon stop helping: photos differ too, and their number sets a limit.
 
     Args:
         people, photos: the numbers to try; photos are scenes, each in both versions.
@@ -323,7 +323,7 @@ def _one_study(rng, population, people, photos):
 
 
 def plan(width, table=None, **options) -> pd.DataFrame:
-    """How many people a study needs at least, for each number of photos.
+    """The smallest number of people that a study needs, for each number of photos.
 
     Args:
         width: wanted width of the 95 % interval, from end to end, in rates: 0.1 is 10 points.
@@ -331,8 +331,8 @@ def plan(width, table=None, **options) -> pd.DataFrame:
 
     Returns:
         A row for each number of photos: photos, people_for_acceptance, people_for_difference; NA
-        where not even the largest number of people that was tried is enough. Then the photos are
-        too few: they differ too.
+        where even the largest number of people that was tried is not enough. There are then too
+        few photos.
     """
     if not 0 < width < 2:
         raise ColorlibError(f"power: the width must be above 0 and below 2. Received: {width}")

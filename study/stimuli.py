@@ -1,18 +1,18 @@
-"""Stimuli: photos of a folder, each as it is and as colored, that nothing but pixels tells apart.
+"""Stimuli: photos in original and artificial colors, told apart by nothing but their pixels.
 
-Every stimulus takes the same path: the photo is decoded, made small, split into L and ab, given the
-ab of its version, put together again and encoded. An original goes through Lab as well, so that
+Every stimulus goes through the same steps: the photo is decoded, reduced in size, split into L and
+ab, given the ab of its version, recombined and encoded. Originals go through Lab as well, so that
 even rounding treats all versions alike.
 
 **Length.** Color changes the size of a JPEG, so every file of a study is padded to one length. The
-padding stands behind the picture's end marker. Every phone's motion photos have data there, and all
-browsers pass it by. A comment segment would do as well, but its length would stand in the header:
-here the headers of all photos of one shape are the same bytes (the Huffman tables are the
-standard's, not fitted to the photo). The padding is random, so that nothing that compresses files
-on their way brings the old length back, contains no markers, and ends as a JPEG ends. Where the
-picture ends inside the file follows from its pixels, and tells no more than they do.
+padding follows the picture's end marker. Phones store motion photos there, and all browsers ignore
+such data. A comment segment would also work, but its length would appear in the header. Here, the
+headers of all photos of one shape are identical (the Huffman tables are the standard's, not fitted
+to the photo). The padding is random, so that compression on the way can't reveal the old length. It
+contains no markers and ends like a JPEG. Where the picture ends in the file follows from its pixels
+and reveals no more than they do.
 
-**Time.** All files carry one time of change, whatever the order in which they were made.
+**Time.** All files have the same modification time, whatever the order in which they were made.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import platformdirs
 
-from colorlib import ColorlibError, __version__, files, lab, metrics, photos
+# What needs Keras is imported where stimuli are made: a server that reads them does without.
+from colorlib import ColorlibError, __version__, files, photos
 from colorlib.presets import DEFAULT_PRESET, load_card, preset_folder
 from study import protocol as protocols
 from study.folders import check_new, new_folder
@@ -56,21 +56,21 @@ _END = b"\xff\xd9"  # JPEG's marker EOI (ITU-T T.81, table B.1)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make of a folder of photos.
+    """What to make from a folder of photos.
 
     Args:
-        presets: names of presets or paths of run folders. Each colors every scene, and is a
-            method. Defaults to the default preset.
+        presets: names of presets or paths of run folders. Each colors every scene and counts as
+            a method. Defaults to the default preset.
         scenes: int. Main scenes. A multiple of the number of lists, so that all are balanced.
-        practice: int. Scenes for practice, apart from the main ones.
-        catch: int. Scenes for catch trials, apart from both.
+        practice: int. Further scenes, for practice.
+        catch: int. Further scenes, for catch trials.
         colored_share: float. Share of colored photos on each list, such as 0.5 or 0.75.
         same_for_all: bool. One list for everybody instead of balanced ones.
-        longest_side: int, px. Photos are made smaller to it, never larger.
+        longest_side: int, px. Larger photos are reduced to it; smaller ones stay.
         vividness: float in 0..1 or None (each preset's own), for the presets that have it.
         quality: int, 1 to 100. Of the JPEG, whose color is not subsampled.
-        near_gray: float. Originals with a lower mean chroma are left out; they look alike in
-            every version. None is the bound of `colorlib.metrics`, 4.
+        near_gray: float. Originals with a lower mean chroma are left out, because they look alike
+            in every version. None is the threshold of `colorlib.metrics`, 4.
         seed: int. Draws scenes, names, lists and random colors.
     """
 
@@ -95,7 +95,7 @@ class Recipe:
         return cls(**{name: getattr(protocol.design, name) for name in shared} | changes)
 
     def cycle(self) -> list[str]:
-        """The methods that a scene goes through from list to list; "" is the original."""
+        """The versions that a scene takes from list to list, by method; "" is the original."""
         share = Fraction(self.colored_share).limit_denominator(12)
         originals = [""] * (share.denominator - share.numerator)
         return [
@@ -103,7 +103,7 @@ class Recipe:
         ]
 
     def methods(self) -> list[str]:
-        """The presets' names, a run folder's last part: list of str."""
+        """The presets' names; for a run folder, the last part of its path: list of str."""
         return [Path(preset).name for preset in self.presets]
 
     def check(self) -> None:
@@ -210,14 +210,14 @@ class Stimuli:
 
     @property
     def catch(self) -> pd.DataFrame:
-        """The rows of the key for catch trials: each scene in random colors and as original."""
+        """The rows of the key for catch trials: each scene in random and in original colors."""
         scenes = self.table.loc[self.table["version"] == CATCH, "scene"]
         return self.table[self.table["scene"].isin(scenes)]
 
     def pairs(self, number=0, kind="main") -> pd.DataFrame:
         """The pairs that a person on list `number` sees in two-alternative forced choice.
 
-        With several methods, the one of a scene goes round from list to list.
+        With several methods, a scene's method rotates from list to list.
 
         Args:
             number: int, 0 or more.
@@ -255,7 +255,7 @@ def _read_table(path, sha256):
 def packaged(protocol=None) -> Stimuli:
     """The stimuli for a protocol from the packaged sample photos and the default preset.
 
-    The first call makes them, in the user's cache folder, which takes some seconds.
+    The first call makes them in the user's cache folder, which takes a few seconds.
 
     Args:
         protocol: `study.protocol.Protocol`, a name or a path; None is the default protocol.
@@ -266,9 +266,7 @@ def packaged(protocol=None) -> Stimuli:
     made_of["photos"] = [files.sha256(path) for path in sample]
     made_of["weights"] = [load_card(name)["weights_sha256"] for name in recipe.presets]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    # As colorlib.data.cache_folder, without Keras, which a server does not need.
-    cache = os.environ.get("COLORLIB_CACHE") or platformdirs.user_cache_dir("colorlib")
-    folder = Path(cache) / "study" / f"stimuli-{digest[:16]}"
+    folder = files.cache_folder() / "study" / f"stimuli-{digest[:16]}"
     if not folder.is_dir():
         try:
             build(sample, folder, recipe)
@@ -279,7 +277,7 @@ def packaged(protocol=None) -> Stimuli:
 
 
 def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
-    """Makes a folder of stimuli, whole or not at all.
+    """Makes a folder of stimuli, complete or not at all.
 
     Args:
         source: a folder of photos, or a list of files (`colorlib.photos.find`).
@@ -311,8 +309,8 @@ class _Photo(NamedTuple):
 
 
 def _draw(paths, recipe, rng):
-    """Draws photos until there are enough: list of _Photo, and what was left out, counted."""
-    from colorlib import files
+    """Draws photos until there are enough: list of _Photo, and counts of what was left out."""
+    from colorlib import metrics
 
     bound = metrics.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
     wanted = recipe.scenes + recipe.practice + recipe.catch
@@ -346,7 +344,7 @@ def labels(paths) -> list[str]:
 
 
 def shrink(path, longest_side):
-    """A photo as uint8 (H, W, 3), made smaller to its longest side, px, where it is larger."""
+    """A photo as uint8 (H, W, 3), reduced to `longest_side`, px, if its longest side is larger."""
     from PIL import Image
 
     rgb = photos.to_uint8(photos.read(path))
@@ -364,8 +362,8 @@ def _code(drawn, recipe, rng, progress):
         DataFrame of the key's columns and `kind` (main, catch or practice), without the hashes;
         dict of bytes by stimulus, not padded.
     """
+    from colorlib import lab
     from colorlib.colorizer import Colorizer
-    from colorlib.lab import rgb_to_lab
 
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
     kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
@@ -374,7 +372,7 @@ def _code(drawn, recipe, rng, progress):
     for index, photo in enumerate(drawn):
         rgb = shrink(photo.path, recipe.longest_side)
         lightness = lab.lightness(rgb)
-        colors = {"": rgb_to_lab(rgb / np.float32(255))[..., 1:]}
+        colors = {"": lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
             colors["random"] = _random_colors(lightness.shape, rng)
         else:
@@ -406,8 +404,8 @@ def _colored(lightness, colorizers, vividness):
 def _random_colors(shape, rng):
     """An ab (H, W, 2) that no photo has: smooth patches of random hues, a few across the photo.
 
-    Zhang, Isola and Efros 2016 copy the colors of another photo. Those now and then look right,
-    and an attentive person who says so would be excluded.
+    Zhang, Isola and Efros 2016 copy the colors of another photo. Those sometimes look right, and an
+    attentive person who says so would be excluded.
     """
     from PIL import Image
 
@@ -420,7 +418,7 @@ def _random_colors(shape, rng):
 
 
 def _names(rng):
-    """Names of stimuli without end: 16 hex digits, each once."""
+    """An endless stream of names of stimuli: 16 hex digits, each once."""
     seen = set()
     while True:
         name = rng.bytes(8).hex()
@@ -448,7 +446,7 @@ def _padded(coded, length, seed) -> bytes:
 def split_jpeg(content) -> tuple[bytes, bytes, bytes]:
     """A stimulus' three parts: the header, the coded picture with its end marker, the padding.
 
-    The padding is free of marker bytes but for its last two, so the marker before them ends the
+    The padding has no marker bytes except its last two, so the marker before them ends the
     picture.
     """
     start = content.index(b"\xff\xda")  # SOS, behind which there is the coded picture
@@ -458,7 +456,7 @@ def split_jpeg(content) -> tuple[bytes, bytes, bytes]:
 
 
 def _write_images(folder, coded, seed):
-    """Pads and writes all files; their hashes by stimulus, and what stimuli.json says of them."""
+    """Pads and writes all files; returns their hashes, and what stimuli.json says about them."""
     length = -(-(max(map(len, coded.values())) + len(_END)) // _BLOCK) * _BLOCK
     day, hashes = date.today(), {}
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
@@ -482,7 +480,7 @@ def _write_tables(folder, stimuli, hashes, recipe) -> None:
 
 
 def _lists(stimuli, recipe):
-    """A Latin square: on each list every scene in one version, over all lists in each version."""
+    """A Latin square: each list has every scene in one version; all lists together, in each."""
     cycle = recipe.cycle()
     by_version = stimuli.set_index(["scene", "method"])
     rows = []
@@ -531,8 +529,7 @@ def _write_sheets(stimuli) -> None:
 def contact_sheet(stimuli, page=0):
     """Stimuli on a sheet, with the truth, for the experimenter.
 
-    A scene's versions stand side by side, as they are served; catch trials and practice are
-    marked.
+    A scene's versions are side by side, as they are served; catch and practice scenes are marked.
 
     Args:
         stimuli: Stimuli.

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -135,6 +136,7 @@ class Server:
         self.command = [sys.executable, "-m", "study", "serve", "--protocol", str(protocol)]
         self.command += ["--stimuli", str(stimuli), "--database", str(database)]
         self.command += ["--demo"] if demo else []
+        self.database = database
         self.port = 0
         self.start()
 
@@ -170,6 +172,50 @@ class Server:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.stop()
+
+
+class Study:
+    """A survey that is served by a thread of this process, with its database and its people."""
+
+    def __init__(self, protocol, stimuli, database, demo=True):
+        from study import protocol as protocols
+        from study.stimuli import Stimuli
+        from study.survey.server import Survey, http_server, listen
+        from study.survey.store import Store
+
+        self.database = database
+        self.store = Store(database)
+        self.survey = Survey(protocols.load(protocol), Stimuli.load(stimuli), self.store, demo)
+        self.app = self.survey.app()
+        listener = listen(0)
+        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.server = http_server(self.app)
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.thread.start()
+
+    def person(self, **headers):
+        return Person(self.address, headers=headers)
+
+    def rows(self, table, *columns):
+        from sqlalchemy import select
+
+        query = select(*[table.c[name] for name in columns]) if columns else select(table)
+        return self.store.read(lambda connection: connection.execute(query).all())
+
+    def change(self, statement):
+        self.store.write(lambda connection: connection.execute(statement))
+
+    def close(self):
+        if self.thread.is_alive():
+            self.server.should_exit = True
+            self.thread.join()
+            self.store.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 class Person:

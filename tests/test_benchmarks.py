@@ -24,31 +24,44 @@ def output(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lines(sample, output, tmp_path_factory):
-    """The lines that each script prints. They run side by side: most of it is one core's work."""
+def start(sample, output, tmp_path_factory):
+    """Runs scripts side by side, since most of it is one core's work: {name: lines printed}."""
     folder = tmp_path_factory.mktemp("photos")
     for path in sample[:3]:
         (folder / path.name).write_bytes(path.read_bytes())
-    running = {
-        name: subprocess.Popen(
-            [sys.executable, FOLDER / f"{name}.py", *options.split(), "--photos", folder],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=output,
-        )
-        for name, options in TINY.items()
-    }
-    printed = {}
-    try:
-        for name, process in running.items():
-            told, errors = process.communicate()
-            assert process.returncode == 0, errors
-            printed[name] = told.splitlines()
-    finally:
-        for process in running.values():
-            process.kill()
-    return printed
+
+    def start(*names):
+        running = {
+            name: subprocess.Popen(
+                [sys.executable, FOLDER / f"{name}.py", *TINY[name].split(), "--photos", folder],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=output,
+            )
+            for name in names
+        }
+        printed = {}
+        try:
+            for name, process in running.items():
+                told, errors = process.communicate()
+                assert process.returncode == 0, errors
+                printed[name] = told.splitlines()
+        finally:
+            for process in running.values():
+                process.kill()
+        for name in names:
+            machine = json.loads(printed[name][0])  # the first line describes it
+            assert machine["processor"] and machine["versions"]["keras"]
+        return printed
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def lines(start):
+    """The lines that the slow scripts print."""
+    return start("training_speed", "memory", "scale")
 
 
 def check(lines, rows, count):
@@ -63,18 +76,13 @@ def check(lines, rows, count):
         assert all(math.isfinite(x) and x > 0 for x in numbers), start
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_first_line_describes_the_machine(lines, name):
-    machine = json.loads(lines[name][0])
-    assert machine["processor"] and machine["versions"]["keras"]
-
-
+@pytest.mark.slow
 def test_training_speed(lines):
     check(lines["training_speed"], ["paper 32", "pyramid 32"], 8)
 
 
-def test_inference_speed(lines):
-    printed = lines["inference_speed"]
+def test_inference_speed(start):
+    (printed,) = start("inference_speed").values()
     check(printed, ["paper float32 1", "paper float32 2"], 8)
     networks = ["paper 64", "paper 224", "pyramid 64", "EfficientNetLite2 260"]
     check(printed, [f"{network} float32" for network in networks], 1)
@@ -82,6 +90,7 @@ def test_inference_speed(lines):
     check(printed[-1:], ["paper"], 1)
 
 
+@pytest.mark.slow
 def test_memory(lines):
     rows = [
         "import",
@@ -92,6 +101,7 @@ def test_memory(lines):
     check(lines["memory"], [*rows, "colorize a folder of 3 paper"], 2)
 
 
+@pytest.mark.slow
 def test_scale(lines, output):
     check(lines["scale"], ["2", "3"], 4)
     check(lines["scale"], ["paper 32", "pyramid 32", "1"], 1)

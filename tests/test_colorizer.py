@@ -3,18 +3,13 @@
 import json
 import shutil
 
-import h5py
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-import colorlib
-from colorlib import Colorizer, ColorlibError, files, lab, photos, presets
-from colorlib.metrics import score
+from colorlib import Colorizer, ColorlibError, lab, photos
 from colorlib.model import ab_bins
-from colorlib.presets import package
 
 
 @pytest.fixture(scope="module")
@@ -224,82 +219,6 @@ def test_a_preset_wants_the_backbone_that_it_was_trained_with(tiny_run, tmp_path
     (run / "card.json").write_text(json.dumps(card))
     with pytest.raises(ColorlibError, match="other weights of EfficientNetLite2"):
         Colorizer.from_preset(run)
-
-
-# Scoring and packaging
-
-
-def test_scores_hold_a_row_for_each_photo_and_floor(colorizer, sample):
-    tables = score(colorizer, sample[:3], batch=2)
-    assert list(tables) == ["model", "gray", "mean ab"]
-    for table in tables.values():
-        assert list(table["file"]) == [path.name for path in sample[:3]]
-        assert {"ab_psnr", "ab_sse", "psnr", "ssim", "colorfulness"} <= set(table.columns)
-        assert np.isfinite(table.drop(columns="file").to_numpy(float)).all()
-    assert tables["gray"]["colorfulness"].max() < 1
-    # By hand, for a photo and the floor of its mean color.
-    truth = rgb2lab(photos.read(sample[0]))[..., 1:]
-    assert tables["gray"]["ab_sse"][0] == pytest.approx((truth**2).sum(), rel=0.01)
-    constant = np.array(colorizer.card["colors"]["mean_ab"])
-    assert tables["mean ab"]["ab_sse"][0] == pytest.approx(((truth - constant) ** 2).sum(), rel=0.1)
-    output = rgb2lab(colorizer.colorize(sample[0]))[..., 1:]
-    assert tables["model"]["ab_sse"][0] == pytest.approx(((truth - output) ** 2).sum(), rel=0.01)
-
-
-def test_a_packaged_run_is_a_preset_of_half_the_size(tiny_run, sample, tmp_path, colorizer):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for path in sample[:2]:
-        shutil.copy(path, folder)
-    card = package(tiny_run, tmp_path / "small", [folder], working_size=40)
-    small, large = tmp_path / "small", tiny_run
-    assert card["name"] == "small" and card["working_size"] == 40
-    assert card["weights_sha256"] == files.sha256(small / presets.WEIGHTS)
-    assert (small / presets.MANIFEST).read_bytes() == (large / presets.MANIFEST).read_bytes()
-    sizes = [(path / presets.WEIGHTS).stat().st_size for path in (small, large)]
-    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
-    with h5py.File(small / presets.WEIGHTS) as file:
-        types = set()
-        file.visititems(lambda _, item: types.add(getattr(item, "dtype", None)))
-    assert {str(dtype) for dtype in types - {None}} == {"float16"}
-
-    scores = pd.read_csv(small / presets.SCORES)
-    assert list(scores.columns[:3]) == ["set", "method", "file"]
-    assert len(scores) == 6 and set(scores["set"]) == {"photos"}
-    assert set(scores["method"]) == {"model", "gray", "mean ab"}
-
-    rows = scores.groupby("method").sum(numeric_only=True)
-    rmse = np.sqrt(rows["ab_sse"] / rows["n_pixels"] / 2)
-    floor = rmse.drop("model").min()
-    (result,) = json.loads((small / presets.CARD).read_text())["results"]["photos"]
-    assert result["vividness"] is None and result["photos"] == 2
-    assert result["ab_rmse"] == pytest.approx(rmse["model"], abs=1e-3)
-    gain = 100 * (1 - rmse["model"] / floor)
-    assert result["percent_under_better_floor"] == pytest.approx(gain, abs=0.01)
-    assert result["colorfulness_percent"] == pytest.approx(
-        100 * rows["colorfulness"]["model"] / rows["truth_colorfulness"]["model"], abs=0.1
-    )
-
-    reloaded = Colorizer.from_preset(small)
-    assert reloaded.working_size == 40
-    for half, whole in zip(
-        reloaded.network.get_weights(), colorizer.network.get_weights(), strict=True
-    ):
-        assert half.dtype == np.float32
-        np.testing.assert_allclose(half, whole, atol=1e-4, rtol=1e-3)
-    with pytest.raises(ColorlibError, match="run itself"):
-        package(tiny_run, tiny_run)
-    with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
-        package(tiny_run, tmp_path / "other", vividness=0.5)
-
-
-def test_presets_are_listed_with_the_default_first():
-    names = colorlib.preset_names()
-    assert names[0] == presets.DEFAULT_PRESET
-    for name in names:
-        card = presets.load_card(name)
-        assert card["name"] == name
-        assert card["weights_sha256"] == files.sha256(presets.preset_folder(name) / presets.WEIGHTS)
 
 
 def test_the_default_preset_colors_a_photo(sample):

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from skimage.color import lab2rgb, rgb2lab
-from skimage.io import imread
+from skimage.io import imread, imsave
 from skimage.metrics import peak_signal_noise_ratio
 
-from colorlib import ASSETS, lab, metrics
+from colorlib import ASSETS, lab, metrics, presets
 
 SAMPLE = ASSETS / "sample"
 NAMES = ["food_python3_coffee", "nature_python3_flower", "people_python3_astronaut"]
@@ -33,13 +33,15 @@ def frequency(photos):
     return sum(lab.ab_bin_counts(metrics.ab_of(rgb)) for rgb in photos.values())
 
 
-def score_table(n, seed=0):
-    """Rows as of `n` photos, drawn from known distributions."""
+def score_table(n, seed=0, method="model"):
+    """Rows as `score` makes of `n` photos and one method, drawn from known distributions."""
     rng = np.random.default_rng(seed)
     n_pixels = rng.integers(1000, 50000, n)
     weight = n_pixels * rng.uniform(5, 50, n)
     return pd.DataFrame(
         {
+            "method": method,
+            "file": [f"{i}.jpg" for i in range(n)],
             "n_pixels": n_pixels,
             "mean_chroma": rng.uniform(5, 40, n),
             "near_gray": False,
@@ -48,9 +50,7 @@ def score_table(n, seed=0):
             "psnr": rng.normal(22, 3, n),
             "ssim": rng.uniform(0.8, 1, n),
             "colorfulness": rng.uniform(5, 30, n),
-            "colorfulness_absolute": rng.uniform(5, 30, n),
             "truth_colorfulness": rng.uniform(20, 60, n),
-            "truth_colorfulness_absolute": rng.uniform(20, 60, n),
             "auc_sum": n_pixels * rng.uniform(0.7, 1, n),
             "auc_balanced_sum": weight * rng.uniform(0.4, 0.8, n),
             "auc_balanced_weight": weight,
@@ -137,12 +137,9 @@ def test_ssim_of_small_pictures(shape):
 
 
 def test_colorfulness_worked_out_by_hand():
-    # rg is 255 and 0; yb is 127.5 and -255, or without sign 127.5 and 255.
-    rgb = picture([RED, BLUE])
-    signed = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
-    absolute = np.hypot(127.5, 63.75) + 0.3 * np.hypot(127.5, 191.25)
-    assert metrics.colorfulness(rgb) == pytest.approx(signed)
-    assert metrics.colorfulness(rgb, signed=False) == pytest.approx(absolute)
+    # rg is 255 and 0; yb is 127.5 and -255.
+    expected = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
+    assert metrics.colorfulness(picture([RED, BLUE])) == pytest.approx(expected)
     assert metrics.colorfulness(picture([GRAY, GRAY])) == 0
 
 
@@ -165,19 +162,22 @@ def test_auc_of_a_constant_error(error):
     shares = np.array([error <= t for t in range(151)], float)
     by_definition = np.trapezoid(shares, dx=1 / 150)
     closed_form = 1 if error == 0 else max(0, 150.5 - np.ceil(error)) / 150 * (error <= 150)
-    value = metrics.auc(metrics.error_histogram(truth_ab + [0, error], truth_ab))
+    value, weight = metrics.auc(truth_ab + [0, error], truth_ab)
     assert value == pytest.approx(by_definition) == pytest.approx(closed_form)
+    assert weight == 12
 
 
 def test_auc_of_photos_is_the_area_by_definition(photos):
-    pooled, errors = 0, []
+    values, weights, errors = [], [], []
     for rgb in photos.values():
         ab, truth_ab = metrics.ab_of(faded(rgb)), metrics.ab_of(rgb)
-        pooled = pooled + metrics.error_histogram(ab, truth_ab)
+        value, weight = metrics.auc(ab, truth_ab)
+        values.append(value)
+        weights.append(weight)
         errors.append(np.sqrt(((ab - truth_ab) ** 2).sum(-1)).ravel())
     errors = np.concatenate(errors)
     expected = np.trapezoid([(errors <= t).mean() for t in range(151)], dx=1 / 150)
-    assert metrics.auc(pooled) == pytest.approx(expected, abs=1e-9)
+    assert np.average(values, weights=weights) == pytest.approx(expected, abs=1e-9)
 
 
 def test_balanced_auc_worked_out_by_hand():
@@ -187,11 +187,12 @@ def test_balanced_auc_worked_out_by_hand():
     truth_ab = np.array([[0, 0], [0, 0], [0, 0], [80, 70]], float)
     ab = truth_ab + [[10, 0], [10, 0], [10, 0], [0, -30]]
     expected = (3 * 10 / 9 * 140.5 + 10 * 120.5) / 150 / (3 * 10 / 9 + 10)
-    value = metrics.auc(metrics.error_histogram(ab, truth_ab, frequency))
+    value, weight = metrics.auc(ab, truth_ab, frequency)
     assert value == pytest.approx(expected)
+    assert weight == pytest.approx(3 * 10 / 9 + 10)
     # An orange that no training photo has weighs as its nearest color, the red.
     orange = np.array([[60.0, 70.0]])
-    assert metrics.error_histogram(orange, orange, frequency)[0] == pytest.approx(10)
+    assert metrics.auc(orange, orange, frequency) == (1, pytest.approx(10))
 
 
 def test_balanced_by_its_own_colors_all_bins_count_alike(photos):
@@ -201,17 +202,15 @@ def test_balanced_by_its_own_colors_all_bins_count_alike(photos):
     by_bin = pd.Series(np.ceil(np.hypot(*(ab - truth_ab).reshape(-1, 2).T)))
     shares = np.where(by_bin == 0, 150, 150.5 - by_bin) / 150
     expected = pd.Series(shares).groupby([bins[:, 0], bins[:, 1]]).mean().mean()
-    histogram = metrics.error_histogram(ab, truth_ab, lab.ab_bin_counts(truth_ab))
-    assert metrics.auc(histogram) == pytest.approx(expected)
+    value, _ = metrics.auc(ab, truth_ab, lab.ab_bin_counts(truth_ab))
+    assert value == pytest.approx(expected)
 
 
 def test_raw_accuracy_rejects_other_arrays():
     with pytest.raises(ValueError, match="`ab_frequency` must be .* Received"):
-        metrics.error_histogram(np.zeros((5, 2)), np.zeros((5, 2)), np.zeros((23, 23)))
+        metrics.auc(np.zeros((5, 2)), np.zeros((5, 2)), np.zeros((23, 23)))
     with pytest.raises(ValueError, match="one shape .* Received"):
-        metrics.error_histogram(np.zeros((5, 2)), np.zeros((4, 2)))
-    with pytest.raises(ValueError, match="`histogram` must be .* Received"):
-        metrics.auc(np.zeros(152))
+        metrics.auc(np.zeros((5, 2)), np.zeros((4, 2)))
 
 
 def test_a_score_holds_what_the_functions_say(photos, frequency):
@@ -223,54 +222,57 @@ def test_a_score_holds_what_the_functions_say(photos, frequency):
     assert score["ab_sse"] / (2 * score["n_pixels"]) == pytest.approx(metrics.ab_mse(output, rgb))
     assert score["mean_chroma"] == pytest.approx(metrics.mean_chroma(rgb))
     assert score["colorfulness"] == metrics.colorfulness(output)
-    assert score["truth_colorfulness_absolute"] == metrics.colorfulness(rgb, signed=False)
+    assert score["truth_colorfulness"] == metrics.colorfulness(rgb)
     assert score["near_gray"] is False
     assert metrics.score_photo(rgb, faded(rgb, 0.05))["near_gray"] is True
     assert np.isnan(metrics.score_photo(output, rgb)["auc_balanced_sum"])
+
+
+def score_rows(outputs, frequency=None):
+    """The table of `score` for a dict by file of (model's output, truth)."""
+    rows = [
+        {"method": "model", "file": file, **metrics.score_photo(output, truth, frequency)}
+        for file, (output, truth) in outputs.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def test_pooled_metrics_do_not_depend_on_how_pixels_are_cut_into_photos(photos, frequency):
     rgb = photos["food_python3_coffee"]
     output = faded(rgb)
     cut = 37
-    whole = pd.DataFrame([metrics.score_photo(output, rgb, frequency)])
-    parts = pd.DataFrame(
-        [
-            metrics.score_photo(output[:cut], rgb[:cut], frequency),
-            metrics.score_photo(output[cut:], rgb[cut:], frequency),
-        ]
-    )
+    whole = score_rows({"whole": (output, rgb)}, frequency)
+    halves = {"top": (output[:cut], rgb[:cut]), "bottom": (output[cut:], rgb[cut:])}
+    parts = score_rows(halves, frequency)
     pooled = ["ab_rmse", "auc", "auc_balanced"]
-    one, two = (metrics.summarize(t, n_bootstrap=10).loc[pooled, "value"] for t in (whole, parts))
+    one, two = (metrics.compare(t, n_bootstrap=10).loc[pooled, "value"] for t in (whole, parts))
     np.testing.assert_allclose(one, two)
     assert one["ab_rmse"] == pytest.approx(np.sqrt(metrics.ab_mse(output, rgb)))
 
 
-def test_a_summary_survives_a_csv_file(photos, frequency):
-    rows = [
-        {"file": name, **metrics.score_photo(faded(rgb), rgb, frequency)}
-        for name, rgb in photos.items()
-    ]
+def test_a_comparison_survives_a_csv_file(photos, frequency):
     gray = faded(photos["nature_python3_flower"], 0.05)
-    rows.append({"file": "gray", **metrics.score_photo(gray, gray, frequency)})
-    scores = pd.DataFrame(rows)
+    outputs = {name: (faded(rgb), rgb) for name, rgb in photos.items()} | {"gray": (gray, gray)}
+    scores = score_rows(outputs, frequency)
     read_back = pd.read_csv(io.StringIO(scores.to_csv(index=False)))
-    summary = metrics.summarize(scores, n_bootstrap=50)
-    pd.testing.assert_frame_equal(summary, metrics.summarize(read_back, n_bootstrap=50))
-    assert summary.attrs == {"photos": 3, "near_gray": 1}
-    assert (summary["photos"] == 3).all() and (summary["near_gray"] == 1).all()
-    assert summary.loc["ab_psnr_mean", "value"] == pytest.approx(scores["ab_psnr"][:3].mean())
-    assert summary.loc["ab_psnr_median", "value"] == pytest.approx(scores["ab_psnr"][:3].median())
-    assert 0.3 < summary.loc["colorfulness_ratio", "value"] < 0.7  # half of the chroma
-    assert (summary["low"] <= summary["value"]).all()
-    assert (summary["value"] <= summary["high"]).all()
-    with pytest.raises(ValueError, match="not near-gray. Received: 1 photos"):
-        metrics.summarize(scores[3:])
+    compared = metrics.compare(scores, n_bootstrap=50)
+    pd.testing.assert_frame_equal(compared, metrics.compare(read_back, n_bootstrap=50))
+    assert (compared["photos"] == 3).all() and (compared["near_gray"] == 1).all()
+    assert compared.loc["ab_psnr_mean", "value"] == pytest.approx(scores["ab_psnr"][:3].mean())
+    assert compared.loc["ab_psnr_median", "value"] == pytest.approx(scores["ab_psnr"][:3].median())
+    colorful = compared.loc["colorfulness"]
+    assert colorful["truth"] == pytest.approx(scores["truth_colorfulness"][:3].mean())
+    assert 0.3 < colorful["value"] / colorful["truth"] < 0.7  # half of the chroma
+    assert (compared["low"] <= compared["value"]).all()
+    assert (compared["value"] <= compared["high"]).all()
+    assert compared["verdict"].isna().all()  # without a floor nothing is judged
+    with pytest.raises(ValueError, match="not near-gray. Received: 1 photos of 'model'"):
+        metrics.compare(scores[3:])
 
 
 def test_bootstrap_intervals_are_the_analytic_ones():
     scores = score_table(600)
-    summary = metrics.summarize(scores, n_bootstrap=4000)
+    summary = metrics.compare(scores, n_bootstrap=4000)
     n = len(scores)
 
     def expect(name, center, error):
@@ -292,22 +294,22 @@ def test_bootstrap_intervals_are_the_analytic_ones():
 
 def test_bootstrap_intervals_cover_a_known_mean():
     # The mean psnr of `score_table` is 22: 95 of 100 intervals should hold it, 88 to 100 may.
-    tables = (metrics.summarize(score_table(100, seed), n_bootstrap=400) for seed in range(100))
+    tables = (metrics.compare(score_table(100, seed), n_bootstrap=400) for seed in range(100))
     held = sum(t.loc["psnr", "low"] <= 22 <= t.loc["psnr", "high"] for t in tables)
     assert held >= 88
 
 
 def test_a_seed_fixes_the_intervals():
     scores = score_table(40)
-    first, again = (metrics.summarize(scores, n_bootstrap=200, seed=3) for _ in range(2))
+    first, again = (metrics.compare(scores, n_bootstrap=200, seed=3) for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
-    assert not first["low"].equals(metrics.summarize(scores, n_bootstrap=200, seed=4)["low"])
+    assert not first["low"].equals(metrics.compare(scores, n_bootstrap=200, seed=4)["low"])
 
 
 def test_a_perfect_photo_leaves_no_nan():
     scores = score_table(20)
     scores.loc[3, "ab_psnr"] = np.inf
-    row = metrics.summarize(scores, n_bootstrap=500).loc["ab_psnr_mean"]
+    row = metrics.compare(scores, n_bootstrap=500).loc["ab_psnr_mean"]
     assert row["value"] == row["high"] == np.inf and np.isfinite(row["low"])
 
 
@@ -335,25 +337,71 @@ def test_a_floor_must_be_a_photo():
         metrics.floor_outputs(rgb / 255, (0, 0))
 
 
+class Fading:
+    """Stands for a Colorizer that returns photos with a part of their chroma."""
+
+    def __init__(self, mean_ab, frequency):
+        self.card = {"colors": {"mean_ab": mean_ab, "ab_counts": frequency.tolist()}}
+
+    def colorize_batch(self, rgbs, vividness=None):
+        return [faded(rgb, 0.5 if vividness is None else vividness) for rgb in rgbs]
+
+
+def test_scores_hold_a_row_for_each_photo_and_method(photos, frequency, tmp_path):
+    colorizer, paths = Fading((6.0, 14.0), frequency), []
+    for name, rgb in photos.items():
+        paths.append(tmp_path / f"{name}.png")
+        imsave(paths[-1], rgb[::3, ::3].copy())
+    scores = metrics.score(colorizer, paths, batch=2)
+    assert list(scores.columns[:2]) == ["method", "file"]
+    tables = dict(list(scores.groupby("method")))
+    assert sorted(tables) == ["gray", "mean ab", "model"]
+    for table in tables.values():
+        assert list(table["file"]) == [path.name for path in paths]
+        assert np.isfinite(table.drop(columns=["method", "file"]).to_numpy(float)).all()
+    assert tables["gray"]["colorfulness"].max() < 1
+    # By hand, for a photo, its output and its floors.
+    rgb = imread(paths[0])
+    truth, output = metrics.ab_of(rgb), metrics.ab_of(faded(rgb))
+    errors = {"gray": truth, "mean ab": truth - (6, 14), "model": truth - output}
+    for method, tolerance in (("gray", 0.01), ("mean ab", 0.1), ("model", 1e-9)):
+        error = tables[method]["ab_sse"].iloc[0]
+        assert error == pytest.approx((errors[method] ** 2).sum(), rel=tolerance)
+
+    once_scored = scores[scores["file"] == paths[0].name]
+    other = metrics.score(colorizer, paths[:1], vividness=1, floors=once_scored)
+    assert other["ab_psnr"].iloc[0] > scores["ab_psnr"].iloc[0] and len(other) == 3
+    for method in ("gray", "mean ab"):
+        once = [t[t["method"] == method].iloc[0] for t in (scores, other)]
+        pd.testing.assert_series_equal(*once, check_names=False)
+
+
 def test_half_the_color_beats_both_floors(photos, frequency):
     mean_ab = np.mean([metrics.ab_of(rgb).mean(axis=(0, 1)) for rgb in photos.values()], axis=0)
-    tables = {"model": [], "gray": [], "mean ab": []}
-    for rgb in photos.values():
+    rows = []
+    for file, rgb in photos.items():
         outputs = {"model": faded(rgb), **metrics.floor_outputs(rgb, mean_ab)}
-        for name, output in outputs.items():
-            tables[name].append(metrics.score_photo(output, rgb, frequency))
-    model, gray, mean = (pd.DataFrame(rows, index=NAMES) for rows in tables.values())
-    table = metrics.compare_to_floors(model, {"gray": gray, "mean ab": mean}, n_bootstrap=200)
-    assert list(table.columns[:4]) == ["model", "gray", "mean ab", "better_floor"]
+        for method, output in outputs.items():
+            numbers = metrics.score_photo(output, rgb, frequency)
+            rows.append({"method": method, "file": file, **numbers})
+    table = metrics.compare(pd.DataFrame(rows), n_bootstrap=200)
     row = table.loc["ab_rmse"]
-    assert row["gray"] == pytest.approx(metrics.summarize(gray, 10).loc["ab_rmse", "value"])
-    assert row["difference"] == pytest.approx(row["model"] - min(row["gray"], row["mean ab"]))
-    assert row["difference"] < 0 and row["high"] < 0
+    gray = np.sqrt(sum(r["ab_sse"] for r in rows[1::3]) / sum(r["n_pixels"] for r in rows[::3]) / 2)
+    assert row["gray"] == pytest.approx(gray)
+    assert row["difference"] == pytest.approx(row["value"] - min(row["gray"], row["mean ab"]))
+    assert row["difference"] < 0 and row["difference_high"] < 0 and row["verdict"] == "better than"
     # Half of the chroma leaves half of gray's error.
-    assert row["model"] / row["gray"] == pytest.approx(0.5, abs=0.02)
-    assert (table.loc[["ab_psnr_mean", "psnr", "auc", "auc_balanced"], "low"] > 0).all()
+    assert row["value"] / row["gray"] == pytest.approx(0.5, abs=0.02)
+    others = table.loc[["ab_psnr_mean", "psnr", "auc", "auc_balanced"]]
+    assert (others["difference_low"] > 0).all() and (others["verdict"] == "better than").all()
     assert table.loc["colorfulness", "gray"] < 1
     assert pd.isna(table.loc["colorfulness", "better_floor"])
+
+
+def with_floors(model, **floors):
+    """A table with the model's rows and those of `gray` and of `mean_ab`."""
+    tables = [table.assign(method=name.replace("_", " ")) for name, table in floors.items()]
+    return pd.concat([model, *tables], ignore_index=True)
 
 
 def test_the_better_floor_is_chosen_per_metric_and_the_draws_are_paired():
@@ -363,55 +411,82 @@ def test_the_better_floor_is_chosen_per_metric_and_the_draws_are_paired():
     mean["ab_psnr"] -= 3
     gray["ab_sse"] *= 1.21**2
     mean["ab_sse"] *= 1.1**2
-    table = metrics.compare_to_floors(model, {"gray": gray, "mean ab": mean}, n_bootstrap=300)
+    table = metrics.compare(with_floors(model, gray=gray, mean_ab=mean), n_bootstrap=300)
     decibels, error = table.loc["ab_psnr_mean"], table.loc["ab_rmse"]
     assert decibels["better_floor"] == "gray" and error["better_floor"] == "mean ab"
     # Each photo differs by 1.5 dB, so only unpaired draws could give the interval a width.
-    for name in ("difference", "low", "high"):
+    for name in ("difference", "difference_low", "difference_high"):
         assert decibels[name] == pytest.approx(1.5)
     assert error["relative_difference"] == pytest.approx(1 / 1.1 - 1)
-    assert error["low"] < error["difference"] < error["high"] < 0
+    assert error["difference_low"] < error["difference"] < error["difference_high"] < 0
+
+
+def test_better_and_worse_only_where_the_interval_leaves_zero_out():
+    floor = score_table(60)
+    better = floor.assign(ab_sse=0.25 * floor["ab_sse"])
+
+    def compared(model, gray):
+        return metrics.compare(with_floors(model, gray=gray)).loc["ab_rmse"]
+
+    assert compared(better, floor)["verdict"] == "better than"
+    assert compared(better, floor)["relative_difference"] == pytest.approx(-0.5)
+    assert compared(floor, better)["verdict"] == "worse than"
+    assert compared(floor, floor)["verdict"] == "not told apart from"
+    # The same mean, but each photo differs: the interval holds zero.
+    other = floor.assign(ab_sse=floor["ab_sse"].to_numpy()[::-1])
+    assert compared(other, floor)["verdict"] == "not told apart from"
 
 
 def test_floors_of_other_photos_are_refused():
     model = score_table(10)
     for other in (model[::-1], score_table(9), score_table(10, seed=1)):
-        with pytest.raises(ValueError, match="Received: floor 'gray' of other photos"):
-            metrics.compare_to_floors(model, {"gray": other})
-    for none in ({}, {"model": model}):
-        with pytest.raises(ValueError, match="at least one floor, none of them 'model'. Received"):
-            metrics.compare_to_floors(model, none)
+        with pytest.raises(ValueError, match="Received: 'gray' of other photos"):
+            metrics.compare(with_floors(model, gray=other))
+    with pytest.raises(ValueError, match=r"the method 'model'. Received: \['gray'\]"):
+        metrics.compare(model.assign(method="gray"))
 
 
-def test_report_and_verdict_say_what_the_comparison_says():
-    floors = {"gray": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
-    better = floors["gray"].assign(ab_sse=0.25 * floors["gray"]["ab_sse"])
-    tables = {"model": better, **floors}
-    compared = metrics.compare_to_floors(better, floors)
-    report = metrics.report(tables)
-    rmse = compared.loc["ab_rmse"]
-    assert report.loc["pooled ab-RMSE", "gray"] == f"{rmse['gray']:.2f}"
-    assert report.loc["pooled ab-RMSE", "model"].startswith(f"{rmse['model']:.2f} [")
-    assert report.loc["pooled ab-RMSE", "model - better floor"].startswith("-")
-    assert report.loc["mean colorfulness (signed)", "original"] != ""
-    assert not report.isin(["nan", "+nan [+nan, +nan]"]).any(axis=None)
-
-    sentence = metrics.verdict(tables)
-    assert sentence.startswith("pooled ab-RMSE: better than the better floor (gray): ")
-    assert "(-50.0 %)" in sentence
-    swapped = {"model": floors["gray"], "gray": better, "mean ab": better}
-    assert "worse than" in metrics.verdict(swapped)
-    same = {"model": floors["gray"], **{name: floors["gray"] for name in floors}}
-    assert "not told apart from" in metrics.verdict(same)
+@pytest.fixture(scope="module")
+def two_models():
+    """The scores of two models, b and a, with their floors, on a set."""
+    floor = score_table(60)
+    floors = {"gray": floor, "mean_ab": floor.assign(ab_psnr=26.0)}
+    models = {"b": floor.assign(ab_sse=0.25 * floor["ab_sse"]), "a": floor}
+    return pd.concat(with_floors(t, **floors).assign(preset=name) for name, t in models.items())
 
 
-def test_reports_set_models_beside_each_other():
-    floors = {"gray": score_table(60), "mean ab": score_table(60).assign(ab_psnr=26.0)}
-    better = floors["gray"].assign(ab_sse=0.25 * floors["gray"]["ab_sse"])
-    models = {name: {"model": t, **floors} for name, t in (("b", better), ("a", floors["gray"]))}
-    both = metrics.reports(models)
-    assert list(both.index[:4]) == [
+def test_models_are_compared_as_if_alone(two_models):
+    both = metrics.compare(two_models, ["preset"])
+    for name, scores in two_models.groupby("preset"):
+        pd.testing.assert_frame_equal(both.loc[name], metrics.compare(scores))
+
+
+def test_a_report_writes_the_comparison_out(two_models):
+    compared = metrics.compare(two_models, ["preset"])
+    report = metrics.report(compared)
+    assert list(report.index[:4]) == [
         (label, name) for label in ("pooled ab-RMSE", "mean ab-PSNR, dB") for name in ("b", "a")
     ]
-    for name, tables in models.items():
-        pd.testing.assert_frame_equal(both.xs(name, level=1), metrics.report(tables))
+    row, error = report.loc["pooled ab-RMSE", "b"], compared.loc["b", "ab_rmse"]
+    assert row["gray"] == f"{error['gray']:.2f}"
+    assert row["model"] == f"{error['value']:.2f} [{error['low']:.2f}, {error['high']:.2f}]"
+    assert row["model - better floor"].startswith(f"{error['difference']:+.2f} [-")
+    assert row["original"] == "" and row["verdict"] == "better than gray"
+    colorfulness = report.loc["mean colorfulness", "b"]
+    assert colorfulness["original"] == f"{compared.loc['b', 'colorfulness']['truth']:.1f}"
+    assert colorfulness["model - better floor"] == colorfulness["verdict"] == ""
+    assert not report.isin(["nan", "+nan [+nan, +nan]"]).any(axis=None)
+    alone = metrics.report(metrics.compare(two_models[two_models["preset"] == "b"]))
+    assert (alone == report.xs("b", level="preset")).all(axis=None)
+
+
+def test_the_readme_says_how_the_presets_fare_on_kodak24():
+    verdicts = {}
+    for preset in ("paper", "pyramid"):
+        scores = pd.read_csv(presets.preset_folder(preset) / presets.SCORES)
+        row = metrics.compare(scores[scores["set"] == "kodak24"]).loc["ab_rmse"]
+        verdicts[preset] = (row["verdict"], row["better_floor"])
+    assert verdicts == {
+        "paper": ("not told apart from", "mean ab"),
+        "pyramid": ("worse than", "mean ab"),  # at its default vividness
+    }

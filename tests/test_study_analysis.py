@@ -434,6 +434,7 @@ def test_what_is_no_export_says_so(study, tmp_path):
 # The benchmark
 
 
+@pytest.mark.slow
 def test_benchmark_of_coverage_prints_a_table():
     script = Path(__file__).parent / "benchmarks" / "study_coverage.py"
     done = subprocess.run(
@@ -450,7 +451,7 @@ def test_benchmark_of_coverage_prints_a_table():
 # The notebook
 
 
-@pytest.mark.parametrize("mode", ["yesno", "2afc"])
+@pytest.mark.parametrize("mode", ["yesno", pytest.param("2afc", marks=pytest.mark.slow)])
 def test_notebook_says_of_every_table_and_figure_what_it_shows(mode, tmp_path):
     """Of an export in either mode; the mode that it lacks is shown with simulated people."""
     asked = simulation.simulate(people=10, scenes=8, mode=mode)

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from contextlib import ExitStack
 
 import pytest
 
@@ -9,7 +10,7 @@ pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
 pytest.importorskip("playwright", reason="pip install playwright")
 
 from playwright import sync_api as playwright
-from survey_parts import Server, fill_in, make_stimuli, wait_for, write_protocol
+from survey_parts import Server, Study, fill_in, make_stimuli, wait_for, write_protocol
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -42,21 +43,17 @@ def stimuli(tmp_path_factory):
 
 @pytest.fixture
 def serve(stimuli, tmp_path):
-    """Starts a server of a protocol; ends it after the test."""
-    servers = []
+    """Serves a protocol until the test ends, from a thread or from a process that can be killed."""
+    with ExitStack() as running:
 
-    def serve(name="balanced-yesno", demo=True, **values):
-        path = write_protocol(tmp_path / f"{name}.toml", name, **values)
-        if not demo:
-            fill_in(path)
-        server = Server(path, stimuli, tmp_path / "study.sqlite3", demo)
-        server.database = tmp_path / "study.sqlite3"
-        servers.append(server)
-        return server
+        def serve(name="balanced-yesno", demo=True, process=False, **values):
+            path = write_protocol(tmp_path / f"{name}.toml", name, **values)
+            if not demo:
+                fill_in(path)
+            server = (Server if process else Study)(path, stimuli, tmp_path / "study.sqlite3", demo)
+            return running.enter_context(server)
 
-    yield serve
-    for server in servers:
-        server.__exit__()
+        yield serve
 
 
 @pytest.fixture
@@ -172,11 +169,24 @@ def go_through(page, act, look=lambda page: None, until="Thank you"):
 # A whole session
 
 
-@pytest.mark.parametrize("act", [press, tap], ids=["keyboard", "touch"])
-@pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s", "replicate-2017"])
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        pytest.param("balanced-yesno", press, id="balanced-yesno-keyboard"),
+        pytest.param("2afc-1s", tap, id="2afc-1s-touch"),
+        # The other ways through the same pages.
+        pytest.param("balanced-yesno", tap, id="balanced-yesno-touch", marks=pytest.mark.slow),
+        pytest.param("2afc-1s", press, id="2afc-1s-keyboard", marks=pytest.mark.slow),
+        pytest.param("replicate-2017", press, id="replicate-keyboard", marks=pytest.mark.slow),
+        pytest.param("replicate-2017", tap, id="replicate-touch", marks=pytest.mark.slow),
+    ],
+)
 def test_a_whole_session(serve, visit, name, act):
-    # The packaged design of the replication has twelve photos and no practice.
-    values = {"scenes": 4} if name != "replicate-2017" else {"scenes": 4, "colored_share": 0.75}
+    values = {"scenes": 4}
+    if name == "replicate-2017":  # The packaged design has twelve photos and no practice.
+        values["colored_share"] = 0.75
+    elif name == "2afc-1s":
+        values |= {"exposure_s": 0.4, "pause_s": 0.1}
     server = serve(name, **values)
     page = visit(server.address, DESKTOP if act is press else PHONE)
 
@@ -200,8 +210,8 @@ def test_a_whole_session(serve, visit, name, act):
         assert 0 < row["response_ms"] < 120_000
         if name == "2afc-1s":
             # Two busy cores miss frames; the point is that what was missed is measured.
-            assert 980 < row["exposure_first_ms"] < 2500
-            assert 980 < row["exposure_second_ms"] < 2500
+            assert 380 < row["exposure_first_ms"] < 1900
+            assert 380 < row["exposure_second_ms"] < 1900
         else:
             assert row["exposure_first_ms"] is None
 
@@ -320,7 +330,7 @@ def test_without_a_network_answers_wait_and_then_arrive(serve, visit):
     page.context.set_offline(True)
     answered(page, 2)
     page.get_by_text("The connection is gone").wait_for()
-    page.wait_for_timeout(20_000)
+    page.wait_for_timeout(8000)  # longer than the longest wait between two attempts
     assert len(rows(server)) == 1
     page.context.set_offline(False)
     wait_for(lambda: len(rows(server)) == 3)
@@ -340,7 +350,7 @@ def left_behind(server, page):
 
 
 def test_killed_server_and_closed_page_lose_nothing(serve, visit):
-    server = serve(practice=0)
+    server = serve(practice=0, process=True)
     context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))
     server.start()
     page = visit(server.address, context=context)
@@ -352,7 +362,7 @@ def test_killed_server_and_closed_page_lose_nothing(serve, visit):
 
 
 def test_expired_session_sends_what_it_kept(serve, visit):
-    server = serve(demo=False, practice=0)
+    server = serve(demo=False, practice=0, process=True)
     context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))
     with sqlite3.connect(server.database) as connection:
         connection.execute("UPDATE sessions SET started_at = '2020-01-01T00:00:00.000Z'")

@@ -1,5 +1,6 @@
 """Stimuli: nothing but pixels tells versions apart, lists are balanced, the key is sealed."""
 
+import functools
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image, JpegImagePlugin
 from skimage.color import rgb2lab
+from survey_parts import write_protocol
 
 from colorlib import ColorlibError, metrics, photos
 from colorlib.figures import ROOT
@@ -19,6 +21,16 @@ from study import leaks, protocol
 from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
 
 RECIPE = Recipe(("pyramid", "paper"), scenes=8, practice=2, catch=2, longest_side=128)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_once():
+    """Loads and compiles each preset once for all builds of this file."""
+    from colorlib.colorizer import Colorizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Colorizer, "from_preset", functools.cache(Colorizer.from_preset))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -251,25 +263,37 @@ def test_stimuli_are_never_replaced(stimuli, originals):
 # The packaged ones
 
 
-def test_packaged_stimuli_follow_a_protocol_and_are_made_once():
-    stimuli = packaged("replicate-2017")
-    assert len(stimuli.lists) == 12 and set(stimuli.lists["list"]) == {0}
-    assert stimuli.lists["version"].value_counts().to_dict() == {"colored": 9, "original": 3}
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The protocol of the replication with four photos."""
+    path = tmp_path_factory.mktemp("small") / "small.toml"
+    return write_protocol(path, "replicate-2017", scenes=4, colored_share=0.75)
+
+
+@pytest.mark.parametrize(
+    ("name", "scenes"), [("small", 4), pytest.param("replicate-2017", 12, marks=pytest.mark.slow)]
+)
+def test_packaged_stimuli_follow_a_protocol_and_are_made_once(request, name, scenes):
+    name = request.getfixturevalue(name) if name == "small" else name
+    stimuli = packaged(name)
+    assert len(stimuli.lists) == scenes and set(stimuli.lists["list"]) == {0}
+    versions = stimuli.lists["version"].value_counts().to_dict()
+    assert versions == {"colored": scenes * 3 // 4, "original": scenes // 4}
     sample = set(photos.packaged("sample")["file"])
     assert set(stimuli.table["source"]) <= sample
     assert stimuli.folder.is_relative_to(os.environ["COLORLIB_CACHE"])
     start = time.perf_counter()
-    again = packaged(protocol.load("replicate-2017"))
+    again = packaged(protocol.load(name))
     assert time.perf_counter() - start < 2 and again.folder == stimuli.folder
 
 
-def test_a_server_reads_them_without_a_backend(stimuli):
+def test_a_server_reads_them_without_a_backend(stimuli, small):
     code = (
         "import sys; from study.stimuli import Stimuli, packaged; "
-        f"Stimuli.load({str(stimuli.folder)!r}); packaged('replicate-2017'); "
+        f"Stimuli.load({str(stimuli.folder)!r}); packaged({str(small)!r}); "
         "print(sorted({'keras', 'tensorflow', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
-    packaged("replicate-2017")
+    packaged(small)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ
     )
@@ -326,6 +350,7 @@ def test_what_never_varies_is_no_leak():
         assert test(constant, key) == (1.0, "")
 
 
+@pytest.mark.slow
 def test_the_benchmark_sees_no_leak_in_files_and_in_what_is_served():
     command = [sys.executable, "tests/benchmarks/study_leaks.py", "--scenes", "24", "--side", "96"]
     for seed in ("1", "2"):  # chance alone fails one run in 250

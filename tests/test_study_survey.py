@@ -1,6 +1,7 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
 import http.client
+import io
 import json
 import re
 import sqlite3
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -24,6 +27,7 @@ from survey_parts import (
     Person,
     PostgreSQL,
     Server,
+    Study,
     an_answer,
     fill_in,
     make_stimuli,
@@ -32,11 +36,11 @@ from survey_parts import (
 
 from colorlib import ColorlibError
 from study import protocol as protocols
+from study.__main__ import main
 from study.stimuli import Stimuli
 from study.survey import store as tables
 from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
 from study.survey.plan import Material
-from study.survey.server import Survey, http_server, listen
 from study.survey.store import Store
 
 DATABASES = ["sqlite", "postgresql"]
@@ -69,36 +73,6 @@ def database(request, tmp_path):
     if kind == "sqlite":
         return str(tmp_path / "study.sqlite3")
     return request.getfixturevalue("postgresql").create(f"koala_{time.time_ns()}")
-
-
-class Study:
-    """A survey that is served by a thread of this process, with its database and its people."""
-
-    def __init__(self, protocol, stimuli, database, demo=True):
-        self.store = Store(database)
-        self.survey = Survey(protocols.load(protocol), Stimuli.load(stimuli), self.store, demo)
-        self.app = self.survey.app()
-        listener = listen(0)
-        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.server = http_server(self.app)
-        self.thread = threading.Thread(target=self.server.run, args=([listener],))
-        self.thread.start()
-
-    def person(self, **headers):
-        return Person(self.address, headers=headers)
-
-    def rows(self, table, *columns):
-        query = select(*[table.c[name] for name in columns]) if columns else select(table)
-        return self.store.read(lambda connection: connection.execute(query).all())
-
-    def change(self, statement):
-        self.store.write(lambda connection: connection.execute(statement))
-
-    def close(self):
-        if self.thread.is_alive():
-            self.server.should_exit = True
-            self.thread.join()
-            self.store.close()
 
 
 @pytest.fixture
@@ -562,7 +536,7 @@ def test_one_address_does_not_begin_sessions_without_end(study):
 # Never lose an answer
 
 
-@pytest.mark.parametrize("kind", DATABASES)
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_every_confirmed_answer_survives_kills(kind):
     """The load command, small: it fails where a confirmed answer is not in the database once."""
     if kind == "postgresql" and not PostgreSQL.programs():
@@ -649,6 +623,17 @@ def test_connections_that_the_database_has_dropped_are_replaced(make, database):
 
 
 def command(*arguments, code=0):
+    """The command in this process; returns what it says."""
+    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
+    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
+        returned = main([str(argument) for argument in arguments])
+    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
+    assert returned == code, said.stderr or said.stdout
+    return said
+
+
+def typed(*arguments, code=0):
+    """The command as a user types it, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "study", *map(str, arguments)],
         cwd=ROOT,
@@ -678,7 +663,7 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
     study.person().take_part(choices[0], upto=3)
     study.close()
     folder = tmp_path / "export"
-    done = command("export", "--output", folder, "--database", database)
+    done = typed("export", "--output", folder, "--database", database)
     assert f"{3 * len(trials)} trials, 3 participants" in done.stdout
 
     description = json.loads((folder / "dataset_description.json").read_text())
@@ -803,7 +788,7 @@ def test_too_few_stimuli_are_told_at_the_start(make):
     ],
 )
 def test_mistakes_get_one_line(arguments, message):
-    done = command(*arguments, code=2)
+    done = typed(*arguments, code=2)
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 

@@ -1,7 +1,7 @@
-"""The answers as a folder that others can read: Psych-DS, a dictionary, Parquet beside CSV.
+"""The answers as a folder that others can read: Psych-DS, a data dictionary, CSV and Parquet.
 
-Psych-DS (psych-ds.github.io) is a `dataset_description.json` that names every column, and CSV files
-with keyword-value names. An empty cell is a missing value, never an answer.
+Psych-DS (psych-ds.github.io) asks for a `dataset_description.json` that names every column, and for
+CSV files with keyword-value names. An empty cell is a missing value, never an answer.
 """
 
 import json
@@ -19,7 +19,7 @@ FILE = "study-koala_table-{}_data.{}"
 
 
 class Variable(NamedTuple):
-    """A column: what it says, its type (of pandas, with missing values), unit and levels."""
+    """A column: its meaning, type (pandas', with missing values), unit and levels."""
 
     description: str
     type: str = "string"
@@ -125,7 +125,7 @@ _FLAGS = {
 
 
 def export(connection, folder) -> dict:
-    """Writes all answers to a new folder, whole or not at all.
+    """Writes all answers to a new folder, complete or not at all.
 
     Args:
         connection: reads the database.
@@ -211,7 +211,7 @@ def _people(connection, protocol):
 
 
 def _trials(connection, protocol, pictures, people):
-    """Every trial of every plan; those that were not answered have empty cells."""
+    """Every trial of every plan; unanswered ones have empty cells."""
     kept = [column for column in answers.c if column.name not in ("id", "session", "trial")]
     query = (
         select(trials, *kept)
@@ -246,7 +246,7 @@ def _trials(connection, protocol, pictures, people):
 
 
 def _typed(table, variables):
-    """The table with its columns in their order and of their types, missing values kept."""
+    """The table with its columns ordered and typed, missing values kept."""
     types = {name: variable.type for name, variable in variables.items()}
     return table[list(types)].astype(types).reset_index(drop=True)
 

@@ -37,14 +37,14 @@ def refused(status, error, detail="", headers=None):
 
 
 class Buckets:
-    """How much each visitor may still ask; the longest unseen are forgotten first."""
+    """How many requests each visitor has left; those not seen for longest are forgotten first."""
 
     def __init__(self, rate, burst):
         self.rate, self.burst = rate, burst
         self._levels = OrderedDict()
 
     def take(self, who) -> bool:
-        """Whether one more request is fine."""
+        """Whether one more request is allowed."""
         moment = time.monotonic()
         level, last = self._levels.pop(who, (self.burst, moment))
         level = min(self.burst, level + (moment - last) * self.rate)
@@ -57,13 +57,13 @@ class Buckets:
 class Guard:
     """An ASGI middleware around the survey.
 
-    Rates are counted by session first, as many people may share an address; by address only for
-    who has no valid cookie, and for beginning a session. Addresses are kept in memory for the count
-    and nowhere else.
+    Rates are counted by session, because many people may share an address. They are counted by
+    address only for visitors without a valid cookie, and for beginning a session. Addresses are
+    kept in memory for the count and nowhere else.
 
     Args:
         app: the ASGI application.
-        visitor: function (Request) -> who it is by a valid cookie, or None.
+        visitor: function (Request) -> who has sent it, by a valid cookie, or None.
     """
 
     def __init__(self, app, visitor):

@@ -1,4 +1,4 @@
-"""Which photos a person sees, in which order. Of all this a browser learns the order alone."""
+"""Which photos a person sees, in which order. A browser learns only the order."""
 
 import secrets
 from random import Random
@@ -64,7 +64,7 @@ class Material:
 
         Args:
             number: int. The list that the person is on.
-            rng: `random.Random`. Defaults to the system's source of chance.
+            rng: `random.Random`. Defaults to the system's source of randomness.
         """
         rng = rng or secrets.SystemRandom()
         practice, main, catch = (
@@ -111,7 +111,7 @@ def is_correct(trial, answer, version) -> bool:
 
     Args:
         trial: anything with `stimulus` and `second_stimulus`.
-        answer: `real` or `fake`; of a pair `first` or `second`, the photo that is held for fake.
+        answer: `real` or `fake`; for a pair `first` or `second`, the photo that is taken for fake.
         version: {stimulus: version}.
     """
     first_is_fake = version[trial.stimulus] != "original"

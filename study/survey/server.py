@@ -1,4 +1,4 @@
-"""The survey's server: a page, its photos, and the few requests by which answers come in."""
+"""The survey's server: a page, its photos, and the few requests that deliver answers."""
 
 import asyncio
 import hmac
@@ -42,7 +42,7 @@ _Pixels = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class Start(_Body):
-    """Consent, and the way by which somebody came."""
+    """Consent, and the way in that somebody used."""
 
     consent_version: Annotated[str, Field(max_length=4000)]
     adult: Literal[True]
@@ -70,7 +70,7 @@ class Answer(_Body):
 
 
 class Replies(_Body):
-    """Replies to optional questions, and which of the consents of their own were given."""
+    """Replies to optional questions, and the separate consents that were given."""
 
     replies: Annotated[dict[_Word, _Word], Field(max_length=100)]
     agreed: Annotated[list[_Word], Field(max_length=100)] = []
@@ -87,7 +87,7 @@ class Survey:
         protocol: `study.protocol.Protocol`.
         stimuli: `study.stimuli.Stimuli`.
         store: `study.survey.store.Store`.
-        demo: bool. Whether it is a demonstration, whose answers count for nothing.
+        demo: bool. Whether it is a demonstration, whose answers do not count.
 
     Raises:
         ColorlibError: the protocol isn't filled in for real people, the stimuli are too few for
@@ -284,7 +284,7 @@ async def _gone(_request, _error):
 def serve(protocol, stimuli, database, port=8000, demo=False):
     """Serves a study on this machine's own address until it is stopped.
 
-    A reverse proxy on the same machine brings it to the network (study/README.md).
+    A reverse proxy on the same machine connects it to the network (study/README.md).
 
     Raises:
         ColorlibError: see `Survey`; or the port is taken.

@@ -1,7 +1,7 @@
 """What happens to a session: it starts, is answered, ends, is withdrawn.
 
-These are operations of a `Store`: each runs in one transaction, and doing it twice is doing it
-once, since a browser that heard no reply asks again.
+These are operations of a `Store`. Each runs in one transaction, and repeating it changes nothing,
+because a browser that got no reply asks again.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def code(groups=3) -> str:
 
 
 def adopt(connection, protocol, stimuli, demo):
-    """Makes a new database this study's; of an old one, checks that it is.
+    """Claims a new database for this study; checks that an old one belongs to it.
 
     Returns:
         The study's salt.
@@ -104,7 +104,7 @@ def find(connection, cookie_hash):
 
 
 def is_expired(session, protocol) -> bool:
-    """Whether a session was broken off too long ago to be taken up again."""
+    """Whether a session was interrupted too long ago to be resumed."""
     return session.finished_at is None and session.started_at < _ago(protocol.resume.max_age_hours)
 
 
@@ -162,7 +162,7 @@ def _use_invitation(connection, text):
 
 
 def _took_part(connection, cookie_hash, panel_hash):
-    """The participant that this browser or panel id stands for already, or None."""
+    """The participant that this browser or panel id already stands for, or None."""
     same = sessions.c.cookie_hash == cookie_hash
     if panel_hash:
         same = or_(same, sessions.c.panel_hash == panel_hash)
@@ -171,7 +171,7 @@ def _took_part(connection, cookie_hash, panel_hash):
 
 
 def _free_list(connection, material, protocol):
-    """The list with the fewest people who finished or still may: drop-outs leave their place."""
+    """The list with the fewest people who finished or still may; dropouts free their place."""
     counts = (
         select(sessions.c.list, func.count())
         .where(
@@ -309,7 +309,7 @@ def reply(connection, cookie_hash, protocol, given, agreed):
         cookie_hash: str.
         protocol: `study.protocol.Protocol`.
         given: {question's id: option's value}.
-        agreed: ids of the questions with a consent of their own to which it was given.
+        agreed: ids of the questions with a separate consent that was given.
 
     Raises:
         Refusal: no session, one that has ended, an unknown question or option, a missing consent.
@@ -336,7 +336,7 @@ def reply(connection, cookie_hash, protocol, given, agreed):
 
 
 def finish(connection, cookie_hash, protocol):
-    """Ends a session whose every trial is answered; `thanks` is what the person gets for it.
+    """Ends a session in which every trial is answered; returns `thanks`.
 
     Raises:
         Refusal: no session, or trials without an answer.
@@ -358,7 +358,7 @@ def finish(connection, cookie_hash, protocol):
 
 
 def thanks(session, protocol) -> dict:
-    """The codes that a person gets who has finished."""
+    """The codes that a person gets at the end."""
     given = {"withdrawal_code": session.withdrawal_code}
     if session.entry == "panel":
         given["completion_code"] = protocol.panel.completion_code
@@ -367,7 +367,7 @@ def thanks(session, protocol) -> dict:
 
 
 def anonymize(connection):
-    """From the day of anonymization on, removes what could tell whose a session was.
+    """From the day of anonymization, removes everything that could identify a session's person.
 
     Returns:
         The day if it has come, else None.
@@ -384,7 +384,7 @@ def anonymize(connection):
 
 
 def withdraw(connection, text):
-    """Deletes all sessions of the person with this code, and notes that somebody withdrew.
+    """Deletes all sessions of the person with this code, and records that somebody withdrew.
 
     Returns:
         int: how many answers are gone.

@@ -1,10 +1,10 @@
 """Where answers are kept: SQLite by default, PostgreSQL by URL.
 
-One thread writes. It takes whatever waits in its queue, does all of it in one transaction, and
-says "stored" after the commit only: many people share one flush to the disk, and nobody is told
-of an answer that a power cut could take back. Where an operation is refused, all are taken back and
-done again with a savepoint for each, so that it doesn't touch its neighbors: refusals are rare, and
-savepoints would double the journeys to PostgreSQL.
+One thread writes. It takes everything that waits in its queue, executes it in one transaction, and
+reports "stored" only after the commit. So many people share one flush to the disk, and nobody gets
+a confirmation that a power cut could undo. If an operation is refused, the whole batch is rolled
+back and repeated with a savepoint for each operation, so that the others are not affected. Refusals
+are rare, and savepoints would double the round trips to PostgreSQL.
 """
 
 import queue
@@ -138,7 +138,7 @@ withdrawals = _table(
 
 
 class Unavailable(Exception):
-    """The database did not take it: nothing was stored, and trying again is right."""
+    """The database did not store it; try again."""
 
 
 def now() -> str:
@@ -147,7 +147,7 @@ def now() -> str:
 
 
 def url_of(database):
-    """SQLAlchemy's URL of a database named by URL, or by the path of a SQLite file.
+    """SQLAlchemy's URL for a database given by URL, or by the path of a SQLite file.
 
     Raises:
         ColorlibError: not a URL, or of another database than SQLite or PostgreSQL.
@@ -196,12 +196,12 @@ def _engine(url):
 class Store:
     """A database with its writing thread.
 
-    Operations are functions whose first argument is a connection; they raise what they want their
-    caller to get, and then nothing of theirs is stored.
+    Operations are functions whose first argument is a connection. What they raise reaches their
+    caller, and then nothing of theirs is stored.
 
     Args:
         database: a URL (`sqlite:///FILE`, `postgresql://...`) or the path of a SQLite file.
-        create: bool. Whether tables are made where there are none.
+        create: bool. Whether missing tables are created.
 
     Raises:
         ColorlibError: the database can't be opened, or holds no study while `create` is false.
@@ -281,7 +281,7 @@ class Store:
             connection.close()
 
     def close(self):
-        """Waits for what is queued, then lets go of the database."""
+        """Waits for what is queued, then closes the database."""
         self._queue.put(None)
         self._thread.join()
         self._engine.dispose()

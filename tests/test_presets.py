@@ -1,0 +1,119 @@
+"""A training run becomes a preset: smaller weights, and a card that says how good it is."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from colorlib import Colorizer, ColorlibError, files, presets
+from colorlib.presets import package
+
+
+@pytest.fixture(scope="module")
+def photo_folder(sample, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("package") / "photos"
+    folder.mkdir()
+    for path in sample[:2]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packaged(tiny_run, photo_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets") / "small"
+    assert package(tiny_run, folder, [photo_folder], working_size=40) == presets.load_card(folder)
+    return folder
+
+
+def test_presets_are_listed_with_the_default_first():
+    names = presets.preset_names()
+    assert names[0] == presets.DEFAULT_PRESET
+    for name in names:
+        card = presets.load_card(name)
+        assert card["name"] == name
+        assert card["weights_sha256"] == files.sha256(presets.preset_folder(name) / presets.WEIGHTS)
+
+
+def test_a_former_name_is_told():
+    with pytest.raises(ColorlibError, match="'mse' is called 'paper' now"):
+        presets.preset_folder("mse")
+
+
+def test_a_card_is_written_as_it_ships(tmp_path):
+    for name in presets.preset_names():
+        presets.write_card(tmp_path, presets.load_card(name))
+        shipped = presets.preset_folder(name) / presets.CARD
+        assert (tmp_path / presets.CARD).read_bytes() == shipped.read_bytes()
+
+
+def test_a_packaged_run_is_a_preset_of_half_the_size(packaged, tiny_run):
+    card = presets.load_card(packaged)
+    assert card["name"] == "small" and card["working_size"] == 40
+    assert card["weights_sha256"] == files.sha256(packaged / presets.WEIGHTS)
+    manifests = [(folder / presets.MANIFEST).read_bytes() for folder in (packaged, tiny_run)]
+    assert manifests[0] == manifests[1]
+    sizes = [(path / presets.WEIGHTS).stat().st_size for path in (packaged, tiny_run)]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
+    with h5py.File(packaged / presets.WEIGHTS) as file:
+        types = set()
+        file.visititems(lambda _, item: types.add(getattr(item, "dtype", None)))
+    assert {str(dtype) for dtype in types - {None}} == {"float16"}
+
+    small, large = Colorizer.from_preset(packaged), Colorizer.from_preset(tiny_run)
+    assert small.working_size == 40
+    for half, whole in zip(small.network.get_weights(), large.network.get_weights(), strict=True):
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, whole, atol=1e-4, rtol=1e-3)
+
+
+def test_the_results_on_a_card_are_those_of_its_scores(packaged):
+    scores = pd.read_csv(packaged / presets.SCORES)
+    assert list(scores.columns[:3]) == ["set", "method", "file"]
+    assert len(scores) == 6 and set(scores["set"]) == {"photos"}
+    assert set(scores["method"]) == {"model", "gray", "mean ab"}
+
+    rows = scores.groupby("method").sum(numeric_only=True)
+    rmse = np.sqrt(rows["ab_sse"] / rows["n_pixels"] / 2)
+    floor = rmse.drop("model").min()
+    (result,) = presets.load_card(packaged)["results"]["photos"]
+    assert result["vividness"] is None and result["photos"] == 2
+    assert result["ab_rmse"] == pytest.approx(rmse["model"], abs=1e-3)
+    gain = 100 * (1 - rmse["model"] / floor)
+    assert result["percent_under_better_floor"] == pytest.approx(gain, abs=0.01)
+    assert result["colorfulness_percent"] == pytest.approx(
+        100 * rows["colorfulness"]["model"] / rows["truth_colorfulness"]["model"], abs=0.1
+    )
+
+
+def test_a_knob_is_scored_at_zero_and_at_its_default(photo_folder, tmp_path):
+    card = package("pyramid", tmp_path / "vivid", [photo_folder], vividness=0.9)
+    assert card["vividness"] == 0.9
+    cautious, vivid = card["results"]["photos"]
+    assert cautious["vividness"] == 0 and vivid["vividness"] == 0.9
+    assert cautious["colorfulness_percent"] < vivid["colorfulness_percent"]
+    # Both stand beside the same floor, which was scored once.
+    floors = [r["ab_rmse"] / (1 - r["percent_under_better_floor"] / 100) for r in (cautious, vivid)]
+    assert floors[0] == pytest.approx(floors[1], rel=1e-3)
+    scores = pd.read_csv(tmp_path / "vivid" / presets.SCORES)
+    model = scores[scores["method"] == "model"]
+    rmse = np.sqrt(model["ab_sse"].sum() / model["n_pixels"].sum() / 2)
+    assert vivid["ab_rmse"] == pytest.approx(rmse, abs=1e-3)
+
+
+def test_what_was_written_by_hand_stays(packaged, tiny_run):
+    card = presets.load_card(packaged)
+    presets.write_card(packaged, {"about": {"summary": "Tiny."}, **card})
+    assert package(tiny_run, packaged)["about"] == {"summary": "Tiny."}
+    presets.write_card(packaged, card)
+    assert json.loads((packaged / presets.CARD).read_text()) == card
+
+
+def test_what_cannot_be_packaged_is_told(tiny_run, tmp_path):
+    with pytest.raises(ColorlibError, match="run itself"):
+        package(tiny_run, tiny_run)
+    with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
+        package(tiny_run, tmp_path / "other", vividness=0.5)
+    assert not (tmp_path / "other").exists()

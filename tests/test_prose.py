@@ -1,0 +1,259 @@
+"""Numbers in the README and in the notebooks' prose are those of the cards and scores.
+
+Nothing here imports the library's metrics or a network: the numbers are computed again from the
+shipped files by hand.
+"""
+
+import csv
+import json
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import h5py
+import pytest
+
+from colorlib import presets
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CARDS = {name: presets.load_card(name) for name in presets.preset_names()}
+
+
+def markdown_of(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+NOTEBOOKS = {
+    path.relative_to(ROOT).as_posix(): markdown_of(path)
+    for folder in ("notebooks", "study")
+    for path in sorted((ROOT / folder).glob("*.ipynb"))
+}
+
+
+def summary(rows):
+    """The metrics of one method on one set, from its rows of `scores.csv`."""
+    total = {
+        name: sum(float(row[name]) for row in rows)
+        for name in rows[0]
+        if name not in ("set", "method", "file", "near_gray")
+    }
+    return {
+        "ab_rmse": math.sqrt(total["ab_sse"] / total["n_pixels"] / 2),
+        "ab_psnr": total["ab_psnr"] / len(rows),
+        "auc": total["auc_sum"] / total["n_pixels"],
+        "colorfulness_percent": 100 * total["colorfulness"] / total["truth_colorfulness"],
+        "photos": len(rows),
+    }
+
+
+def summaries(preset):
+    """By set and method."""
+    rows = defaultdict(list)
+    path = presets.preset_folder(preset) / presets.SCORES
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["near_gray"] == "False":
+                rows[row["set"], row["method"]].append(row)
+    return {key: summary(rows) for key, rows in rows.items()}
+
+
+SCORES = {preset: summaries(preset) for preset in CARDS}
+SETS = sorted({name for name, _ in SCORES["paper"]})
+
+
+def floors(set_name, metric):
+    """Both floors' values; they are the same beside every preset."""
+    by_preset = [
+        {floor: scores[set_name, floor][metric] for floor in ("gray", "mean ab")}
+        for scores in SCORES.values()
+    ]
+    assert by_preset.count(by_preset[0]) == len(by_preset)
+    return by_preset[0]
+
+
+def result(preset, set_name, vividness):
+    """What the card says of a set at a vividness."""
+    (found,) = [
+        entry for entry in CARDS[preset]["results"][set_name] if entry["vividness"] == vividness
+    ]
+    return found
+
+
+@pytest.mark.parametrize("preset", CARDS)
+def test_a_card_says_what_the_scores_say(preset):
+    card = CARDS[preset]
+    assert sorted(card["results"]) == SETS
+    for name in SETS:
+        said, computed = result(preset, name, card.get("vividness")), SCORES[preset][name, "model"]
+        for metric in ("ab_rmse", "ab_psnr", "auc", "colorfulness_percent", "photos"):
+            decimals = len(str(said[metric]).partition(".")[2])
+            assert said[metric] == pytest.approx(computed[metric], abs=0.51 * 10**-decimals)
+        error, decibels = min(floors(name, "ab_rmse").values()), floors(name, "ab_psnr").values()
+        percent = 100 * (1 - computed["ab_rmse"] / error)
+        assert said["percent_under_better_floor"] == pytest.approx(percent, abs=0.006)
+        gain = computed["ab_psnr"] - max(decibels)
+        assert said["db_over_better_floor"] == pytest.approx(gain, abs=6e-4)
+        assert said["auc_of_better_floor"] == pytest.approx(
+            max(floors(name, "auc").values()), abs=6e-5
+        )
+
+
+# The README's table of results: a column per preset, vividness or floor; a row per metric and set
+
+
+def tables(text):
+    """The tables of a page: lists of rows, each a list of cells, without the line of dashes."""
+    for block in re.findall(r"(?:^ *\|.*\n?)+", text, re.MULTILINE):
+        rows = [line.strip().strip("|").split("|") for line in block.strip().splitlines()]
+        yield [[cell.strip() for cell in row] for row in rows if set("".join(row)) - set(":- ")]
+
+
+def results_table():
+    """The header and the rows of the one table that has both floors as columns."""
+    (table,) = [table for table in tables(README) if {"gray", "mean ab"} <= set(table[0])]
+    return table[0], table[1:]
+
+
+def column_of(header):
+    """(preset, vividness) of a column, or (floor, None)."""
+    name = header.replace("`", "")
+    if name in ("gray", "mean ab"):
+        return name, None
+    (preset,) = [preset for preset in CARDS if preset in name]
+    vividness = re.search(r"\d(\.\d+)?", name)
+    return preset, float(vividness[0]) if vividness else None
+
+
+def metric_and_set(label):
+    kinds = {"ab-RMSE": "ab_rmse", "ab-PSNR": "ab_psnr", "colorfulness": "colorfulness_percent"}
+    (metric,) = [metric for kind, metric in kinds.items() if kind in label]
+    (name,) = [name for name in SETS if name in label]
+    return metric, name
+
+
+def assert_rounded(shown, value, digits_of_value=None):
+    """`shown` is a text such as "14.78": the value rounded to as many digits as it has.
+
+    A value from a card is itself rounded, to `digits_of_value` digits.
+    """
+    decimals = len(shown.partition(".")[2])
+    if digits_of_value is None:
+        assert shown.lstrip("+") == f"{value:.{decimals}f}"
+    else:
+        slack = 0.5 * 10**-decimals + 0.5 * 10**-digits_of_value
+        assert abs(float(shown) - value) <= slack + 1e-9, f"{shown} for {value}"
+
+
+HEADER, ROWS = results_table()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_the_readme_shows_the_results(row):
+    metric, name = metric_and_set(row[0])
+    better = (min if metric == "ab_rmse" else max)(floors(name, metric).values())
+    for header, cell in zip(HEADER[1:], row[1:], strict=True):
+        column, vividness = column_of(header)
+        if column not in CARDS:
+            assert metric == "colorfulness_percent" or cell
+            if cell:
+                assert_rounded(cell.strip("*"), floors(name, metric)[column])
+            continue
+        shown, *gain = re.findall(r"[+-]?\d+(?:\.\d+)?", cell)
+        said = result(column, name, vividness)
+        if vividness == CARDS[column].get("vividness"):
+            value = SCORES[column][name, "model"][metric]
+            assert_rounded(shown, value)
+        else:  # The scores of single photos do not ship.
+            value = said[metric]
+            assert_rounded(shown, value, 1 if metric == "colorfulness_percent" else 3)
+        if gain and metric == "ab_rmse":
+            percent = 100 * (1 - value / better)
+            assert ("under" in cell) == (percent > 0) and ("over" in cell) == (percent < 0)
+            assert_rounded(gain[0], abs(said["percent_under_better_floor"]), 2)
+        elif gain:
+            assert metric == "ab_psnr" and gain[0][0] == ("+" if value > better else "-")
+            assert_rounded(gain[0], said["db_over_better_floor"], 3)
+
+
+def test_the_readme_has_both_presets_and_all_sets():
+    columns = [column_of(header) for header in HEADER[1:]]
+    assert {name for name, _ in columns} == {*CARDS, "gray", "mean ab"}
+    assert {metric_and_set(row[0])[1] for row in ROWS} == set(SETS)
+    assert {metric_and_set(row[0])[0] for row in ROWS} >= {"ab_rmse", "ab_psnr"}
+
+
+def test_what_is_bold_in_the_readme_is_the_best_of_its_row():
+    for label, *cells in ROWS:
+        metric, _ = metric_and_set(label)
+        values = [float(re.search(r"\d+(\.\d+)?", cell)[0]) for cell in cells if cell]
+        bold = [float(value) for cell in cells for value in re.findall(r"\*\*([\d.]+)\*\*", cell)]
+        assert bold in ([], [(min if metric == "ab_rmse" else max)(values)])
+
+
+def percentages():
+    """How far under (positive) or over the better floor: all that the cards say."""
+    return [
+        entry["percent_under_better_floor"]
+        for card in CARDS.values()
+        for entries in card["results"].values()
+        for entry in entries
+    ]
+
+
+def test_percentages_from_a_floor_are_on_a_card():
+    for shown, side in re.findall(r"(\d+\.\d) % (under|below|over|above)", README):
+        sign = 1 if side in ("under", "below") else -1
+        assert any(abs(sign * float(shown) - percent) < 0.0551 for percent in percentages()), shown
+
+
+# Sizes
+
+
+def parameters(preset):
+    """Of a preset's weights: all, and for `pyramid` the backbone's and the decoder's trained."""
+    backbone, statistics, total = 0, 0, 0
+
+    def count(path, item):
+        nonlocal backbone, statistics, total
+        if isinstance(item, h5py.Dataset):
+            total += item.size
+            if path.startswith("layers/functional/"):  # a model within the model
+                backbone += item.size
+            elif "batch_normalization" in path and path[-1] in "23":  # moving mean and variance
+                statistics += item.size
+
+    with h5py.File(presets.preset_folder(preset) / presets.WEIGHTS) as file:
+        file.visititems(count)
+    return {"all": total, "backbone": backbone, "trained": total - backbone - statistics}
+
+
+def known_numbers():
+    """Numbers of 100,000 and more that prose may name, and where they come from."""
+    paper, pyramid = parameters("paper"), parameters("pyramid")
+    crops = [
+        card["config"]["batch"] * card["config"]["epochs"] * card["config"]["steps_per_epoch"]
+        for card in CARDS.values()
+    ]
+    # The paper's own backbone has a 1001st logit, which its fusion gives 256 filters.
+    return {*paper.values(), paper["all"] + 256, *pyramid.values(), *crops}
+
+
+@pytest.mark.parametrize("page", ["README.md", *NOTEBOOKS])
+def test_large_numbers_are_counted(page):
+    text = README if page == "README.md" else NOTEBOOKS[page]
+    found = {int(n.replace(",", "")) for n in re.findall(r"\b\d{1,3}(?:,\d{3})+\b", text)}
+    assert {n for n in found if n >= 100_000} <= known_numbers()
+
+
+def test_the_readme_says_how_large_the_networks_are():
+    for preset in CARDS:
+        assert f"{parameters(preset)['all']:,}" in README
+
+
+def test_the_results_notebook_types_no_result():
+    text = NOTEBOOKS["notebooks/03_results.ipynb"]
+    text = re.sub(r"\$\$.*?\$\$|\]\([^)]*\)", "", text, flags=re.DOTALL)  # formulas, addresses
+    assert set(re.findall(r"\d+\.\d+|\d+ ?(?:%|dB)", text)) == {"95 %"}  # the intervals' level
