@@ -60,14 +60,14 @@ class Colorizer:
 
     @staticmethod
     def _embedder(card):
-        wanted = card["embedding"]
+        record = card["embedding"]
         weights = card["config"].get("backbone_weights")
         if weights and not Path(weights).is_file():
             weights = None  # On another machine they may come from COLORLIB_WEIGHTS.
-        embedder = shared_embedder(wanted["backbone"], weights)
-        if embedder.digest != wanted["weights_sha256"]:
+        embedder = shared_embedder(record["backbone"], weights)
+        if embedder.digest != record["weights_sha256"]:
             raise ColorlibError(
-                f"{card['name']} was trained with other weights of {wanted['backbone']} than "
+                f"{card['name']} was trained with other weights of {record['backbone']} than "
                 "those found: give the same file through COLORLIB_WEIGHTS"
             )
         return embedder
@@ -152,8 +152,8 @@ class Colorizer:
 
     def embed(self, lightness):
         """What the network is told of lightness arrays: the standardized embeddings (B, size)."""
-        wanted = self.card["embedding"]
-        return (self.embedder(lightness) - wanted["mean"]) / wanted["deviation"]
+        record = self.card["embedding"]
+        return (self.embedder(lightness) - record["mean"]) / record["deviation"]
 
     def predict_ab(self, lightness, embeddings=None, vividness=None):
         """The predicted color of lightness arrays.

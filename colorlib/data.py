@@ -247,9 +247,9 @@ def load_photos(source, *, short_side, cache=None, drop_near_gray=True):
             else:
                 usable.append((path, digest, *table[digest][:3]))
     if not usable:
-        where = source if isinstance(source, str | Path) else "the list of photos"
+        name = source if isinstance(source, str | Path) else "the list of photos"
         raise ColorlibError(
-            f"{where}: no usable color photo among {len(paths)} files ({len(skipped)} unreadable, "
+            f"{name}: no usable color photo among {len(paths)} files ({len(skipped)} unreadable, "
             f"{near_gray} near gray)" + (f"; first: {skipped[0][1]}" if skipped else "")
         )
     columns = list(zip(*usable, strict=True))
@@ -472,7 +472,8 @@ def floor_losses(photo_set, mean_ab, *, size, batch):
     Returns:
         dict of float: the mean squared error on ab / 127 of `gray` and of `mean ab`.
     """
-    floors = {"gray": np.zeros(2), "mean ab": np.divide(mean_ab, lab.AB_SCALE)}
+    colors = metrics.floor_colors(mean_ab)
+    floors = {name: np.divide(color, lab.AB_SCALE) for name, color in colors.items()}
     total = dict.fromkeys(floors, 0.0)
     crops = CenterCrops(photo_set, size=size, batch=batch)
     for index in range(len(crops)):

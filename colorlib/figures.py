@@ -196,9 +196,7 @@ def _pixels(inches: float) -> int:
 
 def _fit(row, width) -> list:
     """The photos of one row as uint8 arrays, as large as a column and the row's height allow."""
-    from PIL import Image
-
-    from colorlib.photos import as_rgb, to_uint8
+    from colorlib.photos import as_rgb, resize, to_uint8
 
     photos = [None if cell is None else to_uint8(as_rgb(cell)) for cell in row]
     ratios = [photo.shape[0] / photo.shape[1] for photo in photos if photo is not None]
@@ -207,8 +205,8 @@ def _fit(row, width) -> list:
     def fit(photo):
         high, wide = photo.shape[:2]
         scale = min(width / wide, tallest / high)
-        size = (max(round(wide * scale), 1), max(round(high * scale), 1))
-        return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+        size = (max(round(high * scale), 1), max(round(wide * scale), 1))
+        return resize(photo, *size, method="lanczos")
 
     return [None if photo is None else fit(photo) for photo in photos]
 

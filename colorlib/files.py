@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
 import platformdirs
@@ -23,11 +24,13 @@ def write_atomically(path, content):
 
     Args:
         path: path.
-        content: str, bytes, or a callable that is given a temporary path, with the same suffixes,
-            and writes it.
+        content: str, bytes, or a callable that is given a temporary path, with the same suffix, and
+            writes it.
     """
     path = Path(path)
-    temporary = path.with_name(f"part-{os.getpid()}-{path.name}")
+    # Hidden, so that a search for photos passes it by, and short, as names have a limit.
+    suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part{suffix}")
     try:
         if callable(content):
             content(temporary)

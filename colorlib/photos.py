@@ -6,7 +6,6 @@ and its header can be read, and refused, before a pixel is decoded.
 
 import logging
 import os
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyvips
 from PIL import Image, ImageOps
 
 from colorlib import ASSETS, ColorlibError
+from colorlib.files import write_atomically
 
 # libvips' warnings about odd files arrive as log records; the errors come as exceptions.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
@@ -107,11 +107,8 @@ def write(path, rgb, *, quality=92):
         options["Q"] = quality
     image = _from_array(rgb)
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", _srgb_profile())
-    # Hidden, so that a search for photos passes it by, and short, as names have a limit.
-    part = path.with_name(f".{secrets.token_hex(8)}.part{suffix}")
     try:
-        image.write_to_file(str(part), **options)
-        os.replace(part, path)
+        write_atomically(path, lambda part: image.write_to_file(str(part), **options))
     except pyvips.Error as error:
         raise ColorlibError(
             f"{path}: could not be written{_reason(error)}; check the disk's space, the folder's "
@@ -121,8 +118,6 @@ def write(path, rgb, *, quality=92):
         raise ColorlibError(
             f"{path}: could not be written ({error.strerror}); choose another name or folder"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def to_uint8(rgb):
@@ -164,12 +159,13 @@ def as_rgb(image):
     return array if shape[2:] == (3,) else _decode(_from_array(array), f"array of shape {shape}")
 
 
-def resize(image, height, width):
-    """Resizes an array bicubically, antialiased where it becomes smaller.
+def resize(image, height, width, method="bicubic"):
+    """Resizes an array, antialiased where it becomes smaller.
 
     Args:
         image: array (H, W) of float32, or (H, W, 3) of uint8.
         height, width: int. The new size, px; at the old one the array comes back as it is.
+        method: str. `"bicubic"`, or `"lanczos"`, which is sharper. Defaults to `"bicubic"`.
 
     Returns:
         Array (height, width) or (height, width, 3) of that type. Floats may overshoot the range
@@ -178,7 +174,7 @@ def resize(image, height, width):
     if image.shape[:2] == (height, width):
         return image
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(picture.resize((width, height), Image.Resampling[method.upper()]))
 
 
 def find(source):
@@ -198,9 +194,9 @@ def find(source):
     sources = source if isinstance(source, list | tuple) else [source]
     photos = list(dict.fromkeys(photo for item in sources for photo in _photos_of(Path(item))))
     if not photos:
-        where = ", ".join(str(item) for item in sources[:3]) + (" ..." if len(sources) > 3 else "")
+        names = ", ".join(str(item) for item in sources[:3]) + (" ..." if len(sources) > 3 else "")
         raise ColorlibError(
-            f"{where or 'an empty list'}: no photos found; give a folder or files of "
+            f"{names or 'an empty list'}: no photos found; give a folder or files of "
             f"{' '.join(READ_SUFFIXES)}"
         )
     return photos
@@ -388,11 +384,11 @@ def _photos_of(path):
 
 
 def _walk(folder):
-    for place, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and name.lower().endswith(READ_SUFFIXES):
-                yield Path(place, name)
+                yield Path(parent, name)
 
 
 def _reason(error):

@@ -399,6 +399,15 @@ def start_network(config, embedding_size):
     return network
 
 
+def _start_record(config):
+    """What a card says of the weights that a training started from, or None."""
+    if config.start is None:
+        return None
+    folder = presets.preset_folder(config.start)
+    digest = files.sha256(folder / presets.WEIGHTS)
+    return {"name": folder.name, "weights_sha256": digest}
+
+
 def _train(config, run, training, validation, embedding, verbose):
     keras.utils.set_random_seed(config.seed)
     network = start_network(config, embedding.get("size"))
@@ -476,6 +485,7 @@ def _card(config, training, validation, embedding, environment, checkpoint):
         "embedding": embedding,
         "working_size": config.short_side,
         "config": {**asdict(config), "photos": None, "validation": None},
+        "started_from": _start_record(config),
         "data": {
             "training": {"photos": len(training), "sha256": training.digest},
             "validation": {"photos": len(validation), "sha256": validation.digest},

@@ -345,14 +345,12 @@ def labels(paths) -> list[str]:
 
 def shrink(path, longest_side):
     """A photo as uint8 (H, W, 3), reduced to `longest_side`, px, if its longest side is larger."""
-    from PIL import Image
-
     rgb = photos.to_uint8(photos.read(path))
     scale = longest_side / max(rgb.shape[:2])
     if scale >= 1:
         return rgb
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
-    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+    return photos.resize(rgb, height, width, method="lanczos")
 
 
 def _code(drawn, recipe, rng, progress):
@@ -407,14 +405,10 @@ def _random_colors(shape, rng):
     Zhang, Isola and Efros 2016 copy the colors of another photo. Those sometimes look right, and an
     attentive person who says so would be excluded.
     """
-    from PIL import Image
-
     cells = [max(2, round(_PATCHES * side / max(shape))) for side in shape]
     angle = rng.uniform(0, 2 * np.pi, cells)
     planes = [(_PATCH_CHROMA * wave(angle)).astype(np.float32) for wave in (np.cos, np.sin)]
-    size = (shape[1], shape[0])
-    resized = [Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
+    return np.stack([photos.resize(plane, *shape[:2]) for plane in planes], axis=-1)
 
 
 def _names(rng):
