@@ -77,7 +77,7 @@ class Colorizer:
         """Loads a packaged preset, or the result of a training run.
 
         Args:
-            name: str, path of a run folder, or None (the default preset, `presets()[0]`).
+            name: str, path of a run folder, or None (the default preset, `preset_names()[0]`).
             precision: str. `"float32"` or `"mixed_bfloat16"`, of the network; the backbone and
                 Lab stay in float32. Defaults to `"float32"`.
 

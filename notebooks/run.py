@@ -40,8 +40,8 @@ NEEDS = {"study": ("study", ("mixedlm", "pyarrow", "pydantic", "scipy"))}
 FIGURES = (
     "data_lab",
     "data_dull",
-    "data_distribution",
     "training_network",
+    "training_distribution",
     "training_reference_curves",
     "results_drawn",
     "results_colorfulness",

@@ -122,7 +122,7 @@ def test_parameters_reach_every_notebook_that_declares_them(run):
     assert list(seen["parameters"].values()) == seen["values"]
     entry = read_manifest(run.output / "figures")["grid"]
     assert entry["parameters"] == {"SEED": 7, "COUNT": 2, "PRESET": None}
-    assert len(entry["data"]["files"]) == 2
+    assert len(entry["inputs"]) == 3  # Two photos and the notebook.
 
 
 def test_the_source_notebooks_stay_as_they_are(run):
@@ -329,7 +329,8 @@ def test_a_preset_named_by_its_folder_is_found_from_where_the_command_is_given(t
     folder = str(preset_folder().relative_to(ROOT))
     run = Run(tmp_path, {}, only=["draws"], parameters={"COUNT": 1, "PRESET": folder})
     assert run.code == 0
-    assert list(read_manifest(tmp_path / "figures")["grid"]["weights"]) == [preset_folder().name]
+    weights = f"colorlib/assets/presets/{preset_folder().name}/weights.weights.h5"
+    assert weights in read_manifest(tmp_path / "figures")["grid"]["inputs"]
 
 
 def test_source_notebooks_are_never_written_over():

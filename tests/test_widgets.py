@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 import colorlib
-from colorlib import photos, widgets
+from colorlib import photos, presets, widgets
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -339,7 +339,7 @@ def displayed(monkeypatch):
 def test_explorer_has_a_vividness_where_the_preset_has_one(displayed, sample):
     explorer, pages = displayed(sample[:2], ["pyramid", "paper"])
     slider = explorer.vividness
-    default = colorlib.Colorizer.from_preset("pyramid").card["vividness"]
+    default = presets.load_card("pyramid")["vividness"]
     assert not slider.disabled and slider.value == pytest.approx(default)
     slider.value = 1.0
     assert len(pages) == 2 and pages[0] != pages[1], "moving the slider colors anew, once"
@@ -365,7 +365,7 @@ def test_explorer_saves_what_it_shows(displayed, sample, tmp_path, monkeypatch):
     explorer.save.click()
     target = tmp_path / "mine_colored.JPG"
     assert explorer.status.value == f"Saved as {target}"
-    expected = colorlib.Colorizer.from_preset("pyramid").colorize(sample[1], 0.25)
+    expected = widgets._colorizer("pyramid").colorize(sample[1], 0.25)
     saved = photos.read(target)
     assert saved.shape == expected.shape
     assert np.abs(saved.astype(float) - expected).mean() < 3, "but for JPEG"
