@@ -177,6 +177,8 @@ def test_train_then_colorize_with_the_run(here, sample, tmp_path):
         shutil.copy(path, folder)
     train = ("train", "--photos", folder, "--output", tmp_path / "run", "--epochs", "2")
     train += (
+        "--network",
+        "paper",
         "--steps-per-epoch",
         "1",
         "--scales",

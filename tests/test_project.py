@@ -192,13 +192,13 @@ def test_notebook_is_committed_clean(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_defines_little(path):
+def test_notebook_defines_helpers_of_a_few_lines_at_most(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     for node in ast.walk(ast.parse("\n".join(code_cells(notebook)))):
         assert not isinstance(node, ast.ClassDef), f"class {node.name} belongs in the library"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = node.end_lineno - node.lineno
-            assert lines <= 8, f"function {node.name} belongs in drawings.py or the library"
+            lines = 1 + node.end_lineno - node.lineno
+            assert lines <= 10, f"function {node.name} belongs in drawings.py or the library"
 
 
 # The repository
