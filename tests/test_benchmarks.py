@@ -81,6 +81,7 @@ def test_training_speed(lines):
     check(lines["training_speed"], ["paper 32", "pyramid 32"], 8)
 
 
+@pytest.mark.slow
 def test_inference_speed(start):
     (printed,) = start("inference_speed").values()
     check(printed, ["paper float32 1", "paper float32 2"], 8)

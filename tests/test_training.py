@@ -128,7 +128,9 @@ def test_the_papers_run_has_the_papers_values():
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_a_step_changes_the_weights_and_leaves_a_whole_run(tiny_config, tmp_path, precision):
     config = short(tiny_config, precision=precision)
     run = train(config, tmp_path / "run", verbose=0)
@@ -163,6 +165,7 @@ def test_the_manifest_names_every_photo(tiny_run, tiny_config):
     assert {row["split"] for row in rows} == {"training", "validation"}
 
 
+@pytest.mark.slow
 def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
     config = TrainingConfig.paper(
@@ -205,6 +208,7 @@ def test_stages_rise_in_one_run(pyramid_config, tmp_path):
     assert best["val_mse"] == pytest.approx((errors**2).mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_short_runs_average_over_fewer_steps(tiny_config, tmp_path):
     """An average with a long memory would still hold the random weights of the start."""
     config = replace(tiny_config, ema=None)
@@ -278,7 +282,7 @@ def pyramid_config(tiny_config):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-@pytest.mark.parametrize("network", ["paper", "pyramid"])
+@pytest.mark.parametrize("network", ["paper", pytest.param("pyramid", marks=pytest.mark.slow)])
 def test_a_killed_run_ends_like_an_uninterrupted_one(
     network, tiny_run, tiny_config, pyramid_config, tmp_path, capsys
 ):

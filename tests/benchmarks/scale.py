@@ -27,6 +27,7 @@ import pandas as pd
 from training_speed import AUGMENTATION, whole_step
 
 from colorlib import ColorlibError, data, figures, photos, training
+from colorlib.checkpoint import HISTORY
 from colorlib.embedding import shared_embedder
 
 
@@ -127,7 +128,7 @@ def by_processes(paths, arguments, cache):
             finally:
                 for process in running:
                     process.kill()
-            with open(Path(folder) / training.HISTORY, newline="") as file:
+            with open(Path(folder) / HISTORY, newline="") as file:
                 rates = [float(row["crops_per_second"]) for row in csv.DictReader(file)]
         rows.append({"processes": count, "crops per s": statistics.median(rates[1:])})
     return pd.DataFrame(rows)
