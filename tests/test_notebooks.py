@@ -107,7 +107,8 @@ def test_a_reader_sees_no_notes_of_tensorflow(first, monkeypatch):
     sources = [first, "import keras\n\nprint(float(keras.ops.sum(keras.ops.ones(2))))"]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, kernel_name="python3", startup_timeout=180).execute()
+    folder = {"metadata": {"path": figures.ROOT / "notebooks"}}  # where the notebooks run
+    NotebookClient(notebook, kernel_name="python3", startup_timeout=180, resources=folder).execute()
     shown = [(output.name, output.text) for cell in notebook.cells for output in cell.outputs]
     assert shown == [("stdout", "2.0\n")]
 
