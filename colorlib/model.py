@@ -45,7 +45,8 @@ def paper_network(embedding_size=1000, dropout=0.0, dtype=None):
         from colorlib import lab, photos
         from colorlib.embedding import Embedder
 
-        lightness = lab.lightness(photos.packaged("sample")["path"][0])      # (H, W)
+        rgb = photos.read(photos.packaged("sample")["path"][0])
+        lightness = lab.lightness(rgb)  # (H, W)
         network = paper_network()
         ab = network({
             "l": lab.scale_l(lightness)[None, ..., None],

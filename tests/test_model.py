@@ -1,5 +1,7 @@
 """One network is the paper's, layer for layer; the other fuses features at every scale."""
 
+import textwrap
+
 import keras
 import numpy as np
 import pytest
@@ -114,6 +116,13 @@ def test_the_embedding_changes_the_whole_picture(network):
 @pytest.mark.parametrize("size", [1, 1536])
 def test_takes_an_embedding_of_any_size(size):
     assert paper_network(size)(inputs(size=size)).shape == (2, 24, 16, 2)
+
+
+def test_its_example_runs_as_it_stands():
+    example = textwrap.dedent(paper_network.__doc__.partition("Example:\n")[2])
+    names = {"paper_network": paper_network}
+    exec(example, names)
+    assert names["ab"].shape == (1, *names["lightness"].shape, 2)
 
 
 def test_refuses_an_empty_embedding():
