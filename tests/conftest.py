@@ -16,6 +16,8 @@ for name in [name for name in os.environ if name.startswith("COLORLIB_")]:
 os.environ["COLORLIB_CACHE"] = os.path.join(SCRATCH, "cache")
 os.environ["KERAS_HOME"] = os.path.join(SCRATCH, "keras")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As `colorlib train` has it, so that a run stopped in one process goes on in another as exactly.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def pytest_unconfigure():
