@@ -9,6 +9,7 @@ from keras import ops
 
 from colorlib import ColorlibError, lab, photos, presets
 from colorlib.embedding import shared_embedder
+from colorlib.files import first_line
 from colorlib.model import get_architecture, jit_compile
 
 # A program is compiled for each shape of photo on purpose; TensorFlow would warn of it.
@@ -96,9 +97,8 @@ class Colorizer:
             network.load_weights(folder / presets.WEIGHTS)
             return cls(network, card)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ColorlibError(
-                f"{folder}: damaged card or weights ({reason}); restore the folder"
+                f"{folder}: damaged card or weights ({first_line(error)}); restore the folder"
             ) from None
 
     def colorize(self, image, vividness=None):

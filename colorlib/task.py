@@ -24,11 +24,8 @@ class ColorizationTask(keras.Model):
 
     def __init__(self, network, config):
         super().__init__(dtype="float32")
-        self.network, self.architecture, self.config = (
-            network,
-            ARCHITECTURES[config.network],
-            config,
-        )
+        self.network, self.config = network, config
+        self.architecture = ARCHITECTURES[config.network]
         self.size = config.sizes[0]
         self.mse = keras.metrics.Mean(name="mse")
         self.seed_generator = keras.random.SeedGenerator(config.seed)
