@@ -456,6 +456,10 @@ def _fit(config, task, training, validation, checkpoint, verbose):
                 start=checkpoint.step,
                 worker=_worker(),
             )
+            if not task.built:
+                # Keras on JAX would build it with a batch of `crops`, which training then misses.
+                batch = crops[0].items()
+                task({name: keras.KerasTensor(x.shape, str(x.dtype)) for name, x in batch})
             task.fit(
                 crops,
                 validation_data=data.CenterCrops(
