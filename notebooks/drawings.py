@@ -2,7 +2,7 @@
 
 They are long, and what they say is in the picture; a notebook shows what it computes and leaves
 the drawing to this module, which it imports from its own folder. Figures take the style that
-`colorlib.figures.use_style` has set, and are saved by `colorlib.figures.save_figure`.
+`notebooks.figures.use_style` has set, and are saved by `notebooks.figures.save_figure`.
 """
 
 from colorlib import lab

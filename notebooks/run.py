@@ -24,8 +24,9 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from colorlib import ColorlibError, figures
+from colorlib import ColorlibError
 from colorlib.presets import preset_names
+from notebooks import figures
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone
 SITE = ROOT / "notebooks" / "site"  # the pages' configuration

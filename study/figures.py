@@ -1,12 +1,12 @@
 """Tables and figures of a study. Each title names the source of its data.
 
-Figures are `matplotlib.figure.Figure`s in the house style, for `colorlib.figures.save_figure`.
+Figures are `matplotlib.figure.Figure`s in the house style, for `notebooks.figures.save_figure`.
 """
 
 import numpy as np
 import pandas as pd
 
-from colorlib.figures import STYLE
+from notebooks.figures import STYLE
 from study.analysis import LEVEL, ORIGINAL
 
 BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"

@@ -532,7 +532,7 @@ def contact_sheet(stimuli, page=0):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    from colorlib.figures import photo_grid
+    from notebooks.figures import photo_grid
 
     fakes = [preset["name"] for preset in stimuli.info["presets"]]
     across = max(1, 6 // (1 + len(fakes)))

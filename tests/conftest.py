@@ -35,7 +35,7 @@ def sample():
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """The folder in which every notebook has been executed with the profile smoke, with pages."""
-    import run
+    from notebooks import run
 
     output = tmp_path_factory.mktemp("smoke")
     assert run.run("smoke", output=output, site=output / "site") == 0

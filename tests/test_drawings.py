@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-import drawings
 from colorlib.model import ab_bins, paper_network, pyramid_network
+from notebooks import drawings
 
 
 def drawn(axes):

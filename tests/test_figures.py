@@ -9,10 +9,14 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
-from colorlib import ASSETS, ColorlibError, figures
-from colorlib.figures import (
+from colorlib import ASSETS, ColorlibError
+from colorlib.files import sha256
+from colorlib.presets import WEIGHTS, preset_folder
+from notebooks import figures
+from notebooks.figures import (
     ROOT,
     check_manifest,
     photo_grid,
@@ -21,8 +25,6 @@ from colorlib.figures import (
     save_figure,
     use_style,
 )
-from colorlib.files import sha256
-from colorlib.presets import WEIGHTS, preset_folder
 
 SAMPLE = sorted((ASSETS / "sample").glob("*.jpg"))
 NOTEBOOK = ROOT / "tests" / "notebooks" / "draws.ipynb"
@@ -138,7 +140,7 @@ def test_style_clips_no_labels():
 
 def test_importing_figures_is_quick():
     heavy = "{'matplotlib', 'keras', 'tensorflow', 'pandas'}"
-    code = f"import sys, colorlib.figures; print({heavy} & sys.modules.keys())"
+    code = f"import sys, notebooks.figures; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 
@@ -165,7 +167,7 @@ def test_saved_figure_traces_to_what_made_it(saved):
     _, folder = saved
     entry = read_manifest(folder)["grid"]
     photo = SAMPLE[0].relative_to(ROOT).as_posix()
-    assert entry["file"] == "grid.png"
+    assert entry["file"] == "grid.jpg"
     assert entry["notebook"] == "tests/notebooks/draws.ipynb"
     assert entry["parameters"] == {"SEED": 7, "COUNT": 1}
     assert entry["seed"] == 7
@@ -173,10 +175,20 @@ def test_saved_figure_traces_to_what_made_it(saved):
     assert entry["inputs"][photo] == sha256(SAMPLE[0])
     assert entry["alt"] == "A photo."
     assert {"colorlib", "matplotlib", "numpy"} <= entry["versions"].keys()
-    with Image.open(folder / "grid.png") as image:
+    with Image.open(folder / "grid.jpg") as image:
         assert entry["size"] == list(image.size)
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
     assert check_manifest(folder) == []
+
+
+def test_a_figure_without_photos_is_a_png_and_replaces_one_with_photos(saved):
+    _, folder = saved
+    curve = Figure()
+    curve.subplots().plot([1, 2])
+    save_figure(curve, "grid")
+    assert sorted(path.name for path in folder.iterdir()) == ["grid.png", "manifest.json"]
+    with Image.open(folder / "grid.png") as image:
+        assert image.format == "PNG" and read_manifest(folder)["grid"]["size"] == list(image.size)
 
 
 def test_same_figure_gives_the_same_bytes(saved):
@@ -203,8 +215,8 @@ def edit(path, old, new):
 @pytest.mark.parametrize(
     ("break_it", "complaint"),
     [
-        (lambda clone, folder: (folder / "grid.png").unlink(), "not there"),
-        (lambda clone, folder: (folder / "grid.png").write_bytes(b"other"), "not the file"),
+        (lambda clone, folder: (folder / "grid.jpg").unlink(), "not there"),
+        (lambda clone, folder: (folder / "grid.jpg").write_bytes(b"other"), "not the file"),
         (lambda clone, folder: (folder / "new.png").write_bytes(b"new"), "no entry"),
         (lambda clone, folder: (folder / "manifest.json").unlink(), "no entry"),
         (lambda clone, folder: (folder / "manifest.json").write_text("{"), "not a manifest"),
@@ -249,7 +261,7 @@ def test_weights_are_traced(saved, tmp_path):
     assert inputs[f"elsewhere: run/{WEIGHTS}"] == sha256(run / WEIGHTS)
     assert check_manifest(folder) == []
     edit(folder / "manifest.json", inputs[packaged], "0" * 64)
-    assert check_manifest(folder) == [f"grid.png: {packaged} has changed; run its notebook again"]
+    assert check_manifest(folder) == [f"grid.jpg: {packaged} has changed; run its notebook again"]
 
 
 def test_the_commit_is_recorded_and_whether_it_tells_all(saved, tmp_path, monkeypatch):
@@ -317,7 +329,7 @@ def test_published_figures_are_the_ones_asked_for(saved, tmp_path):
     publish(folder, target, ["grid", "second"])
     assert read_manifest(target) == read_manifest(folder)
     publish(folder, target, ["grid"])
-    assert sorted(path.name for path in target.iterdir()) == ["grid.png", "manifest.json"]
+    assert sorted(path.name for path in target.iterdir()) == ["grid.jpg", "manifest.json"]
     assert check_manifest(target) == []
 
 
@@ -332,7 +344,7 @@ def test_what_is_not_packaged_or_out_of_date_is_not_published(saved, tmp_path):
         publish(folder, target, ["grid", "private"])
     with pytest.raises(ColorlibError, match="missing: no such figure"):
         publish(folder, target, ["grid", "missing"])
-    (folder / "grid.png").write_bytes(b"other")
+    (folder / "grid.jpg").write_bytes(b"other")
     with pytest.raises(ColorlibError, match="not the file that was saved"):
         publish(folder, target, ["grid"])
     assert not target.exists()

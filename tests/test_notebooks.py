@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-import run
 from colorlib import ASSETS, figures, presets
 from colorlib.__main__ import _parser
 from colorlib.training import TrainingConfig
+from notebooks import run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOTEBOOKS = {

@@ -94,10 +94,8 @@ def imported(paths):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
-    ours = {"colorlib", "study"}
-    ours |= {
-        path.stem for folder in ("tests", "notebooks") for path in ROOT.glob(f"{folder}/**/*.py")
-    }
+    ours = {"colorlib", "notebooks", "study"}
+    ours |= {path.stem for path in ROOT.glob("tests/**/*.py")}
     return modules - set(sys.stdlib_module_names) - ours
 
 

@@ -13,10 +13,10 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-import run as runner
 from colorlib import ColorlibError
-from colorlib.figures import ROOT, check_manifest, read_manifest
 from colorlib.presets import preset_folder
+from notebooks import run as runner
+from notebooks.figures import ROOT, check_manifest, read_manifest
 
 NOTEBOOKS = ROOT / "tests" / "notebooks"
 
@@ -24,8 +24,7 @@ NOTEBOOKS = ROOT / "tests" / "notebooks"
 def command(output, **arguments):
     """A `run` of its own process, as the command line makes it."""
     arguments = {"notebooks": str(NOTEBOOKS), "output": str(output)} | arguments
-    code = f"""import sys; sys.path.insert(0, {str(ROOT / "notebooks")!r})
-import run; sys.exit(run.run(**{arguments!r}))"""
+    code = f"import sys; from notebooks import run; sys.exit(run.run(**{arguments!r}))"
     return [sys.executable, "-c", code]
 
 
@@ -189,7 +188,7 @@ def test_front_page_leads_to_every_notebook_and_figure(run):
     assert "profile quick" in page.get_text() and "colorlib 0." in page.get_text()
     targets = [tag["href"] for tag in page.select("section section a[href]")]
     targets += [tag["src"] for tag in page.select("img")]
-    assert {"draws.html", "fails.html", "ok.html", "figures/grid.png"} <= set(targets)
+    assert {"draws.html", "fails.html", "ok.html", "figures/grid.jpg"} <= set(targets)
     targets = [target for target in targets if not target.startswith("#")]
     assert all((run.output / "site" / target).is_file() for target in targets)
     assert [image["alt"] for image in cards[0].select("img")] == [
@@ -220,7 +219,7 @@ def test_figures_of_a_run_trace_to_it(run):
 def test_running_again_replaces_and_keeps(run, tmp_path):
     """Stale figures go, other notebooks' pages stay, equal runs give equal figures."""
     folder = run.output / "figures"
-    before = (folder / "grid.png").read_bytes(), (run.output / "ok.ipynb").read_bytes()
+    before = (folder / "grid.jpg").read_bytes(), (run.output / "ok.ipynb").read_bytes()
     manifest = read_manifest(folder)
     (folder / "old.png").write_bytes(b"old")
     stale = manifest["curve"] | {"file": "old.png"}
@@ -230,7 +229,7 @@ def test_running_again_replaces_and_keeps(run, tmp_path):
     again = Run(run.output, {}, only=["draws", "fails"], parameters=parameters, site=site)
     assert sorted(read_manifest(folder)) == ["curve", "grid"]
     assert check_manifest(folder) == []
-    assert ((folder / "grid.png").read_bytes(), (run.output / "ok.ipynb").read_bytes()) == before
+    assert ((folder / "grid.jpg").read_bytes(), (run.output / "ok.ipynb").read_bytes()) == before
     assert len(again.page("index").select(".result")) == 3 and again.page("ok").h1
 
     # The kernel of the other notebook was killed.
@@ -374,9 +373,6 @@ def test_declared_parameters_have_their_defaults():
 
 def test_importing_the_runner_is_quick():
     heavy = "{'matplotlib', 'keras', 'tensorflow', 'papermill', 'sphinx', 'nbformat'}"
-    code = (
-        "import sys; sys.path.insert(0, 'notebooks'); import run; "
-        f"print({heavy} & {{*sys.modules}})"
-    )
+    code = f"import sys; from notebooks import run; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

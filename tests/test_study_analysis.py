@@ -16,9 +16,9 @@ import pytest
 from bs4 import BeautifulSoup
 from scipy import stats
 
-import run
 from colorlib import ColorlibError
-from colorlib.figures import ROOT
+from notebooks import run
+from notebooks.figures import ROOT
 from study import analysis, protocol, published, simulation
 
 REFERENCE = Path(__file__).parent / "study_reference"

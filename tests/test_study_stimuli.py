@@ -16,7 +16,7 @@ from skimage.color import rgb2lab
 from survey_parts import write_protocol
 
 from colorlib import ColorlibError, metrics, photos
-from colorlib.figures import ROOT
+from notebooks.figures import ROOT
 from study import leaks, protocol
 from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
 

@@ -26,9 +26,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from training_speed import AUGMENTATION, whole_step
 
-from colorlib import ColorlibError, data, figures, photos, training
+from colorlib import ColorlibError, data, photos, training
 from colorlib.checkpoint import HISTORY
 from colorlib.embedding import shared_embedder
+from notebooks import figures
 
 
 def config_for(network, size, paths, arguments):

@@ -20,11 +20,11 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from colorlib import ASSETS, ColorlibError, __version__
 from colorlib.files import sha256, write_atomically
 from colorlib.presets import WEIGHTS, preset_folder
+
+import numpy as np
 
 ROOT = ASSETS.resolve().parents[1]  # the clone
 DPI = 150
@@ -212,11 +212,12 @@ def _fit(row, width) -> list:
 
 
 def save_figure(fig, name: str, *, data=(), preset=None, seed=None, alt: str = "") -> None:
-    """Saves a figure as PNG with an entry in the manifest, and shows it in a notebook.
+    """Saves a figure with an entry in the manifest, and shows it in a notebook.
 
     The file goes to `figures/<name>.png` in the output folder of the run (`outputs/interactive`
-    when the notebook is run by hand). Shown pictures carry `alt`, which exported pages keep. The
-    same figure gives the same bytes.
+    when the notebook is run by hand), or to `<name>.jpg` where that is far smaller, which is where
+    photos are. Shown pictures carry `alt`, which exported pages keep. The same figure gives the
+    same bytes.
 
     Args:
         fig: A `matplotlib.figure.Figure`.
@@ -243,14 +244,12 @@ def save_figure(fig, name: str, *, data=(), preset=None, seed=None, alt: str = "
     if owner and owner != source and (ROOT / owner).is_file():
         raise ColorlibError(f"{name}: {owner} saves a figure of this name too; rename one of them")
 
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    png = buffer.getvalue()
+    picture, suffix, size = _encode(fig)
     commit, clean = _commit()
     entry = {
-        "file": f"{name}.png",
-        "sha256": hashlib.sha256(png).hexdigest(),
-        "size": [int.from_bytes(png[16:20]), int.from_bytes(png[20:24])],  # as in PNG's header
+        "file": f"{name}{suffix}",
+        "sha256": hashlib.sha256(picture).hexdigest(),
+        "size": size,
         "alt": alt,
         "notebook": source,
         "parameters": parameters,
@@ -263,9 +262,25 @@ def save_figure(fig, name: str, *, data=(), preset=None, seed=None, alt: str = "
         | ({"keras": sys.modules["keras"].__version__} if "keras" in sys.modules else {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / entry["file"], png)
+    write_atomically(folder / entry["file"], picture)
+    before = entries.get(name, entry)["file"]
     _write_manifest(folder, entries | {name: entry})
-    _show(fig, png, alt)
+    if before != entry["file"]:
+        (folder / before).unlink(missing_ok=True)
+    _show(fig, picture, alt)
+
+
+def _encode(fig):
+    """A figure as the bytes of a file, with its suffix and [width, height] in pixels."""
+    from PIL import Image
+
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    fig.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    image = Image.open(png).convert("RGB")
+    image.save(jpeg, "jpeg", quality=92, subsampling=0, dpi=(DPI, DPI))
+    far_smaller = jpeg.tell() < png.getbuffer().nbytes / 2
+    file, suffix = (jpeg, ".jpg") if far_smaller else (png, ".png")
+    return file.getvalue(), suffix, list(image.size)
 
 
 def _inputs(notebook, data, preset) -> dict:
@@ -454,7 +469,7 @@ def relative(path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
-def _show(fig, png, alt) -> None:
+def _show(fig, picture, alt) -> None:
     """Shows the saved picture in a notebook, once, with its alternative text."""
     if "IPython" not in sys.modules:
         return
@@ -464,20 +479,9 @@ def _show(fig, png, alt) -> None:
     if getattr(get_ipython(), "kernel", None) is None:
         return
     # 96 CSS pixels are an inch: the page shows the figure at its size, sharp on fine screens too.
-    data, kind = _for_page(png)
-    display(Image(data, format=kind, alt=alt, width=round(fig.get_figwidth() * 96)))
+    display(Image(picture, alt=alt, width=round(fig.get_figwidth() * 96)))
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)
-
-
-def _for_page(png):
-    """The picture as a page shows it: JPEG where that is far smaller, which is where photos are."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "jpeg", quality=92, subsampling=0)
-    jpeg = buffer.getvalue()
-    return (jpeg, "jpeg") if len(jpeg) < len(png) / 2 else (png, "png")
 
 
 def _write_manifest(folder, entries) -> None:

@@ -1,0 +1,1 @@
+"""What only a clone can use: the notebooks, what they draw with, and what executes them."""
