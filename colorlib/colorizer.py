@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +17,41 @@ from colorlib.model import get_architecture, jit_compile
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
 _BATCH = 8  # Photos that go through the network at a time.
+_LONGER = (1.0, 1.43, 1.86, 2.86)  # Sides of the working shapes: long over short.
+_STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
+
+
+def working_shapes(size):
+    """The few shapes (height, width), px, in which all photos go through a network.
+
+    Whatever their aspect ratio, photos then fill batches, and a program is compiled for each of
+    these shapes, not for each photo's. The smallest comes first.
+
+    Args:
+        size: int. The working size: the short side of a photo, px.
+    """
+    short = _STEP * -(-size // _STEP)
+    longs = [max(short, _STEP * round(size * ratio / _STEP)) for ratio in _LONGER]
+    return list(dict.fromkeys(shape for n in longs for shape in ((short, n), (n, short))))
+
+
+class _Working(NamedTuple):
+    """A photo's L as the network sees it, and where in it the photo lies."""
+
+    plane: np.ndarray  # of a working shape, in 0..100
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def crop(self, maps):
+        """The photo's part of a map (h, w, ...), which may be smaller than `plane` by a factor."""
+        scale = self.plane.shape[0] // maps.shape[0]
+        rows, columns = (
+            slice(start // scale, (start + length) // scale)
+            for start, length in ((self.top, self.height), (self.left, self.width))
+        )
+        return maps[rows, columns]
 
 
 class _Forward(keras.Model):
@@ -173,8 +209,8 @@ class Colorizer:
         if self.architecture.embedded and embeddings is None:
             embeddings = self.embed(lightness)
         groups = {}
-        for index, plane in enumerate(small):
-            groups.setdefault(plane.shape, []).append(index)
+        for index, working in enumerate(small):
+            groups.setdefault(working.plane.shape, []).append(index)
         batches = [
             group[start : start + _BATCH]
             for group in groups.values()
@@ -182,15 +218,16 @@ class Colorizer:
         ]
         result = [None] * len(lightness)
         for indices in batches:
-            inputs = {"lightness": np.stack([small[i] for i in indices])[..., None]}
+            inputs = {"lightness": np.stack([small[i].plane for i in indices])[..., None]}
             inputs["vividness"] = np.full((len(indices), 1, 1, 1), vividness, "float32")
             if embeddings is not None:
                 inputs["embedding"] = embeddings[indices].astype("float32")
-            shape = small[indices[0]].shape
+            shape = small[indices[0]].plane.shape
             if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
                 self._compiled[shape] = _Forward(self.network, self.card)
             maps = self._compiled[shape].predict_on_batch(inputs)
             for index, ab in zip(indices, maps, strict=True):
+                ab = small[index].crop(ab)
                 height, width = lightness[index].shape
                 planes = [photos.resize(ab[..., c], height, width) for c in range(2)]
                 result[index] = np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
@@ -211,18 +248,26 @@ class Colorizer:
             ColorlibError: the preset gives one color and no distribution.
         """
         self._vividness(0.0)  # Refuses presets without a distribution.
-        plane = self._working(lightness)[None, ..., None]
-        logits = self.network(self.architecture.inputs(plane), training=False)
-        return ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0]
+        working = self._working(lightness)
+        inputs = self.architecture.inputs(working.plane[None, ..., None])
+        shares = ops.softmax(self.network(inputs, training=False), axis=-1)
+        return working.crop(ops.convert_to_numpy(shares)[0])
 
     def _working(self, plane):
-        """L with its short side at the working size, both a multiple of the network's stride."""
+        """L at the working size, in the middle of a working shape, which its mirror image fills."""
         height, width = plane.shape
-        scale = self.working_size / min(height, width)
-        # A strip of 10,000 x 10 px must not become a million columns: the long side is bounded.
-        longest, stride = 4 * self.working_size, self.architecture.stride
-        size = [
-            int(np.clip(stride * round(n * scale / stride), stride, longest))
-            for n in (height, width)
+        largest = self.working_size / min(height, width)
+        shapes = [s for s in working_shapes(self.working_size) if s[0] <= s[1] or height > width]
+        # A shape may be a little too short for a photo, which then becomes a little smaller.
+        fits = [min(largest, shape[0] / height, shape[1] / width) for shape in shapes]
+        chosen = next((i for i, fit in enumerate(fits) if fit > 0.94 * largest), np.argmax(fits))
+        # Multiples of 4, so that a network's smaller map can be cut along its own pixels.
+        photo = [
+            int(np.clip(4 * round(n * fits[chosen] / 4), 4, limit))
+            for n, limit in zip((height, width), shapes[chosen], strict=True)
         ]
-        return np.clip(photos.resize(plane, *size), 0.0, 100.0)
+        before = [(limit - n) // 8 * 4 for n, limit in zip(photo, shapes[chosen], strict=True)]
+        after = np.subtract(shapes[chosen], photo) - before
+        small = np.clip(photos.resize(plane, *photo), 0.0, 100.0)
+        padded = np.pad(small, list(zip(before, after, strict=True)), mode="symmetric")
+        return _Working(padded, *before, *photo)

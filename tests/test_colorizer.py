@@ -9,6 +9,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from colorlib import Colorizer, ColorlibError, lab, photos
+from colorlib.colorizer import working_shapes
 from colorlib.model import ab_bins
 
 
@@ -91,6 +92,30 @@ def test_a_batch_is_its_photos_one_by_one(colorizer, sample):
         assert output.shape == image.shape
         assert difference(colorizer.colorize(image), output) <= 1
     assert colorizer.colorize_batch([]) == []
+
+
+def test_photos_of_all_shapes_go_through_a_handful_of_programs(tiny_run):
+    colorizer = Colorizer.from_preset(tiny_run)
+    rng = np.random.default_rng(1)
+    planes = [np.full(shape, 50.0, np.float32) for shape in rng.integers(20, 200, (40, 2))]
+    for plane, ab in zip(planes, colorizer.predict_ab(planes), strict=True):
+        assert ab.shape == (*plane.shape, 2)
+    shapes = working_shapes(colorizer.working_size)
+    assert {*colorizer._compiled} <= {*shapes} and len(shapes) <= 7
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 600), (1920, 1080), (500, 500), (9, 2000)])
+def test_a_photo_lies_whole_in_the_middle_of_its_working_shape(colorizer, shape):
+    plane = np.random.default_rng(1).uniform(0, 100, shape).astype("float32")
+    working = colorizer._working(plane)
+    photo = working.crop(working.plane)
+    resized = np.clip(photos.resize(plane, *photo.shape), 0, 100)
+    np.testing.assert_array_equal(photo, resized)
+    for side, before, length in zip(working.plane.shape, working[1:3], working[3:], strict=True):
+        assert before % 4 == length % 4 == 0 and 0 <= side - length - 2 * before < 8
+    if max(shape) < 2.8 * min(shape):  # longer ones become smaller than the working size
+        assert min(photo.shape) > 0.9 * colorizer.working_size
+        assert photo.shape[0] / photo.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.08)
 
 
 def test_half_precision_is_close(tiny_run, colorizer, sample):
