@@ -4,11 +4,18 @@ Nothing heavy is imported before the arguments are understood: `--help` answers 
 """
 
 import argparse
+import json
 import os
+import shutil
+import signal
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 
-from colorlib import ColorlibError, __version__
+from tqdm import tqdm
+
+from colorlib import ColorlibError, __version__, files
 
 
 def _numbers(kind):
@@ -56,13 +63,40 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("colorize", help="color photos or folders of photos")
-    command.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
-    command.add_argument("--output", type=Path, required=True, help="folder for the results")
+    command.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="a photo, a folder, or - for standard input"
+    )
+    command.add_argument(
+        "--output", metavar="PATH",
+        help="a folder; for one photo also a file, or - for standard output "
+        "(default: NAME_colored beside each photo)",
+    )  # fmt: skip
     command.add_argument("--preset", help="a preset's name or a training run's folder")
     command.add_argument(
         "--vividness", type=float, help="0 (cautious) to 1 (vivid); the preset pyramid only"
     )
+    command.add_argument("--size", type=int, help="short side that the network sees, px")
     command.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
+    command.add_argument(
+        "--format", choices=("jpg", "png", "tif", "webp", "avif"),
+        help="of the results (default: each photo's own, else png)",
+    )  # fmt: skip
+    command.add_argument("--quality", type=int, default=92, help="of JPEG, WebP and AVIF, 1 to 100")
+    command.add_argument(
+        "--suffix", default="_colored", help="added to names beside the originals (_colored)"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    command.add_argument(
+        "--recursive", action=argparse.BooleanOptionalAction, default=True,
+        help="search folders with their subfolders (default: yes)",
+    )  # fmt: skip
+    command.add_argument("--skip-color", action="store_true", help="leave color photos alone")
+    command.add_argument("--strip", action="store_true", help="keep no metadata, and add none")
+    command.add_argument(
+        "--max-pixels", type=int, default=250_000_000, help="refuse larger photos (250 million)"
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    command.add_argument("--json", action="store_true", help="a line of JSON for each photo")
 
     command = commands.add_parser("train", help="train on a folder of photos; run again to resume")
     command.add_argument("--photos", type=Path, required=True, help="folder of photos")
@@ -91,48 +125,127 @@ def _parser():
 
 
 def _colorize(args):
-    from colorlib import photos, presets
+    from colorlib import archive, presets
 
-    # Folders keep their shape below the output, so that equal names don't overwrite each other.
-    jobs = []
-    for source in args.photos:
-        if source.is_dir():
-            jobs += [(path, path.relative_to(source)) for path in photos.find(source)]
-        else:
-            jobs.append((source, Path(source.name)))
-    presets.preset_folder(args.preset)  # A misspelt name is told before the long import.
+    # Every file is whole and on record at any moment: nothing needs to be tidied up, and an
+    # exception would be lost where libvips or TensorFlow has called back into Python.
+    signal.signal(signal.SIGINT, _leave)
+    if args.preset and Path(args.preset).is_dir():
+        args.preset = Path(args.preset).resolve()
+    card = presets.load_card(args.preset)
+    for name, value, holds, what in (
+        ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
+        ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
+        ("max-pixels", args.max_pixels, args.max_pixels >= 1, "at least 1"),
+    ):
+        if not holds:
+            raise ColorlibError(f"--{name} must be {what}. Received: {value}")
+    if "-" in args.photos or args.output == "-":
+        return _colorize_stream(args)
+    jobs = archive.plan(
+        args.photos, args.output, suffix=args.suffix, kind=args.format, recursive=args.recursive
+    )
+    weights = presets.preset_folder(args.preset) / presets.WEIGHTS
+    settings = {
+        "preset": card["name"],
+        "weights_sha256": card.get("weights_sha256") or files.sha256(weights),
+        "vividness": card.get("vividness") if args.vividness is None else args.vividness,
+        "size": args.size or card["working_size"],
+        "quality": args.quality,
+        "metadata": not args.strip,
+    }
+    options = archive.Options(
+        settings=json.dumps(settings, sort_keys=True),
+        made_by=_made_by(args),
+        vividness=args.vividness,
+        quality=args.quality,
+        overwrite=args.overwrite,
+        skip_color=args.skip_color,
+        metadata=not args.strip,
+        max_pixels=args.max_pixels,
+    )
+    results = archive.colorize(jobs, lambda: _colorizer(args), options, args.dry_run)
+    return _report(results, len(jobs), args.json)
+
+
+def _colorize_stream(args):
+    """Colors one photo, of which input, output or both are a stream."""
+    from colorlib import photos
+
+    if len(args.photos) > 1:
+        raise ColorlibError("- stands for one photo: give it alone")
+    stdin = args.photos[0] == "-"
+    photo = photos.load(
+        sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels
+    )
+    rgb = _colorizer(args).colorize(photo.rgb, args.vividness)
+    for note in photo.notes:
+        print(f"colorlib: {_printable(note)}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(args.output or "-")
+        if str(target) == "-":
+            target = Path(folder, f"photo.{args.format or 'jpg'}")
+        elif target.exists() and not args.overwrite:
+            raise ColorlibError(f"{target}: is there already; --overwrite replaces it")
+        photos.write(
+            target, rgb, quality=args.quality,
+            metadata=None if args.strip else photo.metadata,
+            made_by=None if args.strip else _made_by(args),
+        )  # fmt: skip
+        if target.parent == Path(folder):
+            with target.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
+    return 0
+
+
+def _made_by(args):
+    from colorlib import presets
+
+    return f"colorlib {__version__}, preset {presets.load_card(args.preset)['name']}"
+
+
+def _leave(number, frame):
+    """Ends at once: what is done is done, and what is half-written is cleared by the next run."""
+    os.write(2, b"colorlib: stopped; what is done is kept, and the same command goes on\n")
+    os._exit(130)
+
+
+def _colorizer(args):
     from colorlib.colorizer import Colorizer
 
     colorizer = Colorizer.from_preset(args.preset, args.precision)
     colorizer.predict_ab([], vividness=args.vividness)  # A wrong value is told once, not per photo.
-    args.output.mkdir(parents=True, exist_ok=True)
-    inputs, taken, failed = {_identity(path) for path, _ in jobs}, set(), 0
-    for path, name in jobs:
-        target = args.output / name
-        if target.suffix.lower() not in photos.WRITE_SUFFIXES:
-            target = target.with_suffix(".png")
-        try:
-            if target in taken or (target.exists() and _identity(target) in inputs):
-                raise ColorlibError(
-                    f"{path}: would overwrite {target}; give another --output or rename it"
-                )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            photos.write(target, colorizer.colorize(path, args.vividness))
-            taken.add(target)
-            print(target, flush=True)
-        except (ColorlibError, OSError) as error:  # One bad file doesn't stop the rest.
-            failed += 1
-            print(f"colorlib: {error}", file=sys.stderr)
-    return int(failed > 0)
+    colorizer.working_size = args.size or colorizer.working_size
+    return colorizer
 
 
-def _identity(path):
-    """What tells a file from all others under whatever name; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _report(results, total, as_json):
+    """Says what becomes of each photo, as it comes; the exit code."""
+    counts, terminal = Counter(), sys.stderr.isatty()
+    with tqdm(total=total, unit=" photos", disable=not terminal, file=sys.stderr) as bar:
+        for result in results:
+            counts[result.outcome] += 1
+            bar.update()
+            bar.clear()
+            if as_json:
+                record = {"source": str(result.job.source), "target": str(result.job.target)}
+                record |= {"outcome": result.outcome, "notes": result.notes}
+                print(json.dumps(record), flush=True)
+            elif result.outcome in ("colored", "would color") and not (
+                terminal and sys.stdout.isatty()
+            ):
+                print(_printable(result.job.target), flush=True)
+            for line in result.notes:
+                print(f"colorlib: {_printable(line)}", file=sys.stderr)
+    summary = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    print(f"colorlib: {summary}", file=sys.stderr)
+    return int(counts["failed"] > 0)
+
+
+def _printable(text):
+    """A text on one line, in characters that any terminal's encoding has a way to write."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def _train(args):
@@ -172,8 +285,14 @@ _COMMANDS = {"colorize": _colorize, "train": _train, "package": _package}
 def main(argv=None):
     """Runs a command; returns its exit code: 0, 1 for a failure, 2 for bad arguments."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # A console's encoding may lack a name's characters.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _COMMANDS[args.command](args)
+    except BrokenPipeError:  # Who reads the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ColorlibError as error:
         print(f"colorlib: {error}", file=sys.stderr)
         return 2
@@ -181,11 +300,9 @@ def main(argv=None):
         print(f"colorlib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = {
-            "train": "the same command goes on from the last checkpoint",
-            "colorize": "the files that it has named are done; the same command colors all again",
-        }
-        print(f"colorlib: stopped; {kept.get(args.command, 'nothing is kept')}", file=sys.stderr)
+        kept = "the same command goes on from the last checkpoint"
+        kept = kept if args.command == "train" else "nothing is kept"
+        print(f"colorlib: stopped; {kept}", file=sys.stderr)
         return 130
 
 

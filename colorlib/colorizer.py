@@ -16,7 +16,7 @@ from colorlib.model import get_architecture, jit_compile
 # A program is compiled for each shape of photo on purpose; TensorFlow would warn of it.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
-_BATCH = 8  # Photos that go through the network at a time.
+BATCH = 8  # Photos that go through the network at a time.
 _LONGER = (1.0, 1.43, 1.86, 2.86)  # Sides of the working shapes: long over short.
 _STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
 
@@ -35,10 +35,11 @@ def working_shapes(size):
     return list(dict.fromkeys(shape for n in longs for shape in ((short, n), (n, short))))
 
 
-class _Working(NamedTuple):
-    """A photo's L as the network sees it, and where in it the photo lies."""
+class Prepared(NamedTuple):
+    """A photo's L as a network sees it, and where in it the photo lies."""
 
     plane: np.ndarray  # of a working shape, in 0..100
+    square: np.ndarray | None  # what an `Embedder` sees of it, where the network is told that
     top: int
     left: int
     height: int
@@ -68,6 +69,12 @@ class _Forward(keras.Model):
             self.architecture.inputs(inputs["lightness"], inputs.get("embedding")), training=False
         )
         return self.architecture.decode(output, self.counts, inputs["vividness"])
+
+
+def enlarge(ab, height, width):
+    """A network's map of ab (h, w, 2) at the size of its photo, within -128..127."""
+    planes = [photos.resize(np.ascontiguousarray(ab[..., c]), height, width) for c in range(2)]
+    return np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
 
 
 class Colorizer:
@@ -188,8 +195,11 @@ class Colorizer:
 
     def embed(self, lightness):
         """What the network is told of lightness arrays: the standardized embeddings (B, size)."""
+        return self._standardize(self.embedder(lightness))
+
+    def _standardize(self, embeddings):
         record = self.card["embedding"]
-        return (self.embedder(lightness) - record["mean"]) / record["deviation"]
+        return (embeddings - record["mean"]) / record["deviation"]
 
     def predict_ab(self, lightness, embeddings=None, vividness=None):
         """The predicted color of lightness arrays.
@@ -202,36 +212,49 @@ class Colorizer:
         Returns:
             list of float32 arrays (H, W, 2): ab in Lab units, resized to each photo.
         """
+        maps = self.predict_maps(list(map(self.prepare, lightness)), embeddings, vividness)
+        return [enlarge(ab, *plane.shape) for ab, plane in zip(maps, lightness, strict=True)]
+
+    def predict_maps(self, prepared, embeddings=None, vividness=None):
+        """The predicted color of prepared photos, as small as the network gives it.
+
+        Those of one shape go through the network together.
+
+        Args:
+            prepared: list of Prepared.
+            embeddings, vividness: as for `predict_ab`.
+
+        Returns:
+            list of float32 arrays (h, w, 2): ab in Lab units. `enlarge` brings them to a photo's
+            size.
+        """
         vividness = self._vividness(vividness)
-        if not lightness:
-            return []
-        small = [self._working(plane) for plane in lightness]
-        if self.architecture.embedded and embeddings is None:
-            embeddings = self.embed(lightness)
         groups = {}
-        for index, working in enumerate(small):
-            groups.setdefault(working.plane.shape, []).append(index)
-        batches = [
-            group[start : start + _BATCH]
-            for group in groups.values()
-            for start in range(0, len(group), _BATCH)
-        ]
-        result = [None] * len(lightness)
-        for indices in batches:
-            inputs = {"lightness": np.stack([small[i].plane for i in indices])[..., None]}
-            inputs["vividness"] = np.full((len(indices), 1, 1, 1), vividness, "float32")
-            if embeddings is not None:
-                inputs["embedding"] = embeddings[indices].astype("float32")
-            shape = small[indices[0]].plane.shape
-            if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
-                self._compiled[shape] = _Forward(self.network, self.card)
-            maps = self._compiled[shape].predict_on_batch(inputs)
-            for index, ab in zip(indices, maps, strict=True):
-                ab = small[index].crop(ab)
-                height, width = lightness[index].shape
-                planes = [photos.resize(ab[..., c], height, width) for c in range(2)]
-                result[index] = np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
+        for index, photo in enumerate(prepared):
+            groups.setdefault(photo.plane.shape, []).append(index)
+        result = [None] * len(prepared)
+        for group in groups.values():
+            for start in range(0, len(group), BATCH):
+                indices = group[start : start + BATCH]
+                batch = [prepared[i] for i in indices]
+                told = None if embeddings is None else embeddings[indices]
+                for index, ab in zip(indices, self._predict(batch, told, vividness), strict=True):
+                    result[index] = prepared[index].crop(ab)
         return result
+
+    def _predict(self, batch, embeddings, vividness):
+        """The color of prepared photos of one shape: (B, h, w, 2)."""
+        inputs = {"lightness": np.stack([photo.plane for photo in batch])[..., None]}
+        inputs["vividness"] = np.full((len(batch), 1, 1, 1), vividness, "float32")
+        if self.architecture.embedded:
+            if embeddings is None:
+                squares = np.stack([photo.square for photo in batch])
+                embeddings = self._standardize(self.embedder.embed(squares))
+            inputs["embedding"] = embeddings.astype("float32")
+        shape = batch[0].plane.shape
+        if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
+            self._compiled[shape] = _Forward(self.network, self.card)
+        return self._compiled[shape].predict_on_batch(inputs)
 
     def distribution(self, lightness):
         """How probable each color is at each place, before `vividness`.
@@ -248,14 +271,23 @@ class Colorizer:
             ColorlibError: the preset gives one color and no distribution.
         """
         self._vividness(0.0)  # Refuses presets without a distribution.
-        working = self._working(lightness)
-        inputs = self.architecture.inputs(working.plane[None, ..., None])
+        prepared = self.prepare(lightness)
+        inputs = self.architecture.inputs(prepared.plane[None, ..., None])
         shares = ops.softmax(self.network(inputs, training=False), axis=-1)
-        return working.crop(ops.convert_to_numpy(shares)[0])
+        return prepared.crop(ops.convert_to_numpy(shares)[0])
 
-    def _working(self, plane):
-        """L at the working size, in the middle of a working shape, which its mirror image fills."""
-        height, width = plane.shape
+    def prepare(self, lightness):
+        """Brings a photo to the working size, in the middle of one of the `working_shapes`.
+
+        Its mirror image fills the rest of the shape.
+
+        Args:
+            lightness: float array (H, W), L in 0..100.
+
+        Returns:
+            Prepared.
+        """
+        height, width = lightness.shape
         largest = self.working_size / min(height, width)
         shapes = [s for s in working_shapes(self.working_size) if s[0] <= s[1] or height > width]
         # A shape may be a little too short for a photo, which then becomes a little smaller.
@@ -268,6 +300,7 @@ class Colorizer:
         ]
         before = [(limit - n) // 8 * 4 for n, limit in zip(photo, shapes[chosen], strict=True)]
         after = np.subtract(shapes[chosen], photo) - before
-        small = np.clip(photos.resize(plane, *photo), 0.0, 100.0)
+        small = np.clip(photos.resize(lightness, *photo), 0.0, 100.0)
         padded = np.pad(small, list(zip(before, after, strict=True)), mode="symmetric")
-        return _Working(padded, *before, *photo)
+        square = self.embedder.prepare(lightness) if self.architecture.embedded else None
+        return Prepared(padded, square, *before, *photo)

@@ -242,7 +242,7 @@ def load_photos(source, *, short_side, cache=None, drop_near_gray=True):
             skipped.append((path, reasons.get(path) or broken[digest]))
         elif digest not in seen:  # A copy of a photo under another name counts once.
             seen.add(digest)
-            if drop_near_gray and table[digest][3] < metrics.NEAR_GRAY:
+            if drop_near_gray and table[digest][3] < lab.NEAR_GRAY:
                 near_gray += 1
             else:
                 usable.append((path, digest, *table[digest][:3]))

@@ -15,6 +15,7 @@ from keras import ops
 AB_SCALE = 127.0
 AB_MIN, AB_MAX = -128.0, 127.0
 AB_GRID = 10  # side of an ab bin, as in Zhang et al. 2016, section 2.1
+NEAR_GRAY = 4.0  # a photo whose mean chroma is below it counts as gray
 AB_BINS = 23  # bins along a and b, centered on -110, -100, ... 110; sRGB ends at -108 and 98
 
 _STRIP = 1 << 20  # Pixels whose Lab is in memory at a time.

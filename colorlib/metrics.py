@@ -20,7 +20,6 @@ from skimage.metrics import structural_similarity
 
 from colorlib import lab, photos
 
-NEAR_GRAY = 4.0  # mean chroma, in units of Lab
 AUC_LIMIT = 150  # the largest threshold on an ab error
 
 
@@ -185,7 +184,7 @@ def score_photo(output, truth, ab_frequency=None):
     return {
         "n_pixels": n_pixels,
         "mean_chroma": chroma,
-        "near_gray": chroma < NEAR_GRAY,
+        "near_gray": chroma < lab.NEAR_GRAY,
         "ab_sse": ab_sse,
         "ab_psnr": _decibels(ab_sse / (2 * n_pixels)),
         "psnr": psnr(output, truth),

@@ -6,7 +6,7 @@ the drawing to this module, which it imports from its own folder. Figures take t
 """
 
 from colorlib import lab
-from colorlib.metrics import NEAR_GRAY
+from colorlib.lab import NEAR_GRAY
 from colorlib.model import ab_bins
 
 import keras

@@ -312,7 +312,7 @@ def _draw(paths, recipe, rng):
     """Draws photos until there are enough: list of _Photo, and counts of what was left out."""
     from colorlib import metrics
 
-    bound = metrics.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
+    bound = lab.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
     wanted = recipe.scenes + recipe.practice + recipe.catch
     drawn, seen, left_out = [], set(), {"near_gray": 0, "unreadable": 0, "copies": 0}
     names = labels(paths)

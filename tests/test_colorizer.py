@@ -107,11 +107,11 @@ def test_photos_of_all_shapes_go_through_a_handful_of_programs(tiny_run):
 @pytest.mark.parametrize("shape", [(300, 400), (400, 600), (1920, 1080), (500, 500), (9, 2000)])
 def test_a_photo_lies_whole_in_the_middle_of_its_working_shape(colorizer, shape):
     plane = np.random.default_rng(1).uniform(0, 100, shape).astype("float32")
-    working = colorizer._working(plane)
-    photo = working.crop(working.plane)
+    prepared = colorizer.prepare(plane)
+    photo = prepared.crop(prepared.plane)
     resized = np.clip(photos.resize(plane, *photo.shape), 0, 100)
     np.testing.assert_array_equal(photo, resized)
-    for side, before, length in zip(working.plane.shape, working[1:3], working[3:], strict=True):
+    for side, before, length in zip(prepared.plane.shape, prepared[2:4], prepared[4:], strict=True):
         assert before % 4 == length % 4 == 0 and 0 <= side - length - 2 * before < 8
     if max(shape) < 2.8 * min(shape):  # longer ones become smaller than the working size
         assert min(photo.shape) > 0.9 * colorizer.working_size

@@ -1,0 +1,497 @@
+"""Coloring one photo, a folder or an archive: nothing is lost, nothing is done twice.
+
+What is colored is recorded in a **ledger**, the SQLite file `.colorlib.sqlite` in the output
+folder: for each output its input, the hashes of both, the settings, notes or the error. A file that
+the ledger doesn't know, or that was changed after it was written, is never replaced unless that is
+asked for. A record is written before its file takes its place, so that a run that is killed at any
+moment goes on where it stopped. At the end of a run the ledger is exported as `colorlib.parquet`.
+
+Keras is imported with the first photo that is to be colored: what can't begin is told at once.
+"""
+
+import glob
+import os
+import secrets
+import sqlite3
+import time
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from colorlib import ColorlibError, __version__, files, photos
+
+LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
+_AHEAD, _AHEAD_BYTES = 32, 24 << 20  # photos in work at a time, and the bytes of their files
+_COLUMNS = {
+    "output": "TEXT PRIMARY KEY",  # below the ledger's folder
+    "output_sha256": "TEXT",
+    "output_size": "INTEGER",
+    "output_modified": "INTEGER",  # ns since 1970
+    "replaced_sha256": "TEXT",  # of what stood there before
+    "source": "TEXT",
+    "source_sha256": "TEXT",
+    "source_size": "INTEGER",
+    "source_modified": "INTEGER",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "settings": "TEXT",
+    "version": "TEXT",
+    "seconds": "REAL",
+    "notes": "TEXT",
+    "error": "TEXT",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to color: its file, the file to write, and the folder whose ledger records it.
+
+    A `folder` of None has no ledger: a single photo colored beside its original leaves nothing else
+    there.
+    """
+
+    source: Path
+    target: Path
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: "colored", "unchanged", "kept", "failed" or, dry, "would color"."""
+
+    job: Job
+    outcome: str
+    notes: tuple = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an archive is colored.
+
+    Args:
+        settings: str. All that decides an output's pixels; another one colors again.
+        made_by: str. What an output's metadata says of the program that made its colors.
+        vividness: float or None, as for `Colorizer.colorize`.
+        quality: int. 1 to 100, of JPEG, WebP and AVIF. Defaults to 92.
+        overwrite: bool. Replace files that the ledger doesn't know or that were changed since.
+        skip_color: bool. Leave photos alone that are in color.
+        metadata: bool. Keep the input's metadata and say that the colors are machine-made.
+        max_pixels: int. Larger photos are refused by their header.
+    """
+
+    settings: str
+    made_by: str
+    vividness: float | None = None
+    quality: int = 92
+    overwrite: bool = False
+    skip_color: bool = False
+    metadata: bool = True
+    max_pixels: int = 250_000_000
+
+
+class Ledger:
+    """The record of a folder's outputs; None as folder keeps it in memory alone.
+
+    One process at a time: another one that opens it gets a ColorlibError.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        path = ":memory:" if folder is None else folder / LEDGER
+        try:
+            self._database = sqlite3.connect(path, timeout=2)
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS files ({columns}) WITHOUT ROWID")
+            self._database.execute("PRAGMA user_version = 1")  # a write, which takes the lock
+        except sqlite3.OperationalError as error:
+            busy = "locked" in str(error)
+            what = "another colorlib is at work here; wait for it" if busy else str(error)
+            raise ColorlibError(f"{path}: {what}") from None
+        except sqlite3.DatabaseError as error:
+            raise ColorlibError(f"{path}: not a ledger ({error}); delete it") from None
+
+    def close(self):
+        self._database.close()
+
+    def get(self, output):
+        """The row of an output, by its name below the folder: dict, or None."""
+        rows = self._database.execute("SELECT * FROM files WHERE output = ?", (output,))
+        row = rows.fetchone()
+        return row and dict(zip(_COLUMNS, row, strict=True))
+
+    def outputs(self):
+        """The names of all outputs that were written, below the folder: set of str."""
+        query = "SELECT output FROM files WHERE output_sha256 IS NOT NULL"
+        return {name for (name,) in self._database.execute(query)}
+
+    def put(self, **row):
+        """Writes the row of an output, in place of an earlier one."""
+        values = [row.get(name) for name in _COLUMNS]
+        with self._database:
+            marks = ", ".join("?" * len(values))
+            self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
+
+    def export(self):
+        """Writes the ledger as a Parquet table beside it."""
+        import pandas as pd
+
+        table = pd.read_sql_query("SELECT * FROM files ORDER BY output", self._database)
+        files.write_atomically(self.folder / TABLE, lambda path: table.to_parquet(path))
+
+
+def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
+    """Decides which file goes where, before anything is colored.
+
+    Args:
+        sources: list of paths: photos, folders, or patterns such as `*.jpg`.
+        output: path or None. A file for one photo, if it ends in a photo's suffix; else a folder.
+            None puts `<name><suffix>` beside each original.
+        suffix: str. What is added to the names of outputs beside their originals.
+        kind: str or None. The outputs' format, as a suffix without dot. None keeps the input's,
+            or takes PNG where that can't be written.
+        recursive: bool. Whether folders are searched with their subfolders. Defaults to True.
+
+    Returns:
+        list of Job. Below a folder, what this tool has written there is left out.
+
+    Raises:
+        ColorlibError: a source that is missing, no photo, two inputs for one output, or an output
+            that is an input.
+    """
+    sources = [path for source in sources for path in _expand(source)]
+    as_file = output is not None and Path(output).suffix.lower() in photos.WRITE_SUFFIXES
+    if as_file and (len(sources) > 1 or sources[0].is_dir()):
+        raise ColorlibError(f"{output}: one file for several photos; give a folder")
+    several = sum(path.is_dir() for path in sources) > 1
+    jobs = []
+    for source in sources:
+        root = source if source.is_dir() else source.parent
+        found = _photos_of(source, output, recursive)
+        for path in found:
+            if as_file:
+                target, folder = Path(output), None
+            elif output is None:
+                target, folder = path.with_name(path.stem + suffix + path.suffix), root
+            else:
+                keep = source.name if several and source.is_dir() else ""
+                target, folder = Path(output, keep, path.relative_to(root)), Path(output)
+            ending = f".{kind}" if kind else target.suffix
+            if ending.lower() not in photos.WRITE_SUFFIXES:
+                ending = ".png"
+            if not as_file:
+                target = target.with_suffix(ending)
+            ledger = folder if output is not None or source.is_dir() else None
+            jobs.append(Job(path, target, ledger))
+    if not jobs:
+        raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
+    _check(jobs)
+    return jobs
+
+
+def _expand(source):
+    """A path, or the files that a pattern stands for where the shell has left it as it is."""
+    path = Path(source)
+    if not path.exists() and glob.has_magic(str(source)):
+        return sorted(map(Path, glob.glob(str(source)))) or [path]
+    return [path]
+
+
+def _photos_of(source, output, recursive):
+    """The photos of a source, without those that this tool has written below it."""
+    if not source.is_dir():
+        if not os.path.lexists(source):
+            raise ColorlibError(f"{source}: no such file or folder; check the name")
+        return [source]  # whatever its suffix: its content tells
+    found = photos.find(source)
+    if not recursive:
+        found = [path for path in found if path.parent == source]
+    inside = None if output is None else Path(output).resolve()
+    if inside and inside != source.resolve():
+        found = [path for path in found if inside not in path.resolve().parents]
+    if (source / LEDGER).exists():
+        with closing(Ledger(source)) as ledger:
+            ours = ledger.outputs()
+        found = [path for path in found if path.relative_to(source).as_posix() not in ours]
+    return found
+
+
+def _check(jobs):
+    """Refuses two inputs for one output, and an output that is an input."""
+    targets, sources = {}, {_identity(job.source): job.source for job in jobs}
+    sources.pop(None, None)
+    for job in jobs:
+        other = targets.setdefault(os.path.normcase(job.target), job)
+        if other is not job:
+            raise ColorlibError(
+                f"{other.source} and {job.source} would both become {job.target}; rename one, "
+                "or color them into two folders"
+            )
+        if _identity(job.target) in sources:
+            raise ColorlibError(
+                f"{job.source}: {job.target} is itself a photo to color, and would be replaced; "
+                "give another --output"
+            )
+
+
+def _identity(path):
+    """What tells a file from all others under whatever name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _fingerprint(path):
+    """(size, time of the last change in ns) of a file, or None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _same(path, row, which):
+    """Whether a file is the one that a row tells of. It is read only if it may have changed."""
+    fingerprint = _fingerprint(path)
+    if fingerprint == (row[f"{which}_size"], row[f"{which}_modified"]):
+        return True
+    hashes = [row[f"{which}_sha256"], row["replaced_sha256"] if which == "output" else None]
+    return fingerprint is not None and files.sha256(path) in filter(None, hashes)
+
+
+def _decide(job, row, settings, overwrite):
+    """What to do with a job: (outcome or None to color it, a line about it or "")."""
+    ours = row is not None and row["output_sha256"] is not None
+    if os.path.lexists(job.target):
+        if not (ours and _same(job.target, row, "output")):
+            if overwrite:
+                return None, f"{job.target}: is replaced"
+            if ours:
+                return "kept", f"{job.target}: was changed since it was colored, and stays"
+            return "failed", (
+                f"{job.target}: is there already, and is no output that this folder's ledger "
+                "knows; rename it, or replace it with --overwrite"
+            )
+        if row["settings"] == settings and _same(job.source, row, "source"):
+            return "unchanged", ""
+    return None, ""
+
+
+@dataclass
+class _Photo:
+    """A job's photo on its way: what was read, and what the network is given of it."""
+
+    job: Job
+    rgb: np.ndarray
+    lightness: np.ndarray
+    prepared: object
+    metadata: object
+    notes: tuple
+    fingerprint: tuple
+    sha256: str
+    started: float
+
+
+class _Passed(Exception):
+    """A photo that is left as it is; the message says why."""
+
+
+def _load(job, colorizer, options):
+    """Reads a job's photo and prepares it; runs beside the network."""
+    from colorlib import lab
+
+    started, fingerprint = time.monotonic(), _fingerprint(job.source)
+    photo = photos.load(job.source, max_pixels=options.max_pixels)
+    if options.skip_color and _has_color(photo.rgb):
+        raise _Passed(f"{job.source}: has color already, and is left as it is")
+    lightness = lab.lightness(photo.rgb)
+    return _Photo(
+        job,
+        photo.rgb,
+        lightness,
+        colorizer.prepare(lightness),
+        photo.metadata if options.metadata else None,
+        photo.notes,
+        fingerprint,
+        files.sha256(job.source),
+        started,
+    )
+
+
+def _has_color(rgb):
+    """Whether a photo's mean chroma, looked at in steps, is that of a photo in color."""
+    from colorlib import lab
+
+    step = max(1, min(rgb.shape[:2]) // 256)
+    few = rgb[::step, ::step] / np.float32(np.iinfo(rgb.dtype).max)
+    return np.hypot(*np.moveaxis(lab.rgb_to_lab(few)[..., 1:], -1, 0)).mean() >= lab.NEAR_GRAY
+
+
+def _save(photo, ab, options):
+    """Puts the color to a photo and writes it beside its place: (file, its SHA-256)."""
+    from colorlib import lab
+    from colorlib.colorizer import enlarge
+
+    rgb = lab.recombine(photo.lightness, enlarge(ab, *photo.lightness.shape), photo.rgb.dtype)
+    target = photo.job.target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    photos.write(
+        part, rgb, quality=options.quality, metadata=photo.metadata,
+        made_by=options.made_by if options.metadata else None,
+    )  # fmt: skip
+    return part, files.sha256(part)
+
+
+def colorize(jobs, make_colorizer, options, dry_run=False):
+    """Colors photos, reading and writing beside the network.
+
+    Args:
+        jobs: list of Job, of `plan`.
+        make_colorizer: callable that returns a Colorizer; called only if there is work.
+        options: Options.
+        dry_run: bool. Only says what would be done. Defaults to False.
+
+    Yields:
+        Result, one for each job, as they are done.
+
+    Raises:
+        ColorlibError: another process is at work in an output folder, or its ledger is damaged.
+    """
+    colorizer = None
+    for folder in dict.fromkeys(job.folder for job in jobs):
+        known = folder is not None and (folder / LEDGER).exists()
+        with ExitStack() as stack:
+            ledger = stack.enter_context(closing(Ledger(folder if known else None)))
+            todo, refused = deque(), []
+            for job in jobs:
+                if job.folder != folder:
+                    continue
+                row = ledger.get(_name(job))
+                outcome, line = _decide(job, row, options.settings, options.overwrite)
+                lines = (line,) if line else ()
+                if outcome == "failed":
+                    refused.append({**(row or {}), **_source_of(job), "error": line})
+                if outcome or dry_run:
+                    yield Result(job, outcome or "would color", lines)
+                else:
+                    todo.append((job, lines))
+            if dry_run or not (todo or refused):
+                continue
+            if todo:
+                colorizer = colorizer or make_colorizer()
+            if folder is not None and not known:
+                folder.mkdir(parents=True, exist_ok=True)
+                ledger = stack.enter_context(closing(Ledger(folder)))
+            for row in refused:
+                ledger.put(**row)
+            if todo:
+                yield from _work(todo, ledger, colorizer, options)
+            if folder is not None:
+                ledger.export()
+
+
+def _name(job):
+    """An output's name in its ledger, whatever bytes are in it."""
+    name = job.target if job.folder is None else job.target.relative_to(job.folder)
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+
+
+def _source_of(job):
+    source = os.fsencode(job.source).decode("utf-8", "backslashreplace")
+    return {"output": _name(job), "source": source, "version": __version__}
+
+
+def _work(todo, ledger, colorizer, options):
+    from colorlib.colorizer import BATCH
+
+    _clear_parts({job.target.parent for job, _ in todo}, 0 if ledger.folder else 600)
+    ready, loading, saving, lines = {}, {}, {}, dict(todo)
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        try:
+            while todo or loading or ready or saving:
+                busy = sum(map(len, ready.values())) + len(loading) + len(saving)
+                held = sum(_bytes(job) for job in loading.values())
+                while todo and busy < _AHEAD and (not busy or held < _AHEAD_BYTES):
+                    job, _ = todo.popleft()
+                    loading[pool.submit(_load, job, colorizer, options)] = job
+                    busy, held = busy + 1, held + _bytes(job)
+                for future in wait([*loading, *saving], return_when=FIRST_COMPLETED).done:
+                    if future in saving:
+                        yield _finish(future, saving.pop(future), ledger, options, lines)
+                        continue
+                    job = loading.pop(future)
+                    try:
+                        photo = future.result()
+                        ready.setdefault(photo.prepared.plane.shape, []).append(photo)
+                    except _Passed as reason:
+                        yield Result(job, "kept", (str(reason),))
+                    except Exception as error:  # Whatever it is, the others are colored.
+                        yield _fail(job, error, ledger)
+                shape = max(ready, key=lambda s: len(ready[s]), default=None)
+                if shape and (len(ready[shape]) >= BATCH or not loading):
+                    batch, rest = ready[shape][:BATCH], ready[shape][BATCH:]
+                    ready[shape] = rest
+                    if not rest:
+                        del ready[shape]
+                    maps = colorizer.predict_maps(
+                        [photo.prepared for photo in batch], vividness=options.vividness
+                    )
+                    for photo, ab in zip(batch, maps, strict=True):
+                        saving[pool.submit(_save, photo, ab, options)] = photo
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _bytes(job):
+    return (_fingerprint(job.source) or (0,))[0]
+
+
+def _clear_parts(folders, age):
+    """Removes what killed runs have left half-written, at least `age` seconds ago."""
+    for folder in folders:
+        for path in folder.glob(".*.part.*"):
+            name = path.name.split(".")[1]
+            fresh = time.time() - path.stat().st_mtime < age
+            if len(name) == 16 and set(name) <= set("0123456789abcdef") and not fresh:
+                path.unlink(missing_ok=True)
+
+
+def _finish(future, photo, ledger, options, lines):
+    """Records an output, then moves it to its place."""
+    job = photo.job
+    try:
+        part, digest = future.result()
+        before = files.sha256(job.target) if os.path.isfile(job.target) else None
+        notes = (*lines[job], *photo.notes)
+        ledger.put(
+            **_source_of(job),
+            **dict(zip(("output_size", "output_modified"), _fingerprint(part), strict=True)),
+            **dict(zip(("source_size", "source_modified"), photo.fingerprint, strict=True)),
+            output_sha256=digest,
+            replaced_sha256=before,
+            source_sha256=photo.sha256,
+            width=photo.rgb.shape[1],
+            height=photo.rgb.shape[0],
+            settings=options.settings,
+            seconds=round(time.monotonic() - photo.started, 3),
+            notes="; ".join(notes) or None,
+        )
+        os.replace(part, job.target)
+    except Exception as error:
+        return _fail(job, error, ledger)
+    return Result(job, "colored", notes)
+
+
+def _fail(job, error, ledger):
+    known = str(error) if isinstance(error, ColorlibError) else files.first_line(error)
+    line = known if str(job.source) in known else f"{job.source}: {known}"
+    ledger.put(**{**(ledger.get(_name(job)) or {}), **_source_of(job), "error": line})
+    return Result(job, "failed", (line,))
