@@ -4,16 +4,22 @@ Pillow opens a 16-bit RGB TIFF as 8 bit without a word; libvips keeps depth and 
 and its header can be read, and refused, before a pixel is decoded.
 """
 
+import contextlib
+import io
 import logging
 import os
+import re
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyvips
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, Image, ImageOps, Jpeg2KImagePlugin
 
-from colorlib import ASSETS, ColorlibError
-from colorlib.files import write_atomically
+from colorlib import ASSETS, ColorlibError, formats
+from colorlib.files import first_line, write_atomically
+from colorlib.metadata import Metadata, attach, finish, of_pillow, of_tiff, of_vips
 
 # libvips' warnings about odd files arrive as log records; the errors come as exceptions.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
@@ -21,9 +27,22 @@ logging.getLogger("pyvips").setLevel(logging.ERROR)
 pyvips.cache_set_max(0)
 
 _JPEG_SUFFIXES, _TIFF_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif"), (".tif", ".tiff")
-READ_SUFFIXES = (*_JPEG_SUFFIXES, ".png", *_TIFF_SUFFIXES, ".webp", ".avif", ".gif")
+# With those that can't be read: who has such a photo is told so.
+READ_SUFFIXES = (
+    *(*_JPEG_SUFFIXES, ".png", *_TIFF_SUFFIXES, ".webp", ".avif", ".gif", ".bmp"),
+    *(".jp2", ".j2k", ".jpx", ".heic", ".heif", ".jxl", *formats.RAW_SUFFIXES),
+)
 # libvips may know more (conda's reads PDF and SVG): these decoders only.
-_LOADERS = ("jpegload", "pngload", "tiffload", "webpload", "heifload", "gifload")
+_LOADERS = {
+    "JPEG": "jpegload", "PNG": "pngload", "TIFF": "tiffload",
+    "WebP": "webpload", "AVIF": "heifload", "GIF": "gifload",
+}  # fmt: skip
+_UNREADABLE = {
+    "raw": "a camera's raw file, which can't be read; develop it to TIFF or JPEG first",
+    "JPEG XL": "a JPEG XL picture, which can't be read; convert it to PNG or TIFF first",
+    "Photoshop": "a Photoshop document, which can't be read; save it as TIFF first",
+    "PDF": "a PDF document, not a photo; save its pictures as JPEG or TIFF first",
+}
 _WRITERS = {
     **dict.fromkeys(_JPEG_SUFFIXES, {"optimize_coding": True}),
     ".png": {},
@@ -37,53 +56,104 @@ _MAX = {"uchar": 255, "ushort": 65535}
 _COLOR_BANDS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "cmyk": 4}
 
 
+class Photo(NamedTuple):
+    """What `load` returns."""
+
+    rgb: np.ndarray  # (H, W, 3), uint8, or uint16 where the file has more than 8 bits; upright sRGB
+    metadata: Metadata | None  # what `write` puts into another file
+    notes: tuple[str, ...]  # what was put right or left out, a line each
+    pages: int  # full-size pages of a TIFF; 1 for other formats
+
+
+def load(source, *, max_pixels=250_000_000, page=None):
+    """Reads a photo as an upright sRGB array, with what the file says beside the pixels.
+
+    JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP and JPEG 2000, by content whatever the suffix, and HEIC
+    where the extra `heic` is installed. Of several frames the first is read. Gray becomes three
+    equal channels, alpha is laid on white, CMYK is converted by its profile (or libvips' own), an
+    embedded ICC profile is applied (relative colorimetric, black point compensation; one that does
+    not fit the image is ignored), and EXIF orientation turns the picture. Channels that a TIFF
+    does not declare as alpha, such as a scanner's infrared, are left out, and so are its reduced
+    pictures. A JPEG that lacks nothing but its end marker is read.
+
+    Args:
+        source: str or Path, or the bytes of a file.
+        max_pixels: int. The largest width times height that is decoded; checked in the header.
+            Defaults to 250 million.
+        page: int. Which of a TIFF's full-size pages, from 0. Defaults to the first, with a note if
+            there are more.
+
+    Returns:
+        A `Photo`.
+
+    Raises:
+        ColorlibError: no such file or page, not a photo, a format or pixels that can't be read,
+            broken or cut short, or over `max_pixels`.
+    """
+    data, name = (source, "these bytes") if isinstance(source, bytes) else (None, source)
+    if data is None:
+        _check_readable(source)
+    with open(source, "rb") if data is None else io.BytesIO(data) as file:
+        kind = formats.kind(file.read(formats.HEAD))
+        if kind in _UNREADABLE:
+            raise ColorlibError(f"{name}: {_UNREADABLE[kind]}")
+        file.seek(0)
+        if kind in ("BMP", "JPEG 2000", "HEIC"):
+            return _load_with_pillow(file, kind, name, max_pixels)
+        with _told_by_name(name):
+            if kind == "TIFF":
+                return _load_tiff(file, source, name, max_pixels, page)
+            image = _open(source, kind, name)
+            _check_pages(name, 1, page)
+            _check_size(image.width, image.height, name, max_pixels)
+            notes, found = _frames(image), of_vips(image)
+            try:
+                rgb = _decode(image, name)
+            except pyvips.Error as error:
+                if "premature end of JPEG" not in error.detail:
+                    raise
+                rgb = _decode_without_end(file.read(), name, error)
+                notes.append("the end marker is missing; all pixels are there")
+            return Photo(rgb, found, tuple(notes), 1)
+
+
 def read(path, *, max_pixels=250_000_000):
     """Reads a photo as an upright sRGB array.
 
-    JPEG, PNG, TIFF, WebP, AVIF and GIF, by content whatever the suffix; of several pages or
-    frames the first. Gray becomes three equal channels, alpha is laid on white, CMYK is converted
-    by its profile (or libvips' own), an embedded ICC profile is applied (relative colorimetric,
-    black point compensation; one that does not fit the image is ignored), and EXIF orientation
-    turns the picture.
-
     Args:
-        path: str or Path.
+        path: str or Path. A file as for `load`, whose notes become warnings.
         max_pixels: int. The largest width times height that is decoded; checked in the header.
+            Defaults to 250 million.
 
     Returns:
-        Array (H, W, 3), uint8, or uint16 for files with 16 bits per channel.
+        Array (H, W, 3), uint8, or uint16 for files with more than 8 bits per channel.
 
     Raises:
-        ColorlibError: no such file, not a photo, broken or cut short, over `max_pixels`, or
-            with pixels that are not 8- or 16-bit integers.
+        ColorlibError: see `load`.
     """
-    _check_readable(path)
-    try:
-        image = _open(path)
-        if image.width * image.height > max_pixels:
-            raise ColorlibError(
-                f"{path}: {image.width} x {image.height} pixels are over the limit of "
-                f"{max_pixels:,}; make the photo smaller, or raise max_pixels"
-            )
-        return _decode(image, path)
-    except pyvips.Error as error:
-        raise ColorlibError(
-            f"{path}: broken or cut short{_reason(error)}; get a fresh copy of the file, or save "
-            "it again with another program"
-        ) from error
+    photo = load(path, max_pixels=max_pixels)
+    for note in photo.notes:
+        warnings.warn(f"{path}: {note}", UserWarning, stacklevel=2)
+    return photo.rgb
 
 
-def write(path, rgb, *, quality=92):
+def write(path, rgb, *, quality=92, metadata=None, made_by=None):
     """Writes an sRGB array to a file, whole or not at all.
 
     The file is written under another name beside its place and then moved there. It carries an
-    sRGB profile (480 bytes).
+    sRGB profile (480 bytes). With metadata it keeps EXIF (without a thumbnail, and upright), XMP
+    and the resolution, and in JPEG and TIFF IPTC; a JPEG holds at most 64 KB of each. Without, the
+    resolution is unknown.
 
     Args:
         path: str or Path. The suffix (`WRITE_SUFFIXES`) chooses JPEG, PNG, TIFF, WebP or AVIF.
         rgb: array (H, W, 3), uint8 or uint16 (or any array that `as_rgb` takes). PNG and TIFF
             keep 16 bits; for the other formats v becomes round(v / 257).
-        quality: int, 1 to 100, for JPEG, WebP and AVIF.
+        quality: int, 1 to 100, for JPEG, WebP and AVIF. Defaults to 92.
+        metadata: what `load` found in the original, or None.
+        made_by: str. What made the colors, such as a program, its version and settings. The file's
+            XMP then says so (`xmp:CreatorTool`), and that a trained model had a part in the
+            picture (IPTC's digital source type). Defaults to None: it says nothing.
 
     Raises:
         ColorlibError: another suffix, a folder that is missing or not writable, a full disk, a
@@ -105,10 +175,15 @@ def write(path, rgb, *, quality=92):
     options = dict(_WRITERS[suffix])
     if suffix not in _SIXTEEN_BIT:
         options["Q"] = quality
-    image = _from_array(rgb)
+    image, kept = attach(_from_array(rgb), metadata, made_by, suffix)
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", _srgb_profile())
+
+    def content(part):
+        image.write_to_file(str(part), **options, **kept)
+        finish(part, metadata)
+
     try:
-        write_atomically(path, lambda part: image.write_to_file(str(part), **options))
+        write_atomically(path, content)
     except pyvips.Error as error:
         raise ColorlibError(
             f"{path}: could not be written{_reason(error)}; check the disk's space, the folder's "
@@ -178,7 +253,9 @@ def resize(image, height, width, method="bicubic"):
 
 
 def find(source):
-    """Finds photos, by suffix (`READ_SUFFIXES`, upper or lower case).
+    """Finds photos, by suffix (`READ_SUFFIXES`, upper or lower case), or without one by content.
+
+    Not all of them can be read: `READ_SUFFIXES` has formats of which `load` only tells the name.
 
     Args:
         source: a folder, searched with its subfolders (links to folders are not followed); a
@@ -196,8 +273,8 @@ def find(source):
     if not photos:
         names = ", ".join(str(item) for item in sources[:3]) + (" ..." if len(sources) > 3 else "")
         raise ColorlibError(
-            f"{names or 'an empty list'}: no photos found; give a folder or files of "
-            f"{' '.join(READ_SUFFIXES)}"
+            f"{names or 'an empty list'}: no photos found; give JPEG, PNG, TIFF, WebP, AVIF, GIF, "
+            "BMP, JPEG 2000 or HEIC files, or a folder of these"
         )
     return photos
 
@@ -238,42 +315,155 @@ def _check_readable(path):
         raise ColorlibError(f"{path}: may not be read; check the file's permissions")
 
 
-def _open(path):
+@contextlib.contextmanager
+def _told_by_name(name):
+    """Makes one line of libvips' errors, with the file's name and what to do."""
+    try:
+        yield
+    except pyvips.Error as error:
+        bits = re.search(r"data precision (\d+)", error.detail)
+        if bits:
+            raise ColorlibError(
+                f"{name}: a {bits[1]}-bit JPEG, which can't be read; save it as 8-bit JPEG or as "
+                "16-bit TIFF"
+            ) from error
+        if "nsupported" in error.detail:
+            raise ColorlibError(
+                f"{name}: can't be read{_reason(error)}; save it again with another program"
+            ) from error
+        raise ColorlibError(
+            f"{name}: broken or cut short{_reason(error)}; get a fresh copy of the file, or save "
+            "it again with another program"
+        ) from error
+
+
+def _open(source, kind, name, **options):
     """Reads the header. A source, unlike a file name, is not cached and has no options in it."""
     # Else a photo with a bad profile, read in spite of it, lends its reason to the next error.
     pyvips.vips_lib.vips_error_clear()
-    source = pyvips.Source.new_from_file(os.fspath(path))
+    if isinstance(source, bytes):
+        stream = pyvips.Source.new_from_memory(source)
+    else:
+        stream = pyvips.Source.new_from_file(os.fspath(source))
+    options = {"access": "sequential", "fail_on": "error"} | options
     try:
-        image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
+        image = kind and pyvips.Image.new_from_source(stream, "", **options)
     except pyvips.Error as error:
         if "known format" not in error.detail:
             raise
         image = None
-    if image is None or not _is_known(image):
+    if image is None or not image.get("vips-loader").startswith(_LOADERS[kind]):
         raise ColorlibError(
-            f"{path}: not a photo that can be read; give JPEG, PNG, TIFF, WebP, AVIF or GIF "
-            "(convert others, HEIC too, first)"
+            f"{name}: not a photo that can be read; give JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, "
+            "JPEG 2000 or HEIC (convert others first)"
         )
     return image
 
 
-def _is_known(image):
-    loader = image.get("vips-loader")
-    # HEIC shares AVIF's loader, but its decoder is not in the wheel.
-    return loader.startswith(_LOADERS) and (
-        not loader.startswith("heif") or image.get("heif-compression") == "av1"
-    )
+def _check_size(width, height, name, max_pixels):
+    if width * height > max_pixels:
+        raise ColorlibError(
+            f"{name}: {width} x {height} pixels are over the limit of {max_pixels:,}; make the "
+            "photo smaller, or raise max_pixels"
+        )
 
 
-def _decode(image, name):
-    """libvips image -> contiguous array (H, W, 3) in sRGB, upright."""
+def _check_pages(name, pages, page):
+    if page is not None and not 0 <= page < pages:
+        raise ColorlibError(f"{name}: no page {page}; the first is 0, the last is {pages - 1}")
+
+
+def _frames(image):
+    count = image.get("n-pages") if image.get_typeof("n-pages") else 1
+    return [f"frame 1 of {count}; the others are left out"] if count > 1 else []
+
+
+def _load_tiff(file, source, name, max_pixels, page):
+    found = formats.tiff_page(file, page)
+    if found is None:  # a damaged header, or no such page
+        first = formats.tiff_page(file)
+        _check_pages(name, first.pages if first else 1, page)
+        image = _open(source, "TIFF", name)
+        _check_size(image.width, image.height, name, max_pixels)
+        return Photo(_decode(image, name), of_vips(image), (), 1)
+    if found.problem:
+        raise ColorlibError(
+            f"{name}: {found.problem} can't be used; save it as 8- or 16-bit RGB or gray"
+        )
+    image, notes = _open(source, "TIFF", name, page=found.index), []
+    _check_size(image.width, image.height, name, max_pixels)
+    if page is None and found.pages > 1:
+        notes.append(f"page 1 of {found.pages}; the others are left out")
+    extras = image.bands - _COLOR_BANDS.get(image.interpretation, image.bands)
+    if extras > (found.alpha is not None):
+        notes.append("an undeclared channel (a scanner's infrared?) is left out")
+    kept = of_tiff(image, file, found)
+    return Photo(_decode(image, name, found.alpha), kept, tuple(notes), found.pages)
+
+
+def _decode_without_end(data, name, error):
+    """Decodes a JPEG whose end marker is missing; raises `error` if pixels are missing as well."""
+    data = data.rstrip(b"\xff")  # half of the marker
+    if not formats.jpeg_has_all_scans(data):
+        raise error
+
+    def decode(more, fail_on):
+        image = _open(data + more + b"\xff\xd9", "JPEG", name, fail_on=fail_on)
+        return _decode(image, name)
+
+    rgb = decode(b"", "warning")
+    # libvips misses the warning about the last rows. Where these are whole, what follows them is
+    # not read: neither other bits, of which the first differs from the zeros that stand in for
+    # missing ones, nor the next interval between restart markers.
+    restarts = re.findall(rb"\xff([\xd0-\xd7])", data[data.rfind(b"\xff\xda") :])
+    following = (restarts[-1][0] - 0xCF) % 8 if restarts else 0
+    for more in (b"", bytes((0xFF, 0xD0 + following))):
+        if not np.array_equal(rgb, decode(more + b"\xaa" * 64, "error")):
+            raise error
+    return rgb
+
+
+def _load_with_pillow(file, kind, name, max_pixels):
+    # The classes themselves: Image.open would try every format, and warn of large photos.
+    opener = {"BMP": BmpImagePlugin.BmpImageFile, "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile}
+    if kind == "HEIC":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise ColorlibError(
+                f"{name}: a HEIC photo; pip install 'colorlib[heic]' adds what reads it"
+            ) from None
+        opener[kind] = HeifImageFile
+    try:
+        picture = opener[kind](file)
+        _check_size(*picture.size, name, max_pixels)
+        picture.load()
+    except ColorlibError:
+        raise
+    except Exception as error:  # Each decoder has its own.
+        raise ColorlibError(
+            f"{name}: a {kind} picture, broken or cut short ({first_line(error)[:120]}); get a "
+            "fresh copy of the file, or save it again with another program"
+        ) from error
+    frames = getattr(picture, "n_frames", 1)
+    notes = (f"picture 1 of {frames}; the others are left out",) if frames > 1 else ()
+    return Photo(_from_pil(picture, name), of_pillow(picture), notes, 1)
+
+
+def _decode(image, name, alpha=0):
+    """libvips image -> contiguous array (H, W, 3) in sRGB, upright.
+
+    `alpha` tells which of the channels beside the color is transparency; None: none of them.
+    """
+    if image.format == "float":
+        image = _from_floats(image, name)
     bands = _COLOR_BANDS.get(image.interpretation)
     if image.format not in _MAX or bands is None or image.bands < bands:
         raise ColorlibError(
             f"{name}: {image.bands} channels of {image.format} {image.interpretation} pixels "
             "cannot be used; save it as 8- or 16-bit RGB or gray"
         )
-    image = _to_srgb(_without_alpha(image, bands))
+    image = _to_srgb(_without_extras(image, bands, alpha))
     if image.get_typeof("orientation") and image.get("orientation") > 1:
         image = (
             image.copy_memory().autorot()
@@ -282,12 +472,23 @@ def _decode(image, name):
     return np.repeat(array, 3, axis=2) if image.bands == 1 else array
 
 
-def _without_alpha(image, bands):
+def _from_floats(image, name):
+    image = image.copy_memory()
+    _check_range(image.numpy(), f"{name}: float pixels")
+    gray = image.interpretation in ("b-w", "grey16")
+    kind = image.interpretation if image.interpretation == "cmyk" else "grey16" if gray else "rgb16"
+    return (image * 65535).rint().cast("ushort").copy(interpretation=kind)
+
+
+def _without_extras(image, bands, alpha):
     if image.bands == bands:
         return image
+    color = image.extract_band(0, n=bands)
+    if alpha is None:
+        return color
     # White paper is full light, and no ink.
     white = 0 if image.interpretation == "cmyk" else _MAX[image.format]
-    image = image.extract_band(0, n=bands + 1)
+    image = color.bandjoin(image.extract_band(bands + alpha))
     return image.flatten(background=[white] * bands, max_alpha=_MAX[image.format])
 
 
@@ -333,17 +534,19 @@ def _to_integers(array):
         raise ColorlibError(
             f"array of {array.dtype}: not pixel values; convert it to uint8, uint16 or float 0..1"
         )
-    low, high = array.min(), array.max()
-    # Filters overshoot by rounding errors; more than that means another scale.
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ColorlibError(
-            f"array of {array.dtype} from {low:g} to {high:g}: floats must be in 0..1; scale it"
-        )
+    _check_range(array, f"array of {array.dtype}")
     return np.rint(np.clip(array, 0, 1).astype(np.float32) * 255).astype(np.uint8)
 
 
-def _from_pil(picture):
-    name = getattr(picture, "filename", "") or "PIL image"
+def _check_range(floats, name):
+    low, high = floats.min(), floats.max()
+    # Filters overshoot by rounding errors; more than that means another scale.
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ColorlibError(f"{name} from {low:g} to {high:g}: must be in 0..1; scale them")
+
+
+def _from_pil(picture, name=None):
+    name = name or getattr(picture, "filename", "") or "PIL image"
     try:
         profile = picture.info.get("icc_profile")
         picture = ImageOps.exif_transpose(picture)
@@ -380,15 +583,27 @@ def _photos_of(path):
         return sorted(_walk(path))
     if not path.exists():
         raise ColorlibError(f"{path}: no such file or folder; check the name")
-    return [path] if path.suffix.lower() in READ_SUFFIXES else []
+    return [path] if _may_be_photo(path) else []
 
 
 def _walk(folder):
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(READ_SUFFIXES):
+            if not name.startswith(".") and _may_be_photo(Path(parent, name)):
                 yield Path(parent, name)
+
+
+def _may_be_photo(path):
+    if path.suffix:
+        return path.suffix.lower() in READ_SUFFIXES
+    try:
+        if not path.is_file():  # a pipe would make us wait for ever
+            return False
+        with open(path, "rb") as file:
+            return formats.kind(file.read(formats.HEAD)) in {*_LOADERS, "BMP", "JPEG 2000", "HEIC"}
+    except OSError:
+        return False
 
 
 def _reason(error):
