@@ -127,9 +127,6 @@ def _parser():
 def _colorize(args):
     from colorlib import archive, presets
 
-    # Every file is whole and on record at any moment: nothing needs to be tidied up, and an
-    # exception would be lost where libvips or TensorFlow has called back into Python.
-    signal.signal(signal.SIGINT, _leave)
     if args.preset and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
     card = presets.load_card(args.preset)
@@ -288,7 +285,12 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):  # A console's encoding may lack a name's characters.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
+        if args.command == "colorize":
+            # Every file is whole and on record at any moment: nothing needs to be tidied up, and an
+            # exception would be lost where libvips or TensorFlow has called back into Python.
+            signal.signal(signal.SIGINT, _leave)
         return _COMMANDS[args.command](args)
     except BrokenPipeError:  # Who reads the output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -304,6 +306,8 @@ def main(argv=None):
         kept = kept if args.command == "train" else "nothing is kept"
         print(f"colorlib: stopped; {kept}", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 if __name__ == "__main__":

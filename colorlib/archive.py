@@ -132,7 +132,9 @@ class Ledger:
 
     def put(self, **row):
         """Writes the row of an output, in place of an earlier one."""
-        values = [row.get(name) for name in _COLUMNS]
+        values = [
+            _text(value) if isinstance(value, str) else value for value in map(row.get, _COLUMNS)
+        ]
         with self._database:
             marks = ", ".join("?" * len(values))
             self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
@@ -401,12 +403,16 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
 def _name(job):
     """An output's name in its ledger, whatever bytes are in it."""
     name = job.target if job.folder is None else job.target.relative_to(job.folder)
-    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+    return _text(str(name)).replace(os.sep, "/")
+
+
+def _text(text):
+    """A text that may hold a name's odd bytes, with these written out."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _source_of(job):
-    source = os.fsencode(job.source).decode("utf-8", "backslashreplace")
-    return {"output": _name(job), "source": source, "version": __version__}
+    return {"output": _name(job), "source": str(job.source), "version": __version__}
 
 
 def _work(todo, ledger, colorizer, options):

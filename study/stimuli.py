@@ -70,7 +70,7 @@ class Recipe:
         vividness: float in 0..1 or None (each preset's own), for the presets that have it.
         quality: int, 1 to 100. Of the JPEG, whose color is not subsampled.
         near_gray: float. Originals with a lower mean chroma are left out, because they look alike
-            in every version. None is the threshold of `colorlib.metrics`, 4.
+            in every version. None is that of `colorlib.lab`, 4.
         seed: int. Draws scenes, names, lists and random colors.
     """
 
@@ -310,7 +310,7 @@ class _Photo(NamedTuple):
 
 def _draw(paths, recipe, rng):
     """Draws photos until there are enough: list of _Photo, and counts of what was left out."""
-    from colorlib import metrics
+    from colorlib import lab, metrics
 
     bound = lab.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
     wanted = recipe.scenes + recipe.practice + recipe.catch

@@ -48,67 +48,12 @@ def folder(tmp_path, sample):
     return folder
 
 
-def test_a_photo(here, folder, tiny_run, tmp_path):
-    code, out, err = here(
-        "colorize", folder / "a.jpg", "--output", tmp_path / "new" / "out", "--preset", tiny_run
-    )
-    assert (code, err) == (0, [])
-    assert out == [str(tmp_path / "new" / "out" / "a.jpg")]
-    before, after = photos.read(folder / "a.jpg"), photos.read(out[0])
-    assert before.shape == after.shape
-    assert np.abs(rgb2lab(before) - rgb2lab(after))[..., 0].mean() < 1
-
-
-def test_a_folder_with_a_broken_file_in_it(folder, tiny_run, tmp_path):
-    (folder / "trip" / "broken.jpg").write_text("no photo")
-    done = command("colorize", folder, "--output", tmp_path / "out", "--preset", tiny_run)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"colorlib: {folder / 'trip' / 'broken.jpg'}: ")
-    written = ["a.jpg", "trip/a.jpg", "trip/day 2/b.jpg"]
-    assert done.stdout.splitlines() == [str(tmp_path / "out" / name) for name in written]
-    assert photos.find(tmp_path / "out") == [tmp_path / "out" / name for name in written]
-
-
-def test_formats_that_are_only_read_become_png(here, tiny_run, tmp_path):
-    Image.new("RGB", (20, 10), "red").save(tmp_path / "photo.gif")
-    photos.write(tmp_path / "deep.tif", np.full((10, 20, 3), 30000, np.uint16))
-    code, out, _ = here(
-        *("colorize", tmp_path / "photo.gif", tmp_path / "deep.tif"),
-        *("--output", tmp_path / "out", "--preset", tiny_run),
-    )
-    assert code == 0
-    assert out == [str(tmp_path / "out" / name) for name in ("photo.png", "deep.tif")]
-    assert photos.read(out[1]).dtype == np.uint16
-
-
-def test_no_input_and_no_result_is_overwritten(here, folder, tiny_run, tmp_path):
-    preset = ("--preset", tiny_run)
-    before = {path: path.read_bytes() for path in folder.rglob("*.jpg")}
-    code, out, err = here("colorize", folder, "--output", folder, *preset)
-    assert (code, out, len(err)) == (1, [], 3)
-    assert all("overwrite" in line for line in err)
-
-    # Neither another's input, here under another name, nor what was written a moment ago.
-    os.link(folder / "a.jpg", tmp_path / "b.jpg")
-    code, out, err = here(
-        "colorize", tmp_path / "b.jpg", folder / "trip" / "a.jpg", "--output", folder, *preset
-    )
-    assert code == 1 and out == [str(folder / "b.jpg")] and len(err) == 1
-    code, out, err = here(
-        *("colorize", folder / "a.jpg", folder / "trip" / "a.jpg"),
-        *("--output", tmp_path / "out", *preset),
-    )
-    assert code == 1 and len(out) == len(err) == 1
-    assert {path: path.read_bytes() for path in before} == before
-
-
 def test_vividness(here, folder, tiny_run, tmp_path):
     photo, chroma = folder / "a.jpg", []
     for value in ("0", "1"):
         options = ("--preset", "pyramid", "--vividness", value)
         code, (path,), err = here("colorize", photo, "--output", tmp_path / value, *options)
-        assert (code, err) == (0, [])
+        assert (code, err) == (0, ["colorlib: 1 colored"])
         chroma.append(np.abs(rgb2lab(photos.read(path))[..., 1:]).mean())
     assert chroma[1] > chroma[0]
     for preset, value, message in [
@@ -119,17 +64,6 @@ def test_vividness(here, folder, tiny_run, tmp_path):
         code, out, (line,) = here("colorize", folder, "--output", tmp_path / "none", *options)
         assert (code, out) == (2, []) and message in line
     assert not (tmp_path / "none").exists()
-
-
-def test_a_text_file_named_jpg_and_a_missing_one(here, tiny_run, tmp_path):
-    (tmp_path / "text.jpg").write_text("no photo")
-    for name in ("text.jpg", "missing.jpg"):
-        code, out, err = here(
-            "colorize", tmp_path / name, "--output", tmp_path / "out", "--preset", tiny_run
-        )
-        assert (code, out, len(err)) == (1, [], 1)
-        assert name in err[0]
-    assert os.listdir(tmp_path / "out") == []
 
 
 def test_what_cannot_begin_is_told_at_once(tmp_path):
@@ -152,7 +86,7 @@ def test_what_cannot_begin_is_told_at_once(tmp_path):
 def test_misspelt_and_missing_options(capsys, tmp_path):
     for arguments, message in [
         (["colorize", "photo.jpg", "--output", "out", "--presset", "paper"], "--presset"),
-        (["colorize", "photo.jpg"], "--output"),
+        (["colorize"], "PHOTO"),
         (["train", "--photos", "photos", "--output", "run", "--epochs", "many"], "'many'"),
         (["colorise"], "'colorise'"),
     ]:

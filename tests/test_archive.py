@@ -1,0 +1,360 @@
+"""Coloring files: what is there is never lost, what is done is never done twice."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from skimage.color import rgb2lab
+
+from colorlib import ColorlibError, photos
+from colorlib.__main__ import main
+from colorlib.archive import LEDGER, TABLE, Ledger, plan
+
+
+@pytest.fixture
+def colorize(capsys, tiny_run):
+    """The command in this process: (exit code, lines of stdout, lines of stderr)."""
+
+    def run(*arguments, preset=tiny_run):
+        code = main(["colorize", *map(str, arguments), "--preset", str(preset)])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small(sample, tmp_path_factory):
+    """Four sample photos of 60 x 40 px, as JPEG."""
+    folder = tmp_path_factory.mktemp("small")
+    for number, path in enumerate(sample[:4]):
+        with Image.open(path) as image:
+            image.convert("RGB").resize((60, 40)).save(folder / f"{number}.jpg", quality=95)
+    return folder
+
+
+@pytest.fixture
+def box(small, tmp_path):
+    """A folder with photos in subfolders, of which two bear one name."""
+    box = tmp_path / "box"
+    for name, number in [("a.jpg", 0), ("trip/a.jpg", 1), ("trip/day 2/b.jpg", 2)]:
+        (box / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(small / f"{number}.jpg", box / name)
+    return box
+
+
+NAMES = ["a.jpg", "trip/a.jpg", "trip/day 2/b.jpg"]
+
+
+def contents(folder):
+    """Every file below a folder but the ledger: {name: bytes}."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    ours = (LEDGER, TABLE)
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in paths
+        if not path.name.startswith(ours)
+    }
+
+
+def process(*arguments, **options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    command = [sys.executable, "-m", "colorlib", "colorize", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+# Where things go
+
+
+def test_a_photo_is_colored_beside_itself_into_a_file_or_into_a_folder(colorize, box, tmp_path):
+    before = photos.read(box / "a.jpg")
+    for output, target in [
+        ((), box / "a_colored.jpg"),
+        (("--output", tmp_path / "new.png"), tmp_path / "new.png"),
+        (("--output", tmp_path / "new" / "out"), tmp_path / "new" / "out" / "a.jpg"),
+        (("--suffix=-c", "--format", "webp"), box / "a-c.webp"),
+    ]:
+        code, out, err = colorize(box / "a.jpg", *output)
+        assert (code, out, err) == (0, [str(target)], ["colorlib: 1 colored"])
+        after = photos.read(target)
+        assert before.shape == after.shape
+        assert np.abs(rgb2lab(before) - rgb2lab(after))[..., 0].mean() < 1
+    assert not (box / LEDGER).exists()  # beside a single photo nothing else is left
+
+
+def test_a_folder_keeps_its_shape_and_a_broken_file_is_named(colorize, box, tmp_path):
+    (box / "trip" / "broken.jpg").write_text("no photo")
+    code, out, err = colorize(box, "--output", tmp_path / "out")
+    assert code == 1
+    assert sorted(out) == [str(tmp_path / "out" / name) for name in NAMES]
+    assert sorted(contents(tmp_path / "out")) == NAMES
+    assert err[0].startswith(f"colorlib: {box / 'trip' / 'broken.jpg'}: ")
+    assert set(err[1].removeprefix("colorlib: ").split(", ")) == {"3 colored", "1 failed"}
+    table = pd.read_parquet(tmp_path / "out" / TABLE).set_index("output")
+    assert "no photo" not in table.loc["trip/broken.jpg", "error"]
+    assert table.loc["trip/broken.jpg", "error"] in err[0]
+    row = table.loc["a.jpg"]
+    assert (row["width"], row["height"]) == (60, 40) and pd.isna(row["error"])
+    assert row["source"] == str(box / "a.jpg") and json.loads(row["settings"])["quality"] == 92
+
+
+def test_several_folders_keep_their_names_and_two_inputs_never_make_one_output(
+    colorize, box, tmp_path
+):
+    other = shutil.copytree(box, tmp_path / "box2")
+    code, _, _ = colorize(box, other, "--output", tmp_path / "out")
+    assert code == 0
+    assert sorted(contents(tmp_path / "out")) == [
+        f"{folder}/{name}" for folder in ("box", "box2") for name in NAMES
+    ]
+    code, out, (line,) = colorize(
+        box / "a.jpg", box / "trip" / "a.jpg", "--output", tmp_path / "none"
+    )
+    assert (code, out) == (2, []) and "would both become" in line and "a.jpg" in line
+    shutil.copyfile(box / "a.jpg", box / "a.gif")  # GIF becomes PNG
+    shutil.copyfile(box / "a.jpg", box / "a.png")
+    assert colorize(box, "--output", tmp_path / "none")[0] == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_outputs_inside_the_input_folder_are_not_colored_again(colorize, box):
+    code, out, _ = colorize(box, "--output", box / "colored")
+    assert code == 0 and len(out) == 3
+    code, out, err = colorize(box, "--output", box / "colored")
+    assert (code, out, err) == (0, [], ["colorlib: 3 unchanged"])
+    code, out, _ = colorize(box / "trip")
+    assert sorted(out) == [str(box / "trip" / n) for n in ("a_colored.jpg", "day 2/b_colored.jpg")]
+    assert colorize(box / "trip") == (0, [], ["colorlib: 2 unchanged"])
+
+
+def test_formats_that_are_only_read_become_png_and_depth_is_kept(colorize, tmp_path):
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "photo.gif")
+    photos.write(tmp_path / "deep.tif", np.full((10, 20, 3), 30000, np.uint16))
+    code, out, _ = colorize(
+        tmp_path / "photo.gif", tmp_path / "deep.tif", "--output", tmp_path / "out"
+    )
+    assert code == 0
+    assert sorted(out) == [str(tmp_path / "out" / name) for name in ("deep.tif", "photo.png")]
+    assert photos.read(tmp_path / "out" / "deep.tif").dtype == np.uint16
+
+
+def test_a_pattern_that_the_shell_left_alone(box):
+    assert [job.source for job in plan([box / "*.jpg"])] == [box / "a.jpg"]
+    with pytest.raises(ColorlibError, match="no such file"):
+        plan([box / "*.tif"])
+    assert len(plan([box], recursive=False)) == 1
+
+
+# Nothing is lost
+
+
+def test_what_the_ledger_does_not_know_is_never_replaced(colorize, box, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.jpg").write_bytes(b"somebody's only copy")
+    code, out, err = colorize(box, "--output", other)
+    assert code == 1 and len(out) == 2
+    assert (
+        "is there already" in err[0] and "--overwrite" in err[0] and str(other / "a.jpg") in err[0]
+    )
+    assert (other / "a.jpg").read_bytes() == b"somebody's only copy"
+    code, out, err = colorize(box, "--output", other, "--overwrite", "--dry-run")
+    assert err[0] == f"colorlib: {other / 'a.jpg'}: is replaced" and out == [str(other / "a.jpg")]
+    assert (other / "a.jpg").read_bytes() == b"somebody's only copy"
+    code, out, err = colorize(box, "--output", other, "--overwrite")
+    assert code == 0 and out == [str(other / "a.jpg")] and "is replaced" in err[0]
+    assert photos.read(other / "a.jpg").shape == (40, 60, 3)
+
+
+def test_no_input_is_replaced_even_when_asked(colorize, box, tmp_path):
+    before = contents(box)
+    for arguments in (
+        (box, "--output", box, "--overwrite"),
+        (box / "a.jpg", "--output", box / "a.jpg", "--overwrite"),
+        (box, "--suffix", "", "--overwrite"),
+    ):
+        code, out, (line,) = colorize(*arguments)
+        assert (code, out) == (2, []) and "would be replaced" in line
+    os.link(box / "a.jpg", tmp_path / "b.jpg")  # the same file under another name
+    code, _, (line,) = colorize(tmp_path / "b.jpg", "--output", box / "a.jpg", "--overwrite")
+    assert code == 2 and "would be replaced" in line
+    assert contents(box) == before
+
+
+def test_a_retouched_output_stays(colorize, box, tmp_path):
+    out = tmp_path / "out"
+    colorize(box, "--output", out)
+    Image.new("RGB", (60, 40), "red").save(out / "a.jpg")
+    retouched = (out / "a.jpg").read_bytes()
+    code, _, err = colorize(box, "--output", out, "--quality", "80")
+    assert code == 0 and "was changed since it was colored, and stays" in err[0]
+    assert "2 colored" in err[-1] and "1 kept" in err[-1]
+    assert (out / "a.jpg").read_bytes() == retouched
+    code, out_lines, _ = colorize(box, "--output", out, "--quality", "80", "--overwrite")
+    assert out_lines == [str(out / "a.jpg")] and (out / "a.jpg").read_bytes() != retouched
+
+
+def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
+    out = ("--output", tmp_path / "out")
+    colorize(box, *out)
+    before = contents(tmp_path / "out")
+    os.utime(box / "a.jpg")  # touched, not changed
+    shutil.copyfile(small / "3.jpg", box / "trip" / "a.jpg")
+    (tmp_path / "out" / "trip" / "day 2" / "b.jpg").unlink()
+    code, lines, err = colorize(box, *out)
+    assert sorted(lines) == [str(tmp_path / "out" / name) for name in NAMES[1:]]
+    assert set(err[0].removeprefix("colorlib: ").split(", ")) == {"2 colored", "1 unchanged"}
+    after = contents(tmp_path / "out")
+    assert [name for name in NAMES if after[name] != before[name]] == ["trip/a.jpg"]
+    assert len(colorize(box, *out, "--size", "64")[1]) == 3
+
+
+def test_a_second_run_does_not_import_keras(colorize, box, tmp_path, tiny_run):
+    colorize(box, "--output", tmp_path / "out")
+    arguments = ["colorize", str(box), "--output", str(tmp_path / "out"), "--preset", str(tiny_run)]
+    code = (
+        "import sys; from colorlib.__main__ import main; "
+        f"assert main({arguments!r}) == 0; print('keras' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "colorlib: 3 unchanged\n")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_is_lost_doubled_or_half_written(small, tiny_run, tmp_path):
+    box, out = tmp_path / "many", tmp_path / "out"
+    box.mkdir()
+    for number in range(120):
+        shutil.copyfile(small / f"{number % 4}.jpg", box / f"{number:03}.jpg")
+    arguments = (box, "--output", out, "--preset", tiny_run)
+    kills = 0
+    while kills < 6:
+        done = process(*arguments)
+        line = done.stdout.readline()  # it has begun to write
+        time.sleep(0.05 * kills)
+        done.kill()
+        done.wait()
+        kills += bool(line)
+        for path in out.glob("[0-9]*.jpg"):
+            assert photos.read(path).shape == (40, 60, 3)
+        if not line:
+            break
+    done = process(*arguments)
+    _, err = done.communicate()
+    assert done.returncode == 0, err
+    assert sorted(contents(out)) == [f"{number:03}.jpg" for number in range(120)]
+    with closing(sqlite3.connect(out / LEDGER)) as database:
+        assert database.execute("SELECT count(*), count(error) FROM files").fetchone() == (120, 0)
+    whole = process(box, "--output", tmp_path / "whole", "--preset", tiny_run)
+    whole.communicate()
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_at_once_with_one_line(small, tiny_run, tmp_path):
+    for number in range(40):
+        shutil.copyfile(small / f"{number % 4}.jpg", tmp_path / f"{number:03}.jpg")
+    for number, wait in enumerate((0.3, 1, 2, 3, 4.5, 6)):
+        done = process(tmp_path, "--output", tmp_path / "out" / str(number), "--preset", tiny_run)
+        time.sleep(wait)
+        start = time.monotonic()
+        done.send_signal(signal.SIGINT)
+        _, err = done.communicate(timeout=10)
+        if done.returncode == 0:
+            break  # it was quicker
+        assert time.monotonic() - start < 2
+        lines = err.decode().splitlines()
+        if wait >= 1:  # before that Python itself has not begun
+            assert (done.returncode, len(lines)) == (130, 1) and "stopped" in lines[0]
+
+
+def test_two_at_one_output_do_not_disturb_each_other(colorize, box, tmp_path):
+    (tmp_path / "out").mkdir()
+    with closing(Ledger(tmp_path / "out")):
+        code, out, (line,) = colorize(box, "--output", tmp_path / "out")
+    assert (code, out) == (2, []) and "another colorlib is at work" in line
+    assert colorize(box, "--output", tmp_path / "out")[0] == 0
+
+
+def test_half_written_files_of_a_killed_run_are_cleared(colorize, box, tmp_path):
+    out = tmp_path / "out"
+    colorize(box, "--output", out)
+    (out / f".{16 * 'a'}.part.jpg").write_bytes(b"half")
+    (out / ".notes.part.jpg").write_bytes(b"somebody's")
+    (out / "a.jpg").unlink()
+    assert colorize(box, "--output", out)[0] == 0
+    assert sorted(contents(out)) == [".notes.part.jpg", *NAMES]
+
+
+# What a file may be called, and be
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"caf\xe9.jpg", b"two\nlines.jpg", b"-dash.jpg", b"n" * 251 + b".jpg", "字.jpg".encode()],
+    ids=["latin-1", "newline", "dash", "255 bytes", "utf-8"],
+)
+def test_names_of_every_kind(colorize, small, tmp_path, name):
+    box = tmp_path / "box"
+    box.mkdir()
+    shutil.copyfile(small / "0.jpg", os.path.join(os.fsencode(box), name))
+    code, (line,), _ = colorize(box, "--output", tmp_path / "out")
+    assert code == 0 and line.isprintable()
+    assert name in os.listdir(os.fsencode(tmp_path / "out"))
+    assert colorize(box, "--output", tmp_path / "out")[2] == ["colorlib: 1 unchanged"]
+
+
+def test_a_text_file_named_jpg_and_a_missing_one(colorize, tmp_path):
+    (tmp_path / "text.jpg").write_text("no photo")
+    code, out, err = colorize(tmp_path / "text.jpg", "--output", tmp_path / "out")
+    assert (code, out, len(err)) == (1, [], 2) and "text.jpg" in err[0]
+    code, out, (line,) = colorize(tmp_path / "missing.jpg", "--output", tmp_path / "out")
+    assert (code, out) == (2, []) and "missing.jpg: no such file" in line
+
+
+def test_color_photos_are_left_alone_when_asked(colorize, box, tmp_path):
+    rgb = photos.read(box / "a.jpg")
+    Image.fromarray(rgb).convert("L").save(box / "gray.jpg")
+    code, out, err = colorize(box, "--output", tmp_path / "out", "--skip-color")
+    assert code == 0 and str(tmp_path / "out" / "gray.jpg") in out
+    assert any("has color already" in line for line in err)
+
+
+def test_a_line_of_json_for_each_photo(colorize, box, tmp_path):
+    (box / "broken.jpg").write_text("no photo")
+    code, out, _ = colorize(box, "--output", tmp_path / "out", "--json")
+    records = {Path(record["source"]).name: record for record in map(json.loads, out)}
+    assert code == 1 and len(out) == 4
+    assert records["broken.jpg"]["outcome"] == "failed" and records["broken.jpg"]["notes"]
+    assert records["b.jpg"]["target"] == str(tmp_path / "out" / "trip" / "day 2" / "b.jpg")
+
+
+def test_from_standard_input_to_standard_output(box, tiny_run, tmp_path):
+    done = process("-", "--preset", tiny_run, "--format", "png", stdin=subprocess.PIPE)
+    out, err = done.communicate((box / "a.jpg").read_bytes())
+    assert done.returncode == 0, err
+    with Image.open(BytesIO(out)) as image:
+        assert image.format == "PNG" and image.size == (60, 40)
+
+
+def test_an_argument_out_of_range_is_told_before_work_begins(colorize, box, tmp_path):
+    for arguments in (("--quality", 0), ("--size", 8), ("--max-pixels", 0)):
+        code, out, (line,) = colorize(box, "--output", tmp_path / "out", *arguments)
+        assert (code, out) == (2, []) and f"Received: {arguments[1]}" in line
+    code, _, (line,) = colorize(box, "--output", tmp_path / "one.jpg")
+    assert code == 2 and "one file for several photos" in line
+    assert not (tmp_path / "out").exists()
