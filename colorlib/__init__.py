@@ -6,6 +6,7 @@ Importing the package itself is quick: Keras and its backend load with the first
 
 import os
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,19 @@ def __getattr__(name):
     raise AttributeError(f"module 'colorlib' has no attribute {name!r}")
 
 
+@contextmanager
+def quiet():
+    """Silences what C++ code writes to the process's stderr meanwhile."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
 class _QuietKeras:
     """A finder of modules that silences what Keras' backend writes while it is imported.
 
@@ -50,14 +64,8 @@ class _QuietKeras:
 
     @staticmethod
     def _quietly(load, module):
-        stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
+        with quiet():
             load(module)
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            os.close(nowhere)
 
 
 # Later notes ("failed call to cuInit", where there is no GPU) do go by TensorFlow's setting.

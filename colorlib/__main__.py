@@ -76,7 +76,13 @@ def _parser():
         "--vividness", type=float, help="0 (cautious) to 1 (vivid); the preset pyramid only"
     )
     command.add_argument("--size", type=int, help="short side that the network sees, px")
-    command.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
+    command.add_argument(
+        "--runtime", choices=("litert", "keras"), default="litert",
+        help="litert starts at once (default); keras can use a GPU",
+    )  # fmt: skip
+    command.add_argument(
+        "--precision", default="float32", help="of Keras: float32 or mixed_bfloat16"
+    )
     command.add_argument(
         "--format", choices=("jpg", "png", "tif", "webp", "avif"),
         help="of the results (default: each photo's own, else png)",
@@ -167,7 +173,7 @@ def _colorize(args):
 
 def _colorize_stream(args):
     """Colors one photo, of which input, output or both are a stream."""
-    from colorlib import photos
+    from colorlib import framing, lab, photos
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
@@ -175,7 +181,9 @@ def _colorize_stream(args):
     photo = photos.load(
         sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels
     )
-    rgb = _colorizer(args).colorize(photo.rgb, args.vividness)
+    colorizer, lightness = _colorizer(args), lab.lightness(photo.rgb)
+    (ab,) = colorizer.predict_maps([colorizer.prepare(lightness)], vividness=args.vividness)
+    rgb = lab.recombine(lightness, framing.enlarge(ab, *lightness.shape), photo.rgb.dtype)
     for note in photo.notes:
         print(f"colorlib: {_printable(note)}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
@@ -209,11 +217,18 @@ def _leave(number, frame):
 
 
 def _colorizer(args):
-    from colorlib.colorizer import Colorizer
+    if args.runtime == "litert":
+        from colorlib.litert import LiteColorizer, exported
 
-    colorizer = Colorizer.from_preset(args.preset, args.precision)
-    colorizer.predict_ab([], vividness=args.vividness)  # A wrong value is told once, not per photo.
-    colorizer.working_size = args.size or colorizer.working_size
+        colorizer = LiteColorizer(exported(args.preset, args.size))
+    else:
+        from colorlib.colorizer import Colorizer
+
+        colorizer = Colorizer.from_preset(args.preset, args.precision)
+        colorizer.working_size = args.size or colorizer.working_size
+    colorizer.predict_maps(
+        [], vividness=args.vividness
+    )  # A wrong value is told before work begins.
     return colorizer
 
 

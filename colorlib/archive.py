@@ -339,7 +339,7 @@ def _has_color(rgb):
 def _save(photo, ab, options):
     """Puts the color to a photo and writes it beside its place: (file, its SHA-256)."""
     from colorlib import lab
-    from colorlib.colorizer import enlarge
+    from colorlib.framing import enlarge
 
     rgb = lab.recombine(photo.lightness, enlarge(ab, *photo.lightness.shape), photo.rgb.dtype)
     target = photo.job.target
@@ -416,8 +416,6 @@ def _source_of(job):
 
 
 def _work(todo, ledger, colorizer, options):
-    from colorlib.colorizer import BATCH
-
     _clear_parts({job.target.parent for job, _ in todo}, 0 if ledger.folder else 600)
     ready, loading, saving, lines = {}, {}, {}, dict(todo)
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
@@ -442,8 +440,8 @@ def _work(todo, ledger, colorizer, options):
                     except Exception as error:  # Whatever it is, the others are colored.
                         yield _fail(job, error, ledger)
                 shape = max(ready, key=lambda s: len(ready[s]), default=None)
-                if shape and (len(ready[shape]) >= BATCH or not loading):
-                    batch, rest = ready[shape][:BATCH], ready[shape][BATCH:]
+                if shape and (len(ready[shape]) >= colorizer.batch or not loading):
+                    batch, rest = ready[shape][: colorizer.batch], ready[shape][colorizer.batch :]
                     ready[shape] = rest
                     if not rest:
                         del ready[shape]

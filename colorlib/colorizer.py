@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,51 +10,14 @@ from keras import ops
 from colorlib import ColorlibError, lab, photos, presets
 from colorlib.embedding import shared_embedder
 from colorlib.files import first_line
+from colorlib.framing import enlarge, frame
 from colorlib.model import get_architecture, jit_compile
 
 # A program is compiled for each shape of photo on purpose; TensorFlow would warn of it.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
-BATCH = 8  # Photos that go through the network at a time.
-_LONGER = (1.0, 1.43, 1.86, 2.86)  # Sides of the working shapes: long over short.
-_STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
 
-
-def working_shapes(size):
-    """The few shapes (height, width), px, in which all photos go through a network.
-
-    Whatever their aspect ratio, photos then fill batches, and a program is compiled for each of
-    these shapes, not for each photo's. The smallest comes first.
-
-    Args:
-        size: int. The working size: the short side of a photo, px.
-    """
-    short = _STEP * -(-size // _STEP)
-    longs = [max(short, _STEP * round(size * ratio / _STEP)) for ratio in _LONGER]
-    return list(dict.fromkeys(shape for n in longs for shape in ((short, n), (n, short))))
-
-
-class Prepared(NamedTuple):
-    """A photo's L as a network sees it, and where in it the photo lies."""
-
-    plane: np.ndarray  # of a working shape, in 0..100
-    square: np.ndarray | None  # what an `Embedder` sees of it, where the network is told that
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def crop(self, maps):
-        """The photo's part of a map (h, w, ...), which may be smaller than `plane` by a factor."""
-        scale = self.plane.shape[0] // maps.shape[0]
-        rows, columns = (
-            slice(start // scale, (start + length) // scale)
-            for start, length in ((self.top, self.height), (self.left, self.width))
-        )
-        return maps[rows, columns]
-
-
-class _Forward(keras.Model):
+class Forward(keras.Model):
     """Lightness in, ab at the network's resolution out: one program for one shape of photo."""
 
     def __init__(self, network, card):
@@ -69,12 +31,6 @@ class _Forward(keras.Model):
             self.architecture.inputs(inputs["lightness"], inputs.get("embedding")), training=False
         )
         return self.architecture.decode(output, self.counts, inputs["vividness"])
-
-
-def enlarge(ab, height, width):
-    """A network's map of ab (h, w, 2) at the size of its photo, within -128..127."""
-    planes = [photos.resize(np.ascontiguousarray(ab[..., c]), height, width) for c in range(2)]
-    return np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
 
 
 class Colorizer:
@@ -94,6 +50,8 @@ class Colorizer:
         rgb = colorizer.colorize("old.jpg")   # uint8 (H, W, 3)
         pale = colorizer.colorize("old.jpg", vividness=0)
     """
+
+    batch = 8  # Photos that go through the network at a time.
 
     def __init__(self, network, card):
         self.network, self.card = network, card
@@ -180,24 +138,17 @@ class Colorizer:
             for rgb, plane, ab in zip(sources, lightness, colors, strict=True)
         ]
 
-    def _vividness(self, value):
-        if not self.architecture.vividness:
-            if value is None:
-                return 0.0
-            raise ColorlibError(
-                f"{self.card['name']} gives one color and no distribution, so it has no vividness: "
-                "leave it out, or choose a preset of the network pyramid"
-            )
-        value = self.card.get("vividness", 0.0) if value is None else value
-        if not 0 <= value <= 1:
-            raise ColorlibError(f"vividness must be in 0..1. Received: {value}")
-        return float(value)
+    @property
+    def vividness(self):
+        """float or None. The default of that knob; None where the network has none."""
+        return self.card.get("vividness", 0.0) if self.architecture.vividness else None
 
     def embed(self, lightness):
         """What the network is told of lightness arrays: the standardized embeddings (B, size)."""
-        return self._standardize(self.embedder(lightness))
+        return self.standardize(self.embedder(lightness))
 
-    def _standardize(self, embeddings):
+    def standardize(self, embeddings):
+        """Raw embeddings (B, size), arrays or tensors, as the network was trained with them."""
         record = self.card["embedding"]
         return (embeddings - record["mean"]) / record["deviation"]
 
@@ -228,14 +179,14 @@ class Colorizer:
             list of float32 arrays (h, w, 2): ab in Lab units. `enlarge` brings them to a photo's
             size.
         """
-        vividness = self._vividness(vividness)
+        vividness = presets.vividness(self.card["name"], self.vividness, vividness)
         groups = {}
         for index, photo in enumerate(prepared):
             groups.setdefault(photo.plane.shape, []).append(index)
         result = [None] * len(prepared)
         for group in groups.values():
-            for start in range(0, len(group), BATCH):
-                indices = group[start : start + BATCH]
+            for start in range(0, len(group), self.batch):
+                indices = group[start : start + self.batch]
                 batch = [prepared[i] for i in indices]
                 told = None if embeddings is None else embeddings[indices]
                 for index, ab in zip(indices, self._predict(batch, told, vividness), strict=True):
@@ -249,11 +200,11 @@ class Colorizer:
         if self.architecture.embedded:
             if embeddings is None:
                 squares = np.stack([photo.square for photo in batch])
-                embeddings = self._standardize(self.embedder.embed(squares))
+                embeddings = self.standardize(self.embedder.embed(squares))
             inputs["embedding"] = embeddings.astype("float32")
         shape = batch[0].plane.shape
         if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
-            self._compiled[shape] = _Forward(self.network, self.card)
+            self._compiled[shape] = Forward(self.network, self.card)
         return self._compiled[shape].predict_on_batch(inputs)
 
     def distribution(self, lightness):
@@ -270,37 +221,13 @@ class Colorizer:
         Raises:
             ColorlibError: the preset gives one color and no distribution.
         """
-        self._vividness(0.0)  # Refuses presets without a distribution.
+        presets.vividness(self.card["name"], self.vividness, 0.0)  # refuses those without
         prepared = self.prepare(lightness)
         inputs = self.architecture.inputs(prepared.plane[None, ..., None])
         shares = ops.softmax(self.network(inputs, training=False), axis=-1)
         return prepared.crop(ops.convert_to_numpy(shares)[0])
 
     def prepare(self, lightness):
-        """Brings a photo to the working size, in the middle of one of the `working_shapes`.
-
-        Its mirror image fills the rest of the shape.
-
-        Args:
-            lightness: float array (H, W), L in 0..100.
-
-        Returns:
-            Prepared.
-        """
-        height, width = lightness.shape
-        largest = self.working_size / min(height, width)
-        shapes = [s for s in working_shapes(self.working_size) if s[0] <= s[1] or height > width]
-        # A shape may be a little too short for a photo, which then becomes a little smaller.
-        fits = [min(largest, shape[0] / height, shape[1] / width) for shape in shapes]
-        chosen = next((i for i, fit in enumerate(fits) if fit > 0.94 * largest), np.argmax(fits))
-        # Multiples of 4, so that a network's smaller map can be cut along its own pixels.
-        photo = [
-            int(np.clip(4 * round(n * fits[chosen] / 4), 4, limit))
-            for n, limit in zip((height, width), shapes[chosen], strict=True)
-        ]
-        before = [(limit - n) // 8 * 4 for n, limit in zip(photo, shapes[chosen], strict=True)]
-        after = np.subtract(shapes[chosen], photo) - before
-        small = np.clip(photos.resize(lightness, *photo), 0.0, 100.0)
-        padded = np.pad(small, list(zip(before, after, strict=True)), mode="symmetric")
-        square = self.embedder.prepare(lightness) if self.architecture.embedded else None
-        return Prepared(padded, square, *before, *photo)
+        """A photo's L (H, W) in 0..100 as the network sees it: `framing.Prepared`."""
+        square = self.embedder.image_size if self.architecture.embedded else None
+        return frame(lightness, self.working_size, square)

@@ -23,8 +23,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from colorlib import ASSETS, ColorlibError, files, lab, photos, presets
+from colorlib import ASSETS, ColorlibError, files, lab, presets
 from colorlib.files import first_line
+from colorlib.framing import center_square
 
 DEFAULT_BACKBONE = "EfficientNetLite2"
 PAPER_BACKBONE = "InceptionResNetV2"
@@ -280,12 +281,13 @@ class Embedder:
         Returns:
             float32 array (image_size, image_size): L in 0..100.
         """
-        lightness = np.asarray(lightness, "float32")
-        height, width = lightness.shape
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = lightness[top : top + side, left : left + side]
-        return np.clip(photos.resize(square, self.image_size, self.image_size), 0.0, 100.0)
+        return center_square(np.asarray(lightness, "float32"), self.image_size)
+
+    def trace(self, prepared):
+        """What `embed` does, on a tensor, for a program that holds the backbone."""
+        gray = lab.l_to_gray(prepared[..., None]) * 255.0
+        rgb = keras.ops.repeat(gray, 3, axis=-1)
+        return self.model(self._preprocess(rgb), training=False)
 
     def embed(self, prepared):
         """Embeddings of prepared photos: (B, image_size, image_size) -> float32 (B, size)."""

@@ -10,7 +10,6 @@ gives a tensor of Keras' backend.
 """
 
 import numpy as np
-from keras import ops
 
 AB_SCALE = 127.0
 AB_MIN, AB_MAX = -128.0, 127.0
@@ -31,6 +30,8 @@ def _float32(x):
     """The namespace that computes with `x`, NumPy or `keras.ops`, and `x` as its float32."""
     if isinstance(x, np.ndarray):
         return np, x.astype("float32", copy=False)
+    from keras import ops  # takes seconds, and arrays do without
+
     return ops, ops.cast(ops.convert_to_tensor(x), "float32")
 
 
@@ -183,12 +184,14 @@ def unscale_l(x):
 
 def scale_ab(ab):
     """a and b, clipped to [-128, 127], to the network's target: `ab / 127`."""
-    return ops.clip(ab, AB_MIN, AB_MAX) / AB_SCALE
+    xp, ab = _float32(ab)
+    return xp.clip(ab, AB_MIN, AB_MAX) / AB_SCALE
 
 
 def unscale_ab(x):
     """The inverse of `scale_ab`, clipped to [-128, 127]."""
-    return ops.clip(x * AB_SCALE, AB_MIN, AB_MAX)
+    xp, x = _float32(x)
+    return xp.clip(x * AB_SCALE, AB_MIN, AB_MAX)
 
 
 def _strips(height, width):

@@ -52,6 +52,31 @@ def load_card(name=None):
     return json.loads((preset_folder(name) / CARD).read_text(encoding="utf-8"))
 
 
+def vividness(name, default, value):
+    """The vividness that a preset uses.
+
+    Args:
+        name: str. The preset's.
+        default: float or None. Its own; None if it gives one color and no distribution.
+        value: float or None. What is asked for.
+
+    Returns:
+        float in 0..1; 0 for a preset without that knob.
+
+    Raises:
+        ColorlibError: a value out of range, or one for a preset without that knob.
+    """
+    if default is None and value is not None:
+        raise ColorlibError(
+            f"{name} gives one color and no distribution, so it has no vividness: "
+            "leave it out, or choose a preset of the network pyramid"
+        )
+    value = (default or 0.0) if value is None else value
+    if not 0 <= value <= 1:
+        raise ColorlibError(f"vividness must be in 0..1. Received: {value}")
+    return float(value)
+
+
 def write_card(folder, card):
     """Writes a card; what fits on a line, and a list of numbers, stands on one line."""
     write_atomically(Path(folder) / CARD, _format(card) + "\n")

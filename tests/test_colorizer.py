@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from colorlib import Colorizer, ColorlibError, lab, photos
-from colorlib.colorizer import working_shapes
+from colorlib.framing import working_shapes
 from colorlib.model import ab_bins
 
 

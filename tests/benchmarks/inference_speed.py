@@ -34,7 +34,7 @@ PRECISIONS = ["float32", "mixed_bfloat16"]
 STAGES = {
     "lightness": (lab, "lightness"),
     "embed": (Colorizer, "embed"),
-    "predict": (colorizer._Forward, "predict_on_batch"),
+    "predict": (colorizer.Forward, "predict_on_batch"),
     "predict_ab": (Colorizer, "predict_ab"),
     "recombine": (lab, "recombine"),
 }

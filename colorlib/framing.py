@@ -1,0 +1,92 @@
+"""From a photo to a network's input and back: few shapes, without a backend.
+
+Whatever a photo's aspect ratio, it goes through a network in one of a handful of shapes, so that
+batches fill, and a program is compiled for each shape and not for each photo.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from colorlib import lab, photos
+
+_LONGER = (1.0, 1.43, 1.86, 2.86)  # Sides of the working shapes: long over short.
+_STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
+
+
+def working_shapes(size):
+    """The few shapes (height, width), px, in which all photos go through a network.
+
+    Args:
+        size: int. The working size: the short side of a photo, px.
+    """
+    short = _STEP * -(-size // _STEP)
+    longs = [max(short, _STEP * round(size * ratio / _STEP)) for ratio in _LONGER]
+    return list(dict.fromkeys(shape for n in longs for shape in ((short, n), (n, short))))
+
+
+class Prepared(NamedTuple):
+    """A photo's L as a network sees it, and where in it the photo lies."""
+
+    plane: np.ndarray  # of a working shape, in 0..100
+    square: np.ndarray | None  # what an `Embedder` sees of it, where the network is told that
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def crop(self, maps):
+        """The photo's part of a map (h, w, ...), which may be smaller than `plane` by a factor."""
+        scale = self.plane.shape[0] // maps.shape[0]
+        rows, columns = (
+            slice(start // scale, (start + length) // scale)
+            for start, length in ((self.top, self.height), (self.left, self.width))
+        )
+        return maps[rows, columns]
+
+
+def frame(lightness, size, square=None):
+    """Brings a photo to the working size, in the middle of one of the `working_shapes`.
+
+    Its mirror image fills the rest of the shape.
+
+    Args:
+        lightness: float array (H, W), L in 0..100.
+        size: int. The working size, px.
+        square: int or None. Side of the `center_square` that an embedder wants, px.
+
+    Returns:
+        Prepared.
+    """
+    height, width = lightness.shape
+    largest = size / min(height, width)
+    shapes = [s for s in working_shapes(size) if s[0] <= s[1] or height > width]
+    # A shape may be a little too short for a photo, which then becomes a little smaller.
+    fits = [min(largest, shape[0] / height, shape[1] / width) for shape in shapes]
+    chosen = next((i for i, fit in enumerate(fits) if fit > 0.94 * largest), np.argmax(fits))
+    # Multiples of 4, so that a network's smaller map can be cut along its own pixels.
+    photo = [
+        int(np.clip(4 * round(n * fits[chosen] / 4), 4, limit))
+        for n, limit in zip((height, width), shapes[chosen], strict=True)
+    ]
+    before = [(limit - n) // 8 * 4 for n, limit in zip(photo, shapes[chosen], strict=True)]
+    after = np.subtract(shapes[chosen], photo) - before
+    small = np.clip(photos.resize(lightness, *photo), 0.0, 100.0)
+    padded = np.pad(small, list(zip(before, after, strict=True)), mode="symmetric")
+    square = None if square is None else center_square(lightness, square)
+    return Prepared(padded, square, *before, *photo)
+
+
+def center_square(lightness, side):
+    """The square in the middle of a photo's lightness (H, W), resized to `side` px."""
+    height, width = lightness.shape
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = lightness[top : top + short, left : left + short]
+    return np.clip(photos.resize(square, side, side), 0.0, 100.0)
+
+
+def enlarge(ab, height, width):
+    """A network's map of ab (h, w, 2) at the size of its photo, within -128..127."""
+    planes = [photos.resize(np.ascontiguousarray(ab[..., c]), height, width) for c in range(2)]
+    return np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
