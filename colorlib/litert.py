@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,7 @@ class LiteColorizer:
         record = json.loads(_record_of(Path(path)).read_text(encoding="utf-8"))
         self.working_size, self._square = record["working_size"], record["square"]
         self.name, self.vividness = record["name"], record["vividness"]
-        with quiet():  # It tells that it has found its own fast kernels.
-            self._interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        self._interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
         self._runners = {}
 
     def prepare(self, lightness):
@@ -147,8 +147,10 @@ class LiteColorizer:
         return self._run(_key(*photo.plane.shape), **inputs)["ab"][0]
 
     def _run(self, key, **inputs):
-        if key not in self._runners:
-            self._runners[key] = self._interpreter.get_signature_runner(key)
-        runner = self._runners[key]
-        known = runner.get_input_details()  # The converter drops an input without a use.
-        return runner(**{name: value for name, value in inputs.items() if name in known})
+        # At the first use of each program LiteRT tells that it has found its own fast kernels.
+        with nullcontext() if key in self._runners else quiet():
+            if key not in self._runners:
+                self._runners[key] = self._interpreter.get_signature_runner(key)
+            runner = self._runners[key]
+            known = runner.get_input_details()  # The converter drops an input without a use.
+            return runner(**{name: value for name, value in inputs.items() if name in known})
