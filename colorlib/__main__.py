@@ -126,6 +126,7 @@ def _parser():
         help="a folder of photos to score on; may be given several times",
     )  # fmt: skip
     command.add_argument("--working-size", type=int, help="short side at use, px")
+    command.add_argument("--second-size", type=int, help="short side of a second look, px")
     command.add_argument("--vividness", type=float, help="default of that knob, 0 to 1")
     return parser
 
@@ -173,7 +174,7 @@ def _colorize(args):
 
 def _colorize_stream(args):
     """Colors one photo, of which input, output or both are a stream."""
-    from colorlib import framing, lab, photos
+    from colorlib import framing, photos
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
@@ -181,9 +182,9 @@ def _colorize_stream(args):
     photo = photos.load(
         sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels
     )
-    colorizer, lightness = _colorizer(args), lab.lightness(photo.rgb)
-    (ab,) = colorizer.predict_maps([colorizer.prepare(lightness)], vividness=args.vividness)
-    rgb = lab.recombine(lightness, framing.enlarge(ab, *lightness.shape), photo.rgb.dtype)
+    colorizer = _colorizer(args)
+    (ab,) = colorizer.predict_maps([colorizer.prepare_photo(photo.rgb)], vividness=args.vividness)
+    rgb = framing.color(photo.rgb, ab)
     for note in photo.notes:
         print(f"colorlib: {_printable(note)}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
@@ -287,7 +288,8 @@ def _train(args):
 def _package(args):
     from colorlib.presets import package
 
-    package(args.run, args.output, args.evaluate, args.working_size, args.vividness)
+    sizes = args.working_size, args.second_size
+    package(args.run, args.output, args.evaluate, *sizes, args.vividness)
     return 0
 
 

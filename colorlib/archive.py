@@ -5,8 +5,6 @@ folder: for each output its input, the hashes of both, the settings, notes or th
 the ledger doesn't know, or that was changed after it was written, is never replaced unless that is
 asked for. A record is written before its file takes its place, so that a run that is killed at any
 moment goes on where it stopped. At the end of a run the ledger is exported as `colorlib.parquet`.
-
-Keras is imported with the first photo that is to be colored: what can't begin is told at once.
 """
 
 import glob
@@ -22,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colorlib import ColorlibError, __version__, files, photos
+from colorlib import ColorlibError, __version__, files, framing, lab, photos
 
 LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
 _AHEAD, _AHEAD_BYTES = 32, 24 << 20  # photos in work at a time, and the bytes of their files
@@ -292,7 +290,6 @@ class _Photo:
 
     job: Job
     rgb: np.ndarray
-    lightness: np.ndarray
     prepared: object
     metadata: object
     notes: tuple
@@ -307,18 +304,14 @@ class _Passed(Exception):
 
 def _load(job, colorizer, options):
     """Reads a job's photo and prepares it; runs beside the network."""
-    from colorlib import lab
-
     started, fingerprint = time.monotonic(), _fingerprint(job.source)
     photo = photos.load(job.source, max_pixels=options.max_pixels)
     if options.skip_color and _has_color(photo.rgb):
         raise _Passed(f"{job.source}: has color already, and is left as it is")
-    lightness = lab.lightness(photo.rgb)
     return _Photo(
         job,
         photo.rgb,
-        lightness,
-        colorizer.prepare(lightness),
+        colorizer.prepare_photo(photo.rgb),
         photo.metadata if options.metadata else None,
         photo.notes,
         fingerprint,
@@ -329,8 +322,6 @@ def _load(job, colorizer, options):
 
 def _has_color(rgb):
     """Whether a photo's mean chroma, looked at in steps, is that of a photo in color."""
-    from colorlib import lab
-
     step = max(1, min(rgb.shape[:2]) // 256)
     few = rgb[::step, ::step] / np.float32(np.iinfo(rgb.dtype).max)
     return np.hypot(*np.moveaxis(lab.rgb_to_lab(few)[..., 1:], -1, 0)).mean() >= lab.NEAR_GRAY
@@ -338,10 +329,7 @@ def _has_color(rgb):
 
 def _save(photo, ab, options):
     """Puts the color to a photo and writes it beside its place: (file, its SHA-256)."""
-    from colorlib import lab
-    from colorlib.framing import enlarge
-
-    rgb = lab.recombine(photo.lightness, enlarge(ab, *photo.lightness.shape), photo.rgb.dtype)
+    rgb = framing.color(photo.rgb, ab)
     target = photo.job.target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")

@@ -7,10 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from colorlib import ColorlibError, lab, photos, presets
+from colorlib import ColorlibError, framing, photos, presets
 from colorlib.embedding import shared_embedder
 from colorlib.files import first_line
-from colorlib.framing import enlarge, frame
 from colorlib.model import get_architecture, jit_compile
 
 # A program is compiled for each shape of photo on purpose; TensorFlow would warn of it.
@@ -18,19 +17,39 @@ logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in reco
 
 
 class Forward(keras.Model):
-    """Lightness in, ab at the network's resolution out: one program for one shape of photo."""
+    """Lightness in, ab at the network's resolution out: one program for one shape of photo.
+
+    With a `second_size` in the card the network looks twice, at the working size and at this
+    smaller one, where it sees more of the photo at once. The mean of both outputs counts: it gives
+    one thing one color more often.
+    """
 
     def __init__(self, network, card):
         super().__init__(name="forward", dtype="float32")
         self.network, self.architecture = network, get_architecture(card["network"])
         self.counts = np.array(card["colors"]["ab_counts"])
+        self.second = card["second_size"] / card["working_size"] if "second_size" in card else None
         self.compile(jit_compile=jit_compile())
 
     def call(self, inputs, training=False):
-        output = self.network(
-            self.architecture.inputs(inputs["lightness"], inputs.get("embedding")), training=False
-        )
+        output = self.output(inputs["lightness"], inputs.get("embedding"))
         return self.architecture.decode(output, self.counts, inputs["vividness"])
+
+    def output(self, lightness, embedding=None):
+        """The network's output for L (B, H, W, 1) in 0..100."""
+
+        def look(x):
+            return self.network(self.architecture.inputs(x, embedding), training=False)
+
+        first = look(lightness)
+        if self.second is None:
+            return first
+        sides = [
+            framing.STEP * max(1, round(n * self.second / framing.STEP))
+            for n in lightness.shape[1:3]
+        ]
+        second = look(ops.image.resize(lightness, sides, "bilinear"))
+        return (first + ops.image.resize(second, first.shape[1:3], "bilinear")) / 2
 
 
 class Colorizer:
@@ -130,13 +149,9 @@ class Colorizer:
         Returns:
             list of sRGB arrays, in the order of `images`.
         """
-        sources = [photos.as_rgb(image) for image in images]
-        lightness = [lab.lightness(rgb) for rgb in sources]
-        colors = self.predict_ab(lightness, vividness=vividness)
-        return [
-            lab.recombine(plane, ab, rgb.dtype)
-            for rgb, plane, ab in zip(sources, lightness, colors, strict=True)
-        ]
+        sources = list(map(photos.as_rgb, images))
+        maps = self.predict_maps(list(map(self.prepare_photo, sources)), vividness=vividness)
+        return list(map(framing.color, sources, maps))
 
     @property
     def vividness(self):
@@ -164,7 +179,9 @@ class Colorizer:
             list of float32 arrays (H, W, 2): ab in Lab units, resized to each photo.
         """
         maps = self.predict_maps(list(map(self.prepare, lightness)), embeddings, vividness)
-        return [enlarge(ab, *plane.shape) for ab, plane in zip(maps, lightness, strict=True)]
+        return [
+            framing.enlarge(ab, *plane.shape) for ab, plane in zip(maps, lightness, strict=True)
+        ]
 
     def predict_maps(self, prepared, embeddings=None, vividness=None):
         """The predicted color of prepared photos, as small as the network gives it.
@@ -223,11 +240,19 @@ class Colorizer:
         """
         presets.vividness(self.card["name"], self.vividness, 0.0)  # refuses those without
         prepared = self.prepare(lightness)
-        inputs = self.architecture.inputs(prepared.plane[None, ..., None])
-        shares = ops.softmax(self.network(inputs, training=False), axis=-1)
+        logits = Forward(self.network, self.card).output(prepared.plane[None, ..., None])
+        shares = ops.softmax(logits, axis=-1)
         return prepared.crop(ops.convert_to_numpy(shares)[0])
+
+    @property
+    def square(self):
+        """int or None. Side of what its embedder sees, px; None where it has none."""
+        return self.embedder.image_size if self.architecture.embedded else None
 
     def prepare(self, lightness):
         """A photo's L (H, W) in 0..100 as the network sees it: `framing.Prepared`."""
-        square = self.embedder.image_size if self.architecture.embedded else None
-        return frame(lightness, self.working_size, square)
+        return framing.frame(lightness, self.working_size, self.square)
+
+    def prepare_photo(self, rgb):
+        """The same of a photo (H, W, 3): uint8 or uint16 sRGB."""
+        return framing.frame_photo(rgb, self.working_size, self.square)

@@ -7,11 +7,12 @@ batches fill, and a program is compiled for each shape and not for each photo.
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from colorlib import lab, photos
 
 _LONGER = (1.0, 1.43, 1.86, 2.86)  # Sides of the working shapes: long over short.
-_STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
+STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
 
 
 def working_shapes(size):
@@ -20,8 +21,8 @@ def working_shapes(size):
     Args:
         size: int. The working size: the short side of a photo, px.
     """
-    short = _STEP * -(-size // _STEP)
-    longs = [max(short, _STEP * round(size * ratio / _STEP)) for ratio in _LONGER]
+    short = STEP * -(-size // STEP)
+    longs = [max(short, STEP * round(size * ratio / STEP)) for ratio in _LONGER]
     return list(dict.fromkeys(shape for n in longs for shape in ((short, n), (n, short))))
 
 
@@ -77,6 +78,15 @@ def frame(lightness, size, square=None):
     return Prepared(padded, square, *before, *photo)
 
 
+def frame_photo(rgb, size, square=None):
+    """`frame` of a photo (H, W, 3), uint8 or uint16 sRGB.
+
+    A large one is first reduced by whole numbers: its L then needs little memory.
+    """
+    largest = 4 * max(size, square or 0)
+    return frame(lab.lightness(rgb, max(1, min(rgb.shape[:2]) // largest)), size, square)
+
+
 def center_square(lightness, side):
     """The square in the middle of a photo's lightness (H, W), resized to `side` px."""
     height, width = lightness.shape
@@ -86,7 +96,42 @@ def center_square(lightness, side):
     return np.clip(photos.resize(square, side, side), 0.0, 100.0)
 
 
-def enlarge(ab, height, width):
-    """A network's map of ab (h, w, 2) at the size of its photo, within -128..127."""
-    planes = [photos.resize(np.ascontiguousarray(ab[..., c]), height, width) for c in range(2)]
+def enlarge(ab, height, width, rows=None):
+    """A network's map of ab at the size of its photo.
+
+    Args:
+        ab: float32 array (h, w, 2), in Lab units.
+        height, width: int. The photo's, px.
+        rows: slice or None. Only these of the photo's rows. Defaults to all.
+
+    Returns:
+        float32 array (H, W, 2), within -128..127.
+    """
+    top, bottom = (0, height) if rows is None else (rows.start, rows.stop)
+    scale = ab.shape[0] / height
+    box = (0, top * scale, ab.shape[1], bottom * scale)
+    planes = [
+        Image.fromarray(np.ascontiguousarray(ab[..., channel])).resize(
+            (width, bottom - top), Image.Resampling.BICUBIC, box
+        )
+        for channel in range(2)
+    ]
     return np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
+
+
+def color(rgb, ab):
+    """A photo with its own lightness and a network's colors, strip by strip.
+
+    Args:
+        rgb: uint8 or uint16 array (H, W, 3). sRGB, of which only the lightness counts.
+        ab: float32 array (h, w, 2). The network's map, in Lab units.
+
+    Returns:
+        sRGB array (H, W, 3) of that type.
+    """
+    height, width = rgb.shape[:2]
+    output = np.empty_like(rgb)
+    for rows in lab.strips(height, width):
+        colors = enlarge(ab, height, width, rows)
+        output[rows] = lab.recombine(lab.lightness(rgb[rows]), colors, rgb.dtype)
+    return output

@@ -10,6 +10,7 @@ gives a tensor of Keras' backend.
 """
 
 import numpy as np
+from PIL import Image
 
 AB_SCALE = 127.0
 AB_MIN, AB_MAX = -128.0, 127.0
@@ -194,17 +195,30 @@ def unscale_ab(x):
     return xp.clip(x * AB_SCALE, AB_MIN, AB_MAX)
 
 
-def _strips(height, width):
-    rows = max(1, _STRIP // width)
+def strips(height, width, multiple=1):
+    """Slices of rows, of about a million pixels each: what is computed of a photo at a time."""
+    rows = multiple * max(1, _STRIP // width // multiple)
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def lightness(rgb):
-    """L of a photo: (H, W, 3) uint8 or uint16 sRGB -> float32 (H, W) in 0..100."""
+def lightness(rgb, reduce=1):
+    """L of a photo.
+
+    Args:
+        rgb: uint8 or uint16 array (H, W, 3). sRGB.
+        reduce: int. The mean of so many by so many pixels makes one; at the right and lower edge,
+            of what is left there. Defaults to 1.
+
+    Returns:
+        float32 array (H, W) in 0..100, or smaller by `reduce`, rounded up.
+    """
     scale = np.float32(1 / np.iinfo(rgb.dtype).max)
-    return np.concatenate(
-        [rgb_to_lab(rgb[rows] * scale)[..., 0] for rows in _strips(*rgb.shape[:2])]
-    )
+    height, width = rgb.shape[:2]
+    planes = []
+    for rows in strips(height, width, reduce):
+        plane = rgb_to_lab(rgb[rows] * scale)[..., 0]
+        planes.append(plane if reduce == 1 else Image.fromarray(plane).reduce(reduce))
+    return np.concatenate(planes)
 
 
 def recombine(lightness, ab, dtype=np.uint8):
@@ -223,7 +237,7 @@ def recombine(lightness, ab, dtype=np.uint8):
     """
     top = np.iinfo(dtype).max
     output = np.empty((*lightness.shape, 3), dtype)
-    for rows in _strips(*lightness.shape):
+    for rows in strips(*lightness.shape):
         color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")
         outside = ~in_gamut(color)
         if outside.any():
@@ -268,7 +282,7 @@ def gray(rgb, emulsion=tuple(_XYZ_FROM_RGB[1])):
     """
     weights = np.float32(emulsion) / np.sum(emulsion, dtype="float32")
     gray = np.empty(rgb.shape[:2], np.uint8)
-    for rows in _strips(*gray.shape):
+    for rows in strips(*gray.shape):
         plane = lightness_of_film(rgb[rows] / np.float32(255), weights)[..., 0]
         gray[rows] = np.rint(255 * l_to_gray(plane))
     return gray

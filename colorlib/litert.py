@@ -133,6 +133,10 @@ class LiteColorizer:
         """As `Colorizer.prepare`."""
         return framing.frame(lightness, self.working_size, self._square)
 
+    def prepare_photo(self, rgb):
+        """As `Colorizer.prepare_photo`."""
+        return framing.frame_photo(rgb, self.working_size, self._square)
+
     def predict_maps(self, prepared, vividness=None):
         """As `Colorizer.predict_maps`."""
         vividness = presets.vividness(self.name, self.vividness, vividness)

@@ -35,7 +35,7 @@ PROFILES = tomllib.loads((ROOT / "notebooks" / "profiles.toml").read_text("utf-8
 # The folders whose notebooks are executed, in this order, and what the notebooks of a folder import
 # beyond the library's own dependencies, with the extra that brings it.
 FOLDERS = ("notebooks", "study")
-NEEDS = {"study": ("study", ("mixedlm", "pyarrow", "pydantic", "scipy"))}
+NEEDS = {"study": ("study", ("mixedlm", "pydantic", "scipy"))}
 
 # The figures of the reference run that are copied to figures/, by name.
 FIGURES = (
