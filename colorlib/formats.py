@@ -62,7 +62,6 @@ class TiffPage(NamedTuple):
 
     index: int  # among all pages
     offset: int  # of its directory in the file
-    order: str  # of bytes, < or >
     pages: int  # how many are full-size
     alpha: int | None  # which of the channels beside the color is transparency
     problem: str | None  # why its pixels can't be used
@@ -92,14 +91,14 @@ def tiff_page(file, wanted=None):
             extras = [int(extra) for extra in page.extrasamples]
             alpha = next((i for i, extra in enumerate(extras) if extra in (1, 2)), None)
             count = len(full or pages)
-            return TiffPage(page.index, page.offset, tiff.byteorder, count, alpha, problem)
+            return TiffPage(page.index, page.offset, count, alpha, problem)
     except Exception:  # A hostile header breaks the parser in many ways; libvips has the last word.
         return None
 
 
 def _raw_problem(pages):
     # The raw pixels lie below a thumbnail in most of these files.
-    below = [page for page in pages[0].pages or () if page is not None]
+    below = list(islice(pages[0].pages or (), _MOST_PAGES))
     if 50706 in pages[0].tags or any(p.photometric in _RAW_PIXELS for p in [*pages, *below]):
         return "a camera's raw file, which"
     return None

@@ -397,7 +397,7 @@ def _load_tiff(file, source, name, max_pixels, page):
     extras = image.bands - _COLOR_BANDS.get(image.interpretation, image.bands)
     if extras > (found.alpha is not None):
         notes.append("an undeclared channel (a scanner's infrared?) is left out")
-    kept = of_tiff(image, file, found)
+    kept = of_tiff(image, file, found.offset)
     return Photo(_decode(image, name, found.alpha), kept, tuple(notes), found.pages)
 
 
