@@ -23,6 +23,7 @@ _NEW_PACKET = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
     '<?xpacket end="w"?>'
 ).encode()
+_BLOCK = 1 << 22  # bytes
 _LARGEST_SEGMENT = 65_000  # bytes; a JPEG's segments end at 64 KiB
 
 # The tags of a TIFF that describe the photo, not how its pixels lie in the file: document name,
@@ -106,31 +107,35 @@ def attach(image, metadata, made_by, suffix):
     # 72 is EXIF's word for an unknown resolution.
     x, y = metadata.dpi or (72, 72)
     image = image.copy(xres=x / 25.4, yres=y / 25.4)
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     jpeg = suffix.startswith(".j")
     xmp = _packet(metadata.xmp, made_by)
     if made_by and jpeg and len(xmp) > _LARGEST_SEGMENT:
         xmp = _packet(None, made_by)  # else libvips would leave out all of it
     iptc = _photoshop(metadata.iptc) if metadata.iptc and jpeg else None
+    if suffix == ".png":
+        xmp = None  # `finish` puts it where other programs look for it.
     for name, blob in (("exif-data", metadata.exif), ("xmp-data", xmp), ("iptc-data", iptc)):
         if blob:
             image.set_type(pyvips.GValue.blob_type, name, blob)
+    # After the block, which would overrule it.
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     # Without this libvips makes an EXIF block up, of 25.4 dpi.
     made_up = not metadata.exif and not metadata.dpi
     return image, {"keep": "icc:xmp:iptc" if made_up else "all"}
 
 
-def finish(path, metadata):
+def finish(path, metadata, made_by):
     """Puts into a PNG or TIFF that libvips wrote what libvips has no way to say.
 
     Args:
         path: Path of the file.
         metadata: Metadata or None.
+        made_by: str or None. As for `attach`.
     """
     metadata = metadata or Metadata()
     suffix = path.suffix.lower()
-    if suffix == ".png" and not metadata.dpi:
-        _unknown_resolution(path)
+    if suffix == ".png":
+        _finish_png(path, _packet(metadata.xmp, made_by), metadata.dpi)
     elif suffix.startswith(".tif"):
         _add_tags(path, metadata)
 
@@ -236,15 +241,32 @@ def _parsed(xmp):
         return None
 
 
-def _unknown_resolution(path):
-    """Sets the unit of a PNG's resolution to unknown."""
+def _finish_png(path, xmp, dpi):
+    """Puts XMP into a PNG as its standard wants it (libvips compresses it), and no made-up dpi."""
     with open(path, "r+b") as file:
         start = file.read(4096).find(b"pHYs")
-        if start < 0:
-            return
+        if start > 0 and not dpi:
+            file.seek(start)
+            content = b"pHYs" + struct.pack(">LLB", 1, 1, 0)  # square pixels, of no known size
+            file.write(content + struct.pack(">L", zlib.crc32(content)))
+        if xmp:
+            content = b"iTXtXML:com.adobe.xmp" + bytes(5) + xmp
+            size, check = len(content) - 4, zlib.crc32(content)
+            _insert(file, 33, struct.pack(">L", size) + content + struct.pack(">L", check))
+
+
+def _insert(file, position, data):
+    """Puts bytes into a file: what follows is moved, from its end, a block at a time."""
+    end = file.seek(0, 2)
+    while end > position:
+        start = max(position, end - _BLOCK)
         file.seek(start)
-        chunk = b"pHYs" + struct.pack(">LLB", 1, 1, 0)
-        file.write(chunk + struct.pack(">L", zlib.crc32(chunk)))
+        block = file.read(end - start)
+        file.seek(start + len(data))
+        file.write(block)
+        end = start
+    file.seek(position)
+    file.write(data)
 
 
 def _add_tags(path, metadata):
