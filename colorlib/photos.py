@@ -561,7 +561,8 @@ def _from_pil(picture, name=None):
         image = image.copy(interpretation="cmyk")
     if profile:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    return _decode(image, name)
+    with _told_by_name(name):  # a profile of another kind of picture
+        return _decode(image, name)
 
 
 def _pil_array(picture, name):
