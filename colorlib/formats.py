@@ -62,13 +62,12 @@ class TiffPage(NamedTuple):
 
     index: int  # among all pages
     offset: int  # of its directory in the file
-    order: str  # of bytes, < or >
     pages: int  # how many are full-size
     alpha: int | None  # which of the channels beside the color is transparency
     problem: str | None  # why its pixels can't be used
 
 
-def tiff_page(file, wanted=None):
+def tiff_page(file, wanted=0):
     """Finds a page of a TIFF by the header.
 
     Reduced pictures (thumbnails, levels of a pyramid) and transparency masks are no pages, unless
@@ -76,10 +75,11 @@ def tiff_page(file, wanted=None):
 
     Args:
         file: binary file.
-        wanted: int. Which of the full-size pages. Defaults to the first.
+        wanted: int. Which of the full-size pages; the nearest if there is no such page. Defaults
+            to 0, the first.
 
     Returns:
-        A TiffPage, or None where the header is damaged, or there is no such page.
+        A TiffPage, or None where the header is damaged.
     """
     import tifffile  # takes a tenth of a second, and the other formats do without
 
@@ -87,19 +87,19 @@ def tiff_page(file, wanted=None):
         with tifffile.TiffFile(file) as tiff:
             pages = list(islice(tiff.pages, _MOST_PAGES))
             full = [page for page in pages if not page.subfiletype & 0b101]
-            page = (full or pages)[wanted or 0]
+            full = full or pages
+            page = full[min(max(wanted, 0), len(full) - 1)]
             problem = _raw_problem(pages) or _pixel_problem(page)
             extras = [int(extra) for extra in page.extrasamples]
             alpha = next((i for i, extra in enumerate(extras) if extra in (1, 2)), None)
-            count = len(full or pages)
-            return TiffPage(page.index, page.offset, tiff.byteorder, count, alpha, problem)
+            return TiffPage(page.index, page.offset, len(full), alpha, problem)
     except Exception:  # A hostile header breaks the parser in many ways; libvips has the last word.
         return None
 
 
 def _raw_problem(pages):
     # The raw pixels lie below a thumbnail in most of these files.
-    below = [page for page in pages[0].pages or () if page is not None]
+    below = list(islice(pages[0].pages or (), _MOST_PAGES))
     if 50706 in pages[0].tags or any(p.photometric in _RAW_PIXELS for p in [*pages, *below]):
         return "a camera's raw file, which"
     return None
@@ -112,6 +112,15 @@ def _pixel_problem(page):
         numbers = _NUMBERS.get(page.sampleformat, "untyped")
         return f"a TIFF of {page.bitspersample}-bit {numbers} pixels, which"
     return None
+
+
+def jp2_profile(head):
+    """The ICC profile in the first bytes of a JPEG 2000 file: bytes, or None."""
+    start = head.find(b"colr\x02")
+    if start < 4:
+        return None
+    size = int.from_bytes(head[start - 4 : start], "big")  # of the box, with these four
+    return head[start + 7 : start - 4 + size] or None
 
 
 def jpeg_has_all_scans(data):

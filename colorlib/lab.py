@@ -148,7 +148,7 @@ def _inside(xp, lightness, a, b, tolerance):
     return (lowest >= -tolerance) & (highest <= 1.0 + tolerance)
 
 
-def fit_gamut(lab, steps=12):
+def fit_gamut(lab, steps=12, tolerance=1e-4):
     """Brings colors into sRGB by reducing their chroma at constant L and hue.
 
     The largest chroma that fits is found by bisection, to 1/4096 of the given chroma. (In bright
@@ -157,6 +157,8 @@ def fit_gamut(lab, steps=12):
     Args:
         lab: array or tensor (..., 3). L in 0..100, a, b; a and b are clipped to [-128, 127].
         steps: int. Halvings of the interval. Defaults to 12.
+        tolerance: float. How far linear light may lie outside sRGB. Defaults to 1e-4, which 8 bits
+            don't show; clipping what is left moves L by up to 0.07.
 
     Returns:
         float32 array or tensor (..., 3): the same L; a and b scaled by a common factor in 0..1.
@@ -164,12 +166,12 @@ def fit_gamut(lab, steps=12):
     xp, lightness, a, b = _channels(lab)
     lightness = xp.clip(lightness, 0.0, 100.0)
     a, b = xp.clip(a, AB_MIN, AB_MAX), xp.clip(b, AB_MIN, AB_MAX)
-    low = xp.where(_inside(xp, lightness, a, b, 1e-4), xp.ones_like(a), xp.zeros_like(a))
+    low = xp.where(_inside(xp, lightness, a, b, tolerance), xp.ones_like(a), xp.zeros_like(a))
     width = 1.0 - low
     for _ in range(steps):
         width = width / 2.0
         middle = low + width
-        low = xp.where(_inside(xp, lightness, a * middle, b * middle, 1e-4), middle, low)
+        low = xp.where(_inside(xp, lightness, a * middle, b * middle, tolerance), middle, low)
     return xp.stack([lightness, a * low, b * low], axis=-1)
 
 
@@ -236,12 +238,13 @@ def recombine(lightness, ab, dtype=np.uint8):
         sRGB array (H, W, 3) of that type.
     """
     top = np.iinfo(dtype).max
+    tolerance = 1e-4 if top == 255 else 5e-6
     output = np.empty((*lightness.shape, 3), dtype)
     for rows in strips(*lightness.shape):
         color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")
-        outside = ~in_gamut(color)
+        outside = ~in_gamut(color, tolerance)
         if outside.any():
-            color[outside] = fit_gamut(color[outside])
+            color[outside] = fit_gamut(color[outside], tolerance=tolerance)
         output[rows] = np.rint(lab_to_rgb(color) * top).astype(dtype)
     return output
 

@@ -1,14 +1,14 @@
 """What a file says beside its pixels: date, place, author, resolution, who made its colors."""
 
 import contextlib
+import io
 import struct
 import zlib
 from typing import NamedTuple
 from xml.dom import minidom
 
+import numpy as np
 import pyvips
-from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/: a photo that a trained model added something to.
 MACHINE_COLORED = (
@@ -23,14 +23,25 @@ _NEW_PACKET = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
     '<?xpacket end="w"?>'
 ).encode()
+_BLOCK = 1 << 22  # bytes
 _LARGEST_SEGMENT = 65_000  # bytes; a JPEG's segments end at 64 KiB
 
 # The tags of a TIFF that describe the photo, not how its pixels lie in the file: document name,
 # description, make, model, page name, software, date, author, host, copyright, Windows' five.
 _DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, *range(40091, 40096))
-_EXIF_IFD, _GPS_IFD, _IPTC_TAG = 0x8769, 0x8825, 33723
+_EXIF, _GPS, _IIM, _RESOLUTION = 0x8769, 0x8825, 33723, (282, 283, 296)
 # Offsets into the old file, and the old size: interoperability, width, height.
 _NOT_CARRIED = (0xA005, 0xA002, 0xA003)
+# Types of values: bytes of a number, numbers in a value.
+_TYPES = {
+    **dict.fromkeys((1, 2, 6, 7), (1, 1)),
+    **dict.fromkeys((3, 8), (2, 1)),
+    **dict.fromkeys((4, 9, 11, 13), (4, 1)),
+    **dict.fromkeys((5, 10), (4, 2)),
+    **dict.fromkeys((12, 16, 17, 18), (8, 1)),
+}
+_SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
+_LARGEST_DIRECTORY = 1 << 20  # bytes; in a hostile one many entries can share a large value
 
 
 class Metadata(NamedTuple):
@@ -45,7 +56,12 @@ class Metadata(NamedTuple):
 def of_vips(image):
     """The metadata of an opened libvips image: Metadata, or None if there is none."""
     xmp, photoshop = _blob(image, "xmp-data"), _blob(image, "iptc-data")
-    dpi = (image.xres * 25.4, image.yres * 25.4) if (image.xres, image.yres) != (1, 1) else None
+    # libvips tells whether a file has a resolution by this field, but for PNG, and knows 1 pixel a
+    # millimeter for none, in PNG 2.834.
+    known = image.get_typeof("resolution-unit") or image.get("vips-loader").startswith("png")
+    dpi = None
+    if known and image.xres not in (1.0, 2.834):
+        dpi = (image.xres * 25.4, image.yres * 25.4)
     return _checked(_blob(image, "exif-data"), xmp, _iim_records(photoshop), dpi)
 
 
@@ -55,7 +71,7 @@ def of_pillow(picture):
     return _checked(info.get("exif"), info.get("xmp"), None, info.get("dpi"))
 
 
-def of_tiff(image, file, page):
+def of_tiff(image, file, offset):
     """The metadata of a page of a TIFF: Metadata, or None if there is none.
 
     libvips takes the XMP and the resolution from it, but neither the tags nor the EXIF directory.
@@ -63,22 +79,16 @@ def of_tiff(image, file, page):
     Args:
         image: the page as an opened libvips image.
         file: the file, open for reading.
-        page: formats.TiffPage.
+        offset: int. Where the page's directory begins.
     """
-    found, kept, iptc = Image.Exif(), Image.Exif(), None
-    with contextlib.suppress(Exception):  # A damaged directory: what was read until then is kept.
-        found.endian = page.order
-        found.load_from_fp(file, page.offset)
-        iptc = found.get(_IPTC_TAG)
-        if isinstance(iptc, tuple):  # Many programs call these bytes 32-bit numbers.
-            iptc = struct.pack(f"{page.order}{len(iptc)}L", *iptc)
-        for tag, value in _describing(found).items():
-            kept[tag] = value
-    exif = None
-    with contextlib.suppress(Exception):
-        exif = kept.tobytes() if len(kept) else None
+    exif = iptc = None
+    with contextlib.suppress(struct.error, OSError):  # a damaged directory
+        tags = _describing(file, offset)
+        _, iptc = tags.pop(_IIM, (None, None))
+        if tags:
+            exif = b"II*\0" + struct.pack("<L", 8) + _directory(tags, "<", 8)
     others = of_vips(image) or Metadata()
-    return _checked(exif, others.xmp, iptc if isinstance(iptc, bytes) else None, others.dpi)
+    return _checked(exif, others.xmp, iptc, others.dpi)
 
 
 def attach(image, metadata, made_by, suffix):
@@ -97,31 +107,35 @@ def attach(image, metadata, made_by, suffix):
     # 72 is EXIF's word for an unknown resolution.
     x, y = metadata.dpi or (72, 72)
     image = image.copy(xres=x / 25.4, yres=y / 25.4)
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     jpeg = suffix.startswith(".j")
     xmp = _packet(metadata.xmp, made_by)
     if made_by and jpeg and len(xmp) > _LARGEST_SEGMENT:
         xmp = _packet(None, made_by)  # else libvips would leave out all of it
     iptc = _photoshop(metadata.iptc) if metadata.iptc and jpeg else None
+    if suffix == ".png":
+        xmp = None  # `finish` puts it where other programs look for it.
     for name, blob in (("exif-data", metadata.exif), ("xmp-data", xmp), ("iptc-data", iptc)):
         if blob:
             image.set_type(pyvips.GValue.blob_type, name, blob)
+    # After the block, which would overrule it.
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     # Without this libvips makes an EXIF block up, of 25.4 dpi.
     made_up = not metadata.exif and not metadata.dpi
     return image, {"keep": "icc:xmp:iptc" if made_up else "all"}
 
 
-def finish(path, metadata):
+def finish(path, metadata, made_by):
     """Puts into a PNG or TIFF that libvips wrote what libvips has no way to say.
 
     Args:
         path: Path of the file.
         metadata: Metadata or None.
+        made_by: str or None. As for `attach`.
     """
     metadata = metadata or Metadata()
     suffix = path.suffix.lower()
-    if suffix == ".png" and not metadata.dpi:
-        _unknown_resolution(path)
+    if suffix == ".png":
+        _finish_png(path, _packet(metadata.xmp, made_by), metadata.dpi)
     elif suffix.startswith(".tif"):
         _add_tags(path, metadata)
 
@@ -156,31 +170,13 @@ def _without_thumbnail(exif):
 
 
 def _exif_dpi(exif):
-    with contextlib.suppress(Exception):  # damaged in one of many ways, or nothing there
-        found = Image.Exif()
-        found.load(exif)
-        scale = {2: 1, 3: 2.54}[found.get(296, 2)]
-        return float(found[282]) * scale, float(found[283]) * scale
+    with contextlib.suppress(struct.error, KeyError, ZeroDivisionError):  # damaged, or not there
+        tags = _entries(io.BytesIO(exif or b""), None, _RESOLUTION)
+        unit = int.from_bytes(tags[296][1], "little") if 296 in tags else 2
+        pairs = [struct.unpack("<LL", tags[tag][1]) for tag in _RESOLUTION[:2]]
+        x, y = (over / under * {2: 1, 3: 2.54}[unit] for over, under in pairs)
+        return x, y
     return None
-
-
-def _describing(exif):
-    """The tags of a PIL Exif that describe the photo, with its EXIF and GPS directories: dict."""
-    tags = {tag: exif[tag] for tag in _DESCRIPTIVE if tag in exif}
-    for number in (_EXIF_IFD, _GPS_IFD):
-        directory = exif.get_ifd(number) if number in exif else None
-        if directory:
-            tags[number] = {
-                tag: _as_read(value) for tag, value in directory.items() if tag not in _NOT_CARRIED
-            }
-    return {tag: _as_read(value) for tag, value in tags.items()}
-
-
-def _as_read(value):
-    # Pillow reads text as Latin-1 and would write question marks for all that isn't ASCII.
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("latin-1")
-    return value
 
 
 def _iim_records(photoshop):
@@ -245,47 +241,138 @@ def _parsed(xmp):
         return None
 
 
-def _unknown_resolution(path):
-    """Sets the unit of a PNG's resolution to unknown."""
+def _finish_png(path, xmp, dpi):
+    """Puts XMP into a PNG as its standard wants it (libvips compresses it), and no made-up dpi."""
     with open(path, "r+b") as file:
         start = file.read(4096).find(b"pHYs")
-        if start < 0:
-            return
+        if start > 0 and not dpi:
+            file.seek(start)
+            content = b"pHYs" + struct.pack(">LLB", 1, 1, 0)  # square pixels, of no known size
+            file.write(content + struct.pack(">L", zlib.crc32(content)))
+        if xmp:
+            content = b"iTXtXML:com.adobe.xmp" + bytes(5) + xmp
+            size, check = len(content) - 4, zlib.crc32(content)
+            _insert(file, 33, struct.pack(">L", size) + content + struct.pack(">L", check))
+
+
+def _insert(file, position, data):
+    """Puts bytes into a file: what follows is moved, from its end, a block at a time."""
+    end = file.seek(0, 2)
+    while end > position:
+        start = max(position, end - _BLOCK)
         file.seek(start)
-        chunk = b"pHYs" + struct.pack(">LLB", 1, 1, 0)
-        file.write(chunk + struct.pack(">L", zlib.crc32(chunk)))
+        block = file.read(end - start)
+        file.seek(start + len(data))
+        file.write(block)
+        end = start
+    file.seek(position)
+    file.write(data)
 
 
 def _add_tags(path, metadata):
-    """Gives a TIFF a new directory: libvips' own, and the tags that describe the photo."""
+    """Gives a TIFF a new directory: libvips' own entries, and those that describe the photo."""
+    tags = {}
+    with contextlib.suppress(struct.error):  # a damaged block
+        tags = _describing(io.BytesIO(metadata.exif or b""))
+    if metadata.iptc:
+        tags[_IIM] = _UNDEFINED, metadata.iptc
+    if not metadata.dpi:
+        one = _RATIONAL, struct.pack("<LL", 1, 1)
+        tags |= {282: one, 283: one, 296: (_SHORT, struct.pack("<H", 1))}  # no unit
     with open(path, "r+b") as file:
-        head = file.read(8)
-        tags = ImageFileDirectory_v2(head)
-        with contextlib.suppress(Exception):  # a damaged block
-            found = Image.Exif()
-            found.load(metadata.exif or b"")
-            for tag, value in _describing(found).items():
-                tags[tag] = value
-        if metadata.iptc:
-            tags[_IPTC_TAG] = metadata.iptc
-        if not metadata.dpi:
-            tags[282], tags[283], tags[296] = 1.0, 1.0, 1  # a ratio of 1, and no unit
-        order = "<" if head[:2] == b"II" else ">"
-        entries = _entries(file, order, *struct.unpack(f"{order}L", head[4:]))
+        order, _ = _byte_order(file)
+        start = struct.unpack(f"{order}L", file.read(4))[0]
+        rows = _rows(file, order, start)
         end = file.seek(0, 2)
         end += file.write(b"\0" * (end % 2))
-        file.write(tags.tobytes(end))
-        entries |= _entries(file, order, end)
+        file.write(_directory(tags, order, end))
+        rows |= _rows(file, order, end)
         start = file.seek(0, 2)
-        rows = [entries[tag] for tag in sorted(entries)]
-        file.write(struct.pack(f"{order}H", len(rows)) + b"".join(rows) + b"\0" * 4)
+        table = b"".join(rows[tag] for tag in sorted(rows))
+        file.write(struct.pack(f"{order}H", len(rows)) + table + bytes(4))
         file.seek(4)
         file.write(struct.pack(f"{order}L", start))
 
 
-def _entries(file, order, offset):
-    """The entries of a TIFF's directory: {tag: 12 bytes}."""
-    file.seek(offset)
+def _rows(file, order, start):
+    """The entries of a directory as they stand in the file: {tag: 12 bytes}."""
+    file.seek(start)
     (count,) = struct.unpack(f"{order}H", file.read(2))
     rows = [file.read(12) for _ in range(count)]
     return {struct.unpack(f"{order}H", row[:2])[0]: row for row in rows}
+
+
+def _byte_order(file):
+    """The order of bytes of a TIFF (< or >), and whether it is a BigTIFF; leaves the file at 4."""
+    file.seek(0)
+    head = file.read(4)
+    return "<" if head[:2] == b"II" else ">", 43 in head[2:]
+
+
+def _describing(file, offset=None):
+    """The entries of a TIFF's directory that describe the photo, with those of EXIF and GPS below.
+
+    Returns:
+        dict: tag to its type and its value in little-endian order, or to a dict of such.
+    """
+    tags = _entries(file, offset, (*_DESCRIPTIVE, _EXIF, _GPS, _IIM))
+    for number in (_EXIF, _GPS):
+        if number in tags:
+            start = int.from_bytes(tags.pop(number)[1], "little")
+            below = _entries(file, start)
+            if below:
+                tags[number] = {tag: below[tag] for tag in below if tag not in _NOT_CARRIED}
+    return tags
+
+
+def _entries(file, offset=None, wanted=None):
+    """The entries of a TIFF's directory, by default of the first: {tag: (type, bytes)}."""
+    order, big = _byte_order(file)
+    number, pointer, row = ("Q", "Q", "HHQ8s") if big else ("H", "L", "HHL4s")
+    number, pointer, row = (struct.Struct(order + form) for form in (number, pointer, row))
+    if offset is None:
+        (offset,) = pointer.unpack(file.read(pointer.size))
+    file.seek(offset)
+    (count,) = number.unpack(file.read(number.size))
+    rows = file.read(min(count, 1 << 16) * row.size)
+    tags, total = {}, 0
+    for tag, kind, count, value in row.iter_unpack(rows[: len(rows) // row.size * row.size]):
+        width, each = _TYPES.get(kind, (0, 0))
+        size = width * each * count
+        total += size
+        if not size or total > _LARGEST_DIRECTORY or (wanted and tag not in wanted):
+            total -= size
+            continue
+        if size > len(value):
+            file.seek(pointer.unpack(value)[0])
+            value = file.read(size)
+        if len(value) >= size:
+            tags[tag] = kind, _swapped(value[:size], width, order, "<")
+    return tags
+
+
+def _directory(tags, order, start):
+    """The bytes of a directory of these entries that stands at `start`, with all that is below."""
+    data, rows = b"", b""
+    below = start + 2 + 12 * len(tags) + 4
+    for tag, value in sorted(tags.items()):
+        place = struct.pack(f"{order}L", below + len(data))
+        if isinstance(value, dict):
+            kind, count = _LONG, 1
+            data += _directory(value, order, below + len(data))
+        else:
+            kind, content = value
+            width, each = _TYPES[kind]
+            count = len(content) // (width * each)
+            content = _swapped(content, width, "<", order)
+            if len(content) <= 4:
+                place = content.ljust(4, b"\0")
+            else:
+                data += content
+        data += b"\0" * (len(data) % 2)
+        rows += struct.pack(f"{order}HHL", tag, kind, count) + place
+    return struct.pack(f"{order}H", len(tags)) + rows + bytes(4) + data
+
+
+def _swapped(value, width, before, after):
+    return np.frombuffer(value, f"{before}u{width}").astype(f"{after}u{width}").tobytes()

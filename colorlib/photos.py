@@ -52,6 +52,7 @@ _WRITERS = {
 }
 WRITE_SUFFIXES = tuple(_WRITERS)
 _SIXTEEN_BIT = (".png", *_TIFF_SUFFIXES)  # also the lossless ones: no quality
+_LARGEST_PROFILE = 1 << 22  # bytes of the start of a JPEG 2000 file
 _MAX = {"uchar": 255, "ushort": 65535}
 _COLOR_BANDS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "cmyk": 4}
 
@@ -97,6 +98,8 @@ def load(source, *, max_pixels=250_000_000, page=None):
         kind = formats.kind(file.read(formats.HEAD))
         if kind in _UNREADABLE:
             raise ColorlibError(f"{name}: {_UNREADABLE[kind]}")
+        if kind != "TIFF":
+            _check_pages(name, 1, page)
         file.seek(0)
         if kind in ("BMP", "JPEG 2000", "HEIC"):
             return _load_with_pillow(file, kind, name, max_pixels)
@@ -104,7 +107,6 @@ def load(source, *, max_pixels=250_000_000, page=None):
             if kind == "TIFF":
                 return _load_tiff(file, source, name, max_pixels, page)
             image = _open(source, kind, name)
-            _check_pages(name, 1, page)
             _check_size(image.width, image.height, name, max_pixels)
             notes, found = _frames(image), of_vips(image)
             try:
@@ -180,7 +182,7 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
 
     def content(part):
         image.write_to_file(str(part), **options, **kept)
-        finish(part, metadata)
+        finish(part, metadata, made_by)
 
     try:
         write_atomically(path, content)
@@ -370,7 +372,7 @@ def _check_size(width, height, name, max_pixels):
 
 def _check_pages(name, pages, page):
     if page is not None and not 0 <= page < pages:
-        raise ColorlibError(f"{name}: no page {page}; the first is 0, the last is {pages - 1}")
+        raise ColorlibError(f"{name}: no page {page}; give 0 to {pages - 1}")
 
 
 def _frames(image):
@@ -379,10 +381,9 @@ def _frames(image):
 
 
 def _load_tiff(file, source, name, max_pixels, page):
-    found = formats.tiff_page(file, page)
-    if found is None:  # a damaged header, or no such page
-        first = formats.tiff_page(file)
-        _check_pages(name, first.pages if first else 1, page)
+    found = formats.tiff_page(file, page or 0)
+    _check_pages(name, found.pages if found else 1, page)
+    if found is None:
         image = _open(source, "TIFF", name)
         _check_size(image.width, image.height, name, max_pixels)
         return Photo(_decode(image, name), of_vips(image), (), 1)
@@ -397,7 +398,7 @@ def _load_tiff(file, source, name, max_pixels, page):
     extras = image.bands - _COLOR_BANDS.get(image.interpretation, image.bands)
     if extras > (found.alpha is not None):
         notes.append("an undeclared channel (a scanner's infrared?) is left out")
-    kept = of_tiff(image, file, found)
+    kept = of_tiff(image, file, found.offset)
     return Photo(_decode(image, name, found.alpha), kept, tuple(notes), found.pages)
 
 
@@ -438,6 +439,9 @@ def _load_with_pillow(file, kind, name, max_pixels):
         picture = opener[kind](file)
         _check_size(*picture.size, name, max_pixels)
         picture.load()
+        if kind == "JPEG 2000":  # Pillow passes its profile over.
+            file.seek(0)
+            picture.info["icc_profile"] = formats.jp2_profile(file.read(_LARGEST_PROFILE))
     except ColorlibError:
         raise
     except Exception as error:  # Each decoder has its own.
@@ -557,7 +561,8 @@ def _from_pil(picture, name=None):
         image = image.copy(interpretation="cmyk")
     if profile:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    return _decode(image, name)
+    with _told_by_name(name):  # a profile of another kind of picture
+        return _decode(image, name)
 
 
 def _pil_array(picture, name):

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from skimage import io as skio
 
-from colorlib import ASSETS, ColorlibError, photos
+from colorlib import ASSETS, ColorlibError, lab, photos
 
 
 def picture(height=48, width=72):
@@ -396,6 +396,22 @@ def test_writing_fails_with_one_line_and_leaves_nothing(tmp_path):
         assert one_line(error).startswith(str(tmp_path / name))
     assert sorted(os.listdir(tmp_path)) == ["folder.png", "photo.webp"]
     assert (tmp_path / "photo.webp").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(("dtype", "bound"), [(np.uint8, 0.5), (np.uint16, 0.01)])
+def test_the_lightness_of_a_photo_survives_any_color(tmp_path, sample, suffix, dtype, bound):
+    path, random = tmp_path / f"photo.{suffix}", np.random.default_rng(1)
+    for source in sample[:4]:
+        rgb = photos.read(source)
+        if dtype == np.uint16:
+            rgb = rgb * np.uint16(257) - random.integers(0, 2, rgb.shape, np.uint16) * (rgb > 0)
+        before = lab.lightness(rgb)
+        ab = random.uniform(-100, 100, (*before.shape, 2)).astype(np.float32)
+        photos.write(path, lab.recombine(before, ab, dtype))
+        assert photos.read(path).dtype == dtype
+        error = np.abs(lab.lightness(photos.read(path)) - before)
+        assert np.percentile(error, 99.9) <= bound
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
