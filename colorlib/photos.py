@@ -185,8 +185,8 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
         write_atomically(path, content)
     except pyvips.Error as error:
         raise ColorlibError(
-            f"{path}: could not be written{pixels.reason(error)}; check the disk's space, the folder's "
-            "permissions and the format's limits"
+            f"{path}: could not be written{pixels.reason(error)}; check the disk's space, the "
+            "folder's permissions and the format's limits"
         ) from error
     except OSError as error:
         raise ColorlibError(
