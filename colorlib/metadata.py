@@ -41,6 +41,12 @@ _TYPES = {
     **dict.fromkeys((12, 16, 17, 18), (8, 1)),
 }
 _SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
+_DAMAGED = (
+    struct.error,
+    OSError,
+    OverflowError,
+    ValueError,
+)  # by offsets that lead out of the file
 _LARGEST_DIRECTORY = 1 << 20  # bytes; in a hostile one many entries can share a large value
 
 
@@ -82,7 +88,7 @@ def of_tiff(image, file, offset):
         offset: int. Where the page's directory begins.
     """
     exif = iptc = None
-    with contextlib.suppress(struct.error, OSError):  # a damaged directory
+    with contextlib.suppress(*_DAMAGED):
         tags = _describing(file, offset)
         _, iptc = tags.pop(_IIM, (None, None))
         if tags:
@@ -147,7 +153,7 @@ def _blob(image, name):
 def _checked(exif, xmp, iptc, dpi):
     exif = _without_thumbnail(exif)
     dpi = dpi or _exif_dpi(exif)
-    if dpi and not (dpi[0] > 0 and dpi[1] > 0):
+    if dpi and not all(0.1 < value < 1e6 for value in dpi):
         dpi = None
     # Fill bytes stand after many a packet.
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
@@ -170,7 +176,7 @@ def _without_thumbnail(exif):
 
 
 def _exif_dpi(exif):
-    with contextlib.suppress(struct.error, KeyError, ZeroDivisionError):  # damaged, or not there
+    with contextlib.suppress(*_DAMAGED, KeyError, ZeroDivisionError):  # or it isn't there
         tags = _entries(io.BytesIO(exif or b""), None, _RESOLUTION)
         unit = int.from_bytes(tags[296][1], "little") if 296 in tags else 2
         pairs = [struct.unpack("<LL", tags[tag][1]) for tag in _RESOLUTION[:2]]
@@ -272,7 +278,7 @@ def _insert(file, position, data):
 def _add_tags(path, metadata):
     """Gives a TIFF a new directory: libvips' own entries, and those that describe the photo."""
     tags = {}
-    with contextlib.suppress(struct.error):  # a damaged block
+    with contextlib.suppress(*_DAMAGED):
         tags = _describing(io.BytesIO(metadata.exif or b""))
     if metadata.iptc:
         tags[_IIM] = _UNDEFINED, metadata.iptc

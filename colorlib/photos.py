@@ -4,7 +4,6 @@ Pillow opens a 16-bit RGB TIFF as 8 bit without a word; libvips keeps depth and 
 and its header can be read, and refused, before a pixel is decoded.
 """
 
-import contextlib
 import io
 import logging
 import os
@@ -15,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyvips
-from PIL import BmpImagePlugin, Image, ImageOps, Jpeg2KImagePlugin
+from PIL import BmpImagePlugin, Image, Jpeg2KImagePlugin
 
-from colorlib import ASSETS, ColorlibError, formats
+from colorlib import ASSETS, ColorlibError, formats, pixels
 from colorlib.files import first_line, write_atomically
 from colorlib.metadata import Metadata, attach, finish, of_pillow, of_tiff, of_vips
 
@@ -53,8 +52,6 @@ _WRITERS = {
 WRITE_SUFFIXES = tuple(_WRITERS)
 _SIXTEEN_BIT = (".png", *_TIFF_SUFFIXES)  # also the lossless ones: no quality
 _LARGEST_PROFILE = 1 << 22  # bytes of the start of a JPEG 2000 file
-_MAX = {"uchar": 255, "ushort": 65535}
-_COLOR_BANDS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "cmyk": 4}
 
 
 class Photo(NamedTuple):
@@ -103,14 +100,14 @@ def load(source, *, max_pixels=250_000_000, page=None):
         file.seek(0)
         if kind in ("BMP", "JPEG 2000", "HEIC"):
             return _load_with_pillow(file, kind, name, max_pixels)
-        with _told_by_name(name):
+        with pixels.told_by_name(name):
             if kind == "TIFF":
                 return _load_tiff(file, source, name, max_pixels, page)
             image = _open(source, kind, name)
             _check_size(image.width, image.height, name, max_pixels)
             notes, found = _frames(image), of_vips(image)
             try:
-                rgb = _decode(image, name)
+                rgb = pixels.decode(image, name)
             except pyvips.Error as error:
                 if "premature end of JPEG" not in error.detail:
                     raise
@@ -177,8 +174,8 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
     options = dict(_WRITERS[suffix])
     if suffix not in _SIXTEEN_BIT:
         options["Q"] = quality
-    image, kept = attach(_from_array(rgb), metadata, made_by, suffix)
-    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", _srgb_profile())
+    image, kept = attach(pixels.from_array(rgb), metadata, made_by, suffix)
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pixels.srgb_profile())
 
     def content(part):
         image.write_to_file(str(part), **options, **kept)
@@ -188,8 +185,8 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
         write_atomically(path, content)
     except pyvips.Error as error:
         raise ColorlibError(
-            f"{path}: could not be written{_reason(error)}; check the disk's space, the folder's "
-            "permissions and the format's limits"
+            f"{path}: could not be written{pixels.reason(error)}; check the disk's space, the "
+            "folder's permissions and the format's limits"
         ) from error
     except OSError as error:
         raise ColorlibError(
@@ -222,7 +219,7 @@ def as_rgb(image):
     if isinstance(image, str | os.PathLike):
         return read(image)
     if type(image).__module__.startswith("PIL."):
-        return _from_pil(image)
+        return pixels.from_pillow(image)
     if not isinstance(image, np.ndarray):
         raise ColorlibError(
             f"{type(image).__name__}: not an image; give a path, a PIL image or a NumPy array"
@@ -232,8 +229,12 @@ def as_rgb(image):
         raise ColorlibError(
             f"array of shape {shape}: not an image; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         )
-    array = _to_integers(image)
-    return array if shape[2:] == (3,) else _decode(_from_array(array), f"array of shape {shape}")
+    array = pixels.to_integers(image)
+    return (
+        array
+        if shape[2:] == (3,)
+        else pixels.decode(pixels.from_array(array), f"array of shape {shape}")
+    )
 
 
 def resize(image, height, width, method="bicubic"):
@@ -317,28 +318,6 @@ def _check_readable(path):
         raise ColorlibError(f"{path}: may not be read; check the file's permissions")
 
 
-@contextlib.contextmanager
-def _told_by_name(name):
-    """Makes one line of libvips' errors, with the file's name and what to do."""
-    try:
-        yield
-    except pyvips.Error as error:
-        bits = re.search(r"data precision (\d+)", error.detail)
-        if bits:
-            raise ColorlibError(
-                f"{name}: a {bits[1]}-bit JPEG, which can't be read; save it as 8-bit JPEG or as "
-                "16-bit TIFF"
-            ) from error
-        if "nsupported" in error.detail:
-            raise ColorlibError(
-                f"{name}: can't be read{_reason(error)}; save it again with another program"
-            ) from error
-        raise ColorlibError(
-            f"{name}: broken or cut short{_reason(error)}; get a fresh copy of the file, or save "
-            "it again with another program"
-        ) from error
-
-
 def _open(source, kind, name, **options):
     """Reads the header. A source, unlike a file name, is not cached and has no options in it."""
     # Else a photo with a bad profile, read in spite of it, lends its reason to the next error.
@@ -386,7 +365,7 @@ def _load_tiff(file, source, name, max_pixels, page):
     if found is None:
         image = _open(source, "TIFF", name)
         _check_size(image.width, image.height, name, max_pixels)
-        return Photo(_decode(image, name), of_vips(image), (), 1)
+        return Photo(pixels.decode(image, name), of_vips(image), (), 1)
     if found.problem:
         raise ColorlibError(
             f"{name}: {found.problem} can't be used; save it as 8- or 16-bit RGB or gray"
@@ -395,11 +374,11 @@ def _load_tiff(file, source, name, max_pixels, page):
     _check_size(image.width, image.height, name, max_pixels)
     if page is None and found.pages > 1:
         notes.append(f"page 1 of {found.pages}; the others are left out")
-    extras = image.bands - _COLOR_BANDS.get(image.interpretation, image.bands)
+    extras = image.bands - pixels.COLOR_BANDS.get(image.interpretation, image.bands)
     if extras > (found.alpha is not None):
         notes.append("an undeclared channel (a scanner's infrared?) is left out")
     kept = of_tiff(image, file, found.offset)
-    return Photo(_decode(image, name, found.alpha), kept, tuple(notes), found.pages)
+    return Photo(pixels.decode(image, name, found.alpha), kept, tuple(notes), found.pages)
 
 
 def _decode_without_end(data, name, error):
@@ -408,18 +387,18 @@ def _decode_without_end(data, name, error):
     if not formats.jpeg_has_all_scans(data):
         raise error
 
-    def decode(more, fail_on):
+    def ended(more, fail_on):
         image = _open(data + more + b"\xff\xd9", "JPEG", name, fail_on=fail_on)
-        return _decode(image, name)
+        return pixels.decode(image, name)
 
-    rgb = decode(b"", "warning")
+    rgb = ended(b"", "warning")
     # libvips misses the warning about the last rows. Where these are whole, what follows them is
     # not read: neither other bits, of which the first differs from the zeros that stand in for
     # missing ones, nor the next interval between restart markers.
     restarts = re.findall(rb"\xff([\xd0-\xd7])", data[data.rfind(b"\xff\xda") :])
     following = (restarts[-1][0] - 0xCF) % 8 if restarts else 0
     for more in (b"", bytes((0xFF, 0xD0 + following))):
-        if not np.array_equal(rgb, decode(more + b"\xaa" * 64, "error")):
+        if not np.array_equal(rgb, ended(more + b"\xaa" * 64, "error")):
             raise error
     return rgb
 
@@ -451,136 +430,7 @@ def _load_with_pillow(file, kind, name, max_pixels):
         ) from error
     frames = getattr(picture, "n_frames", 1)
     notes = (f"picture 1 of {frames}; the others are left out",) if frames > 1 else ()
-    return Photo(_from_pil(picture, name), of_pillow(picture), notes, 1)
-
-
-def _decode(image, name, alpha=0):
-    """libvips image -> contiguous array (H, W, 3) in sRGB, upright.
-
-    `alpha` tells which of the channels beside the color is transparency; None: none of them.
-    """
-    if image.format == "float":
-        image = _from_floats(image, name)
-    bands = _COLOR_BANDS.get(image.interpretation)
-    if image.format not in _MAX or bands is None or image.bands < bands:
-        raise ColorlibError(
-            f"{name}: {image.bands} channels of {image.format} {image.interpretation} pixels "
-            "cannot be used; save it as 8- or 16-bit RGB or gray"
-        )
-    image = _to_srgb(_without_extras(image, bands, alpha))
-    if image.get_typeof("orientation") and image.get("orientation") > 1:
-        image = (
-            image.copy_memory().autorot()
-        )  # A turn needs pixels in another order than the file's.
-    array = image.numpy().reshape(image.height, image.width, image.bands)
-    return np.repeat(array, 3, axis=2) if image.bands == 1 else array
-
-
-def _from_floats(image, name):
-    image = image.copy_memory()
-    _check_range(image.numpy(), f"{name}: float pixels")
-    gray = image.interpretation in ("b-w", "grey16")
-    kind = image.interpretation if image.interpretation == "cmyk" else "grey16" if gray else "rgb16"
-    return (image * 65535).rint().cast("ushort").copy(interpretation=kind)
-
-
-def _without_extras(image, bands, alpha):
-    if image.bands == bands:
-        return image
-    color = image.extract_band(0, n=bands)
-    if alpha is None:
-        return color
-    # White paper is full light, and no ink.
-    white = 0 if image.interpretation == "cmyk" else _MAX[image.format]
-    image = color.bandjoin(image.extract_band(bands + alpha))
-    return image.flatten(background=[white] * bands, max_alpha=_MAX[image.format])
-
-
-def _to_srgb(image):
-    profile = None
-    if image.get_typeof("icc-profile-data"):
-        profile = bytes(image.get("icc-profile-data"))
-    cmyk = image.interpretation == "cmyk"
-    if not cmyk and profile in (None, _srgb_profile()):
-        return image  # as it is: a 16-bit file that we wrote comes back exactly
-    rendering = {"intent": "relative", "black_point_compensation": True}
-    fallback = "cmyk" if cmyk else "sgrey" if image.bands == 1 else "srgb"
-    source = {"embedded": True, "input_profile": fallback, **rendering}
-    if image.format == "uchar":
-        return image.icc_transform("srgb", depth=8, **source)
-    # From 16 bits straight to 16, LittleCMS interpolates in a coarse table: saturated wide-gamut
-    # colors come out up to 14 8-bit codes off. By way of float Lab it computes each pixel.
-    lab = image.icc_import(pcs="lab", **source)
-    return lab.icc_export(output_profile="srgb", pcs="lab", depth=16, **rendering)
-
-
-def _srgb_profile():
-    return bytes(pyvips.Image.profile_load("srgb"))
-
-
-def _from_array(array):
-    array = np.ascontiguousarray(array)
-    height, width = array.shape[:2]
-    bands = array.shape[2] if array.ndim == 3 else 1
-    form = "ushort" if array.dtype == np.uint16 else "uchar"
-    image = pyvips.Image.new_from_memory(array.data, width, height, bands, form)
-    gray, color = ("grey16", "rgb16") if form == "ushort" else ("b-w", "srgb")
-    return image.copy(interpretation=gray if bands < 3 else color)
-
-
-def _to_integers(array):
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype in (np.uint8, np.uint16):
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ColorlibError(
-            f"array of {array.dtype}: not pixel values; convert it to uint8, uint16 or float 0..1"
-        )
-    _check_range(array, f"array of {array.dtype}")
-    return np.rint(np.clip(array, 0, 1).astype(np.float32) * 255).astype(np.uint8)
-
-
-def _check_range(floats, name):
-    low, high = floats.min(), floats.max()
-    # Filters overshoot by rounding errors; more than that means another scale.
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ColorlibError(f"{name} from {low:g} to {high:g}: must be in 0..1; scale them")
-
-
-def _from_pil(picture, name=None):
-    name = name or getattr(picture, "filename", "") or "PIL image"
-    try:
-        profile = picture.info.get("icc_profile")
-        picture = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ColorlibError(f"{name}: broken or cut short ({error}); get a fresh copy") from error
-    image = _from_array(_pil_array(picture, name))
-    if picture.mode == "CMYK":
-        image = image.copy(interpretation="cmyk")
-    if profile:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    with _told_by_name(name):  # a profile of another kind of picture
-        return _decode(image, name)
-
-
-def _pil_array(picture, name):
-    mode = picture.mode
-    if mode == "F":
-        return _to_integers(np.asarray(picture))
-    if mode.startswith("I"):  # I;16 and its byte orders, or 32 bits that hold 16
-        array = np.asarray(picture)
-        if array.min() < 0 or array.max() > 65535:
-            raise ColorlibError(f"{name}: values beyond 16 bits; convert it to 8 or 16 bits")
-        return array.astype(np.uint16)
-    if mode == "LAB":
-        raise ColorlibError(f"{name}: a Lab picture; convert it to RGB first")
-    if picture.has_transparency_data:
-        return np.asarray(picture.convert("LA" if mode in ("L", "LA", "La") else "RGBA"))
-    if mode not in ("L", "RGB", "CMYK"):
-        picture = picture.convert("L" if mode == "1" else "RGB")
-    return np.asarray(picture)
+    return Photo(pixels.from_pillow(picture, name), of_pillow(picture), notes, 1)
 
 
 def _photos_of(path):
@@ -609,9 +459,3 @@ def _may_be_photo(path):
             return formats.kind(file.read(formats.HEAD)) in {*_LOADERS, "BMP", "JPEG 2000", "HEIC"}
     except OSError:
         return False
-
-
-def _reason(error):
-    """libvips' first line about it, in brackets (it adds one for each layer it passed)."""
-    lines = [line.strip() for line in error.detail.splitlines() if line.strip()]
-    return f" ({lines[0][:120]})" if lines else ""

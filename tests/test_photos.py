@@ -402,8 +402,8 @@ def test_writing_fails_with_one_line_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(("dtype", "bound"), [(np.uint8, 0.5), (np.uint16, 0.01)])
 def test_the_lightness_of_a_photo_survives_any_color(tmp_path, sample, suffix, dtype, bound):
     path, random = tmp_path / f"photo.{suffix}", np.random.default_rng(1)
-    for source in sample[:4]:
-        rgb = photos.read(source)
+    for source in sample[:3]:
+        rgb = photos.read(source)[:200, :200]
         if dtype == np.uint16:
             rgb = rgb * np.uint16(257) - random.integers(0, 2, rgb.shape, np.uint16) * (rgb > 0)
         before = lab.lightness(rgb)
