@@ -238,7 +238,7 @@ def recombine(lightness, ab, dtype=np.uint8):
         sRGB array (H, W, 3) of that type.
     """
     top = np.iinfo(dtype).max
-    tolerance = 1e-4 if top == 255 else 5e-6
+    tolerance = 5e-6  # of linear light; more, clipped, would show in the L of 16 bits
     output = np.empty((*lightness.shape, 3), dtype)
     for rows in strips(*lightness.shape):
         color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")

@@ -178,7 +178,7 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pixels.srgb_profile())
 
     def content(part):
-        image.write_to_file(str(part), **options, **kept)
+        image.write_to_file(os.fsencode(part), **options, **kept)
         finish(part, metadata, made_by)
 
     try:
@@ -325,7 +325,7 @@ def _open(source, kind, name, **options):
     if isinstance(source, bytes):
         stream = pyvips.Source.new_from_memory(source)
     else:
-        stream = pyvips.Source.new_from_file(os.fspath(source))
+        stream = pyvips.Source.new_from_file(os.fsencode(source))
     options = {"access": "sequential", "fail_on": "error"} | options
     try:
         image = kind and pyvips.Image.new_from_source(stream, "", **options)

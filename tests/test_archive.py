@@ -30,7 +30,8 @@ def colorize(capsys, tiny_run):
     def run(*arguments, preset=tiny_run):
         code = main(["colorize", *map(str, arguments), "--preset", str(preset)])
         captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err.splitlines()
+        lines = captured.err.splitlines()
+        return code, captured.out.splitlines(), [line for line in lines if "(once)" not in line]
 
     return run
 

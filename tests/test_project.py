@@ -118,14 +118,15 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     # The runner goes on without the pages where their extra is not installed, and reading photos
     # without HEIC.
     used -= {"sphinx", "pillow-heif"}
-    # The default backend, its logs, and what the reader opens notebooks with: used without import.
+    # The default backend, its logs, pandas' writer of Parquet, and what the reader opens notebooks
+    # with: used without import.
     assert used <= core
-    assert core - used <= {"tensorflow", "tensorboard", "jupyterlab", "ipykernel"}
+    assert core - used <= {"tensorflow", "tensorboard", "pyarrow", "jupyterlab", "ipykernel"}
     assert packages(ROOT.glob("tests/**/*.py")) <= core | extra
     study = set(requirements(PROJECT["optional-dependencies"]["study"]))
     used = packages(ROOT.glob("study/**/*.py"))
-    # PostgreSQL's driver is found by SQLAlchemy, the writer of Parquet by pandas.
-    assert used <= core | study and study - used <= {"psycopg", "pyarrow"}
+    # PostgreSQL's driver is found by SQLAlchemy.
+    assert used <= core | study and study - used <= {"psycopg"}
     site = set(requirements(PROJECT["optional-dependencies"]["site"]))
     used = packages(ROOT.glob("notebooks/site/*.py"))
     # The configuration names myst-nb and the theme; docutils is what Sphinx is made of.
