@@ -87,9 +87,10 @@ def tiff_page(file, wanted=0):
         with tifffile.TiffFile(file) as tiff:
             pages = list(islice(tiff.pages, _MOST_PAGES))
             full = [page for page in pages if not page.subfiletype & 0b101]
+            problem = _structure_problem(pages, full)
             full = full or pages
             page = full[min(max(wanted, 0), len(full) - 1)]
-            problem = _raw_problem(pages) or _pixel_problem(page)
+            problem = problem or _pixel_problem(page)
             extras = [int(extra) for extra in page.extrasamples]
             alpha = next((i for i, extra in enumerate(extras) if extra in (1, 2)), None)
             return TiffPage(page.index, page.offset, len(full), alpha, problem)
@@ -97,11 +98,13 @@ def tiff_page(file, wanted=0):
         return None
 
 
-def _raw_problem(pages):
-    # The raw pixels lie below a thumbnail in most of these files.
+def _structure_problem(pages, full):
+    # The pixels of most raw files lie below a thumbnail.
     below = list(islice(pages[0].pages or (), _MOST_PAGES))
     if 50706 in pages[0].tags or any(p.photometric in _RAW_PIXELS for p in [*pages, *below]):
         return "a camera's raw file, which"
+    if below and not full:
+        return "a TIFF whose photo lies below a reduced picture, which"
     return None
 
 

@@ -41,12 +41,8 @@ _TYPES = {
     **dict.fromkeys((12, 16, 17, 18), (8, 1)),
 }
 _SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
-_DAMAGED = (
-    struct.error,
-    OSError,
-    OverflowError,
-    ValueError,
-)  # by offsets that lead out of the file
+# What offsets that lead out of the file end in.
+_DAMAGED = (struct.error, OSError, OverflowError, ValueError)
 _LARGEST_DIRECTORY = 1 << 20  # bytes; in a hostile one many entries can share a large value
 
 
@@ -202,6 +198,13 @@ def _photoshop(iim):
 
 def _packet(xmp, made_by):
     """The XMP of an upright photo without a thumbnail, and with its colors' maker if given."""
+    try:
+        return _upright_and_marked(xmp, made_by)
+    except RecursionError:  # a hostile packet, of a thousand levels
+        return _upright_and_marked(None, made_by)
+
+
+def _upright_and_marked(xmp, made_by):
     document = _parsed(xmp)
     if document is None:
         if not made_by:
@@ -222,7 +225,7 @@ def _packet(xmp, made_by):
     if made_by:
         about = descriptions[0].getAttributeNS(_RDF, "about") if descriptions else ""
         rdf.appendChild(_mark(document, rdf.prefix, about, made_by))
-    return "".join(node.toxml() for node in document.childNodes).encode()
+    return "".join(node.toxml() for node in document.childNodes).encode(errors="replace")
 
 
 def _mark(document, prefix, about, made_by):

@@ -93,6 +93,8 @@ def load(source, *, max_pixels=250_000_000, page=None):
         _check_readable(source)
     with open(source, "rb") if data is None else io.BytesIO(data) as file:
         kind = formats.kind(file.read(formats.HEAD))
+        if kind is None:
+            raise _no_photo(name)
         if kind in _UNREADABLE:
             raise ColorlibError(f"{name}: {_UNREADABLE[kind]}")
         if kind != "TIFF":
@@ -230,11 +232,9 @@ def as_rgb(image):
             f"array of shape {shape}: not an image; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         )
     array = pixels.to_integers(image)
-    return (
-        array
-        if shape[2:] == (3,)
-        else pixels.decode(pixels.from_array(array), f"array of shape {shape}")
-    )
+    if shape[2:] == (3,):
+        return array
+    return pixels.decode(pixels.from_array(array), f"array of shape {shape}")
 
 
 def resize(image, height, width, method="bicubic"):
@@ -328,17 +328,21 @@ def _open(source, kind, name, **options):
         stream = pyvips.Source.new_from_file(os.fsencode(source))
     options = {"access": "sequential", "fail_on": "error"} | options
     try:
-        image = kind and pyvips.Image.new_from_source(stream, "", **options)
+        image = pyvips.Image.new_from_source(stream, "", **options)
     except pyvips.Error as error:
         if "known format" not in error.detail:
             raise
-        image = None
-    if image is None or not image.get("vips-loader").startswith(_LOADERS[kind]):
-        raise ColorlibError(
-            f"{name}: not a photo that can be read; give JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, "
-            "JPEG 2000 or HEIC (convert others first)"
-        )
+        raise _no_photo(name) from error
+    if not image.get("vips-loader").startswith(_LOADERS[kind]):
+        raise _no_photo(name)
     return image
+
+
+def _no_photo(name):
+    return ColorlibError(
+        f"{name}: not a photo that can be read; give JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, JPEG "
+        "2000 or HEIC (convert others first)"
+    )
 
 
 def _check_size(width, height, name, max_pixels):

@@ -167,6 +167,13 @@ def test_a_reduced_page_is_never_taken_for_the_photo(tmp_path, truth):
         tiff.write(truth[..., 0] > 99, photometric="minisblack", subfiletype=4)
     photo = photos.load(tmp_path / "pyramid.tif")
     assert (photo.rgb == truth).all() and photo.pages == 1
+    # The photo below its thumbnail, where libvips does not look.
+    with tifffile.TiffWriter(tmp_path / "below.tif") as tiff:
+        tiff.write(truth[::8, ::8], photometric="rgb", subfiletype=1, subifds=1)
+        tiff.write(truth, photometric="rgb")
+    with pytest.raises(ColorlibError, match="below a reduced picture") as error:
+        photos.load(tmp_path / "below.tif")
+    one_line(error)
 
 
 def test_pages(truth):
