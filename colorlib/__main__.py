@@ -265,7 +265,8 @@ def _train(args):
     # TensorFlow's own default on processors with AVX-512. On others as well a step takes a quarter
     # less time with oneDNN, while coloring single photos takes more.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    from colorlib.training import TrainingConfig, train
+    from colorlib.config import TrainingConfig
+    from colorlib.training import train
 
     options = {name: getattr(args, name) for name in _TRAINING}
     options = {name: value for name, value in options.items() if value is not None}

@@ -38,6 +38,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.steps_per_epoch, self.crops_per_step = steps_per_epoch, config.batch
         self.step, self.best, self.history, self.trained_seconds = 0, np.inf, [], 0.0
         self._resumed_metrics = None
+        self.stopping = False  # Set it, and the run is saved after the step, and interrupted.
 
     # On JAX the variables are stale within an epoch until `self.model` is asked for.
     def _variables(self):
@@ -92,13 +93,17 @@ class Checkpoint(keras.callbacks.Callback):
         self._resumed_metrics = None
         self._saved = self._clock = time.monotonic()
         self._first_step, self._first_seconds = self.step, self.trained_seconds
+        if self.stopping:  # since the end of the last epoch
+            raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         ends = self.step % self.steps_per_epoch == 0
-        if not ends and time.monotonic() - self._saved >= self.seconds:
+        if not ends and (self.stopping or time.monotonic() - self._saved >= self.seconds):
             self._count_time()
             self.save()
+        if self.stopping and not ends:
+            raise KeyboardInterrupt
 
     def _count_time(self):
         now = time.monotonic()

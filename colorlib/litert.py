@@ -124,18 +124,18 @@ class LiteColorizer:
         from ai_edge_litert.interpreter import Interpreter
 
         record = json.loads(_record_of(Path(path)).read_text(encoding="utf-8"))
-        self.working_size, self._square = record["working_size"], record["square"]
+        self.working_size, self.square = record["working_size"], record["square"]
         self.name, self.vividness = record["name"], record["vividness"]
         self._interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
         self._runners = {}
 
     def prepare(self, lightness):
         """As `Colorizer.prepare`."""
-        return framing.frame(lightness, self.working_size, self._square)
+        return framing.frame(lightness, self.working_size, self.square)
 
     def prepare_photo(self, rgb):
         """As `Colorizer.prepare_photo`."""
-        return framing.frame_photo(rgb, self.working_size, self._square)
+        return framing.frame_photo(rgb, self.working_size, self.square)
 
     def predict_maps(self, prepared, vividness=None):
         """As `Colorizer.predict_maps`."""
@@ -145,7 +145,7 @@ class LiteColorizer:
     def _predict(self, photo, vividness):
         inputs = {"lightness": photo.plane[None, ..., None].astype("float32")}
         inputs["vividness"] = np.full((1, 1, 1, 1), vividness, "float32")
-        if self._square:
+        if self.square:
             square = photo.square[None].astype("float32")
             inputs["embedding"] = self._run("embed", square=square)["embedding"]
         return self._run(_key(*photo.plane.shape), **inputs)["ab"][0]

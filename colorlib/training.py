@@ -9,8 +9,11 @@ import io
 import json
 import os
 import platform
+import signal
 import sys
-from dataclasses import asdict, dataclass
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,155 +22,12 @@ import numpy as np
 
 from colorlib import ColorlibError, data, files, presets
 from colorlib.checkpoint import Checkpoint
-from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE, shared_embedder, start_body
+from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import ARCHITECTURES, get_architecture
 from colorlib.task import ColorizationTask, compile_task, make_optimizer
 
 CONFIG = "config.json"
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides the outcome of a training run.
-
-    Args:
-        photos: str. A folder of photos (searched recursively) or a tuple of paths.
-        validation: str, tuple of paths or None. Photos to validate on; None splits `photos` by
-            content. Defaults to None.
-        validation_fraction: float in 0..1. The share that is split off. Defaults to 0.1.
-        start: str or None. The preset, or the folder of the run, whose weights it starts from; None
-            starts from random ones (of `pyramid`, its body from the packaged classifier). Defaults
-            to None.
-        network: str. Name in `colorlib.model.ARCHITECTURES`. Defaults to `"pyramid"`.
-        backbone: str. See `colorlib.embedding`. Defaults to `"EfficientNetLite2"`.
-        backbone_weights: str or None. Path of its weights file. Defaults to None.
-        standardize: bool. Bring the embedding to mean 0 and deviation 1 over the training photos.
-            Defaults to True.
-        short_side: int. Photos are resized to it, px. Defaults to 224.
-        size: int or tuple of int. Side of the random crops, px; several rise in stages of equal
-            numbers of epochs. Validation is at the last. Defaults to 128.
-        scales: two floats. Side of a crop in the photo over `size`, between these. Defaults to
-            (1, 1).
-        film: float in 0..1. Share of the crops that is made to look like scans of old prints, see
-            `colorlib.augmentation`. Defaults to 0.
-        erase: float in 0..1. Share of the crops of which a rectangle is covered. Defaults to 0.
-        batch: int. Crops in a step. Defaults to 32.
-        epochs: int. Defaults to 10.
-        steps_per_epoch: int or None. Steps between two validations; None is one pass over the
-            photos. Defaults to None.
-        learning_rate: float. Adam's, at its highest. Defaults to 0.001.
-        body_rate: float. The learning rate of `pyramid`'s pretrained body over that of the rest.
-            Defaults to 0.1.
-        schedule: str. `"cosine"` (to zero, after a short warm-up) or `"constant"`. Defaults to
-            `"cosine"`.
-        weight_decay: float. Decoupled (AdamW), of kernels only. Defaults to 0.
-        dropout: float in 0..1. Of the embedding, or of the deepest features. Defaults to 0.
-        ema: float in 0..1 or None. Momentum of the average of the weights, which is what is
-            validated and kept; 0 turns it off. None is 0.998, and `1 - 20 / steps` in a run of
-            fewer than 10,000 steps: the average shall forget the first weights. Defaults to None.
-        precision: str. `"float32"` or `"mixed_bfloat16"`. Defaults to `"float32"`.
-        checkpoint_seconds: float. How often the state is saved. Defaults to 120.
-        seed: int. Defaults to 1.
-
-    Raises:
-        ColorlibError: a value out of its range.
-    """
-
-    photos: str | tuple
-    validation: str | tuple | None = None
-    validation_fraction: float = 0.1
-    start: str | None = None
-    network: str = "pyramid"
-    backbone: str = DEFAULT_BACKBONE
-    backbone_weights: str | None = None
-    standardize: bool = True
-    short_side: int = 224
-    size: int | tuple = 128
-    scales: tuple = (1.0, 1.0)
-    film: float = 0.0
-    erase: float = 0.0
-    batch: int = 32
-    epochs: int = 10
-    steps_per_epoch: int | None = None
-    learning_rate: float = 1e-3
-    body_rate: float = 0.1
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    dropout: float = 0.0
-    ema: float | None = None
-    precision: str = "float32"
-    checkpoint_seconds: float = 120.0
-    seed: int = 1
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                value = tuple(value)
-            if name in ("photos", "validation", "start"):
-                value = tuple(map(str, value)) if isinstance(value, tuple) else value
-                value = str(value) if isinstance(value, Path) else value
-            object.__setattr__(self, name, value)
-        architecture = get_architecture(self.network)
-        stride = 1 if architecture.any_size else architecture.stride
-        steps, ema, scales = self.steps_per_epoch, self.ema, self.scales
-        precisions = ("float32", "mixed_bfloat16")
-        for name, holds, what in (
-            ("short_side", self.short_side >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("steps_per_epoch", steps is None or steps >= 1, "at least 1, or None"),
-            ("size", all(n >= 1 for n in self.sizes), "at least 1"),
-            (
-                "size",
-                all(n % stride == 0 for n in self.sizes),
-                f"a multiple of {stride} for {self.network}",
-            ),
-            ("size", len(self.sizes) <= self.epochs, f"no more stages than epochs={self.epochs}"),
-            ("size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"),
-            ("scales", len(scales) == 2 and 0 < scales[0] <= scales[1], "two, rising"),
-            ("learning_rate", self.learning_rate > 0, "positive"),
-            ("body_rate", self.body_rate >= 0, "at least 0"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
-            ("dropout", 0 <= self.dropout < 1, "in 0..1"),
-            ("film", 0 <= self.film <= 1, "in 0..1"),
-            ("erase", 0 <= self.erase <= 1, "in 0..1"),
-            ("ema", ema is None or 0 <= ema < 1, "in 0..1, or None"),
-            ("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'"),
-            ("precision", self.precision in precisions, " or ".join(map(repr, precisions))),
-            (
-                "backbone",
-                architecture.embedded or self.backbone == DEFAULT_BACKBONE,
-                f"{DEFAULT_BACKBONE} for {self.network}, which is built around it",
-            ),
-        ):
-            if not holds:
-                raise ColorlibError(
-                    f"{name} must be {what}. Received: {name}={getattr(self, name)!r}"
-                )
-
-    @property
-    def sizes(self):
-        """tuple of int. The sides of the crops, one a stage."""
-        return self.size if isinstance(self.size, tuple) else (self.size,)
-
-    @classmethod
-    def paper(cls, photos, **changes):
-        """The paper's own run (section 3): its backbone, 224 px, batch 100, Adam 0.001, 10 % kept.
-
-        The paper says nothing of a schedule, of weight averaging or of standardized logits, so
-        there is none.
-        """
-        settings = {
-            "network": "paper",
-            "backbone": PAPER_BACKBONE,
-            "standardize": False,
-            "size": 224,
-            "batch": 100,
-            "schedule": "constant",
-            "ema": 0.0,
-        }
-        return cls(photos, **{**settings, **changes})
+UNREADABLE = "unreadable.txt"
 
 
 def machine():
@@ -219,6 +79,8 @@ def prepare(config, cache=None):
         )
         for _, reason in photo_set.skipped[:5]:
             _say(f"  {reason}")
+        if len(photo_set.skipped) > 5:
+            _say(f"  all of them are in the run's {UNREADABLE}")
         return photo_set
 
     training = load(config.photos)
@@ -363,6 +225,10 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     if _worker()[0] == 0:
         files.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
         _write_manifest(run / presets.MANIFEST, sets)
+        reasons = [reason for photo_set in sets.values() for _, reason in photo_set.skipped]
+        if reasons:
+            text = "\n".join(dict.fromkeys(reasons)) + "\n"
+            files.write_atomically(run / UNREADABLE, text.encode("utf-8", "backslashreplace"))
         files.write_atomically(run / "environment.json", json.dumps(environment, indent=2) + "\n")
     devices = environment["devices"]
     _say(f"device: {', '.join(devices)}; precision: {config.precision}")
@@ -371,12 +237,23 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     before = keras.distribution.distribution()
     try:
         validated = _distribute(config, validation) if distribute else validation
+        colors = data.color_statistics(training)
+        crops = {"size": config.sizes[-1], "batch": config.batch}
+        floors = data.floor_losses(validation, colors["mean_ab"], **crops)
+        said = ", ".join(f"{floor} {loss:.5f}" for floor, loss in floors.items())
+        _say(f"floors of val_mse, the error of one color everywhere: {said}")
         checkpoint = _train(config, run, training, validated, embedding, verbose)
     finally:
         keras.distribution.set_distribution(before)
     if checkpoint.writes:
-        card = _card(config, training, validation, embedding, environment, checkpoint)
+        card = _card(config, sets, embedding, colors, floors, environment, checkpoint)
         presets.write_card(run, card)
+        best = min(row["val_mse"] for row in checkpoint.history)
+        if best > 0.99 * min(floors.values()):
+            _say(
+                f"val_mse is {best:.5f} at best: the network has learned no more than one color "
+                "for everything. More photos help most, then more epochs, or --from a preset"
+            )
     return run
 
 
@@ -421,8 +298,28 @@ def _train(config, run, training, validation, embedding, verbose):
     if checkpoint.load():
         _say(f"resuming at step {checkpoint.step:,} of {steps_per_epoch * config.epochs:,}")
     if checkpoint.step < steps_per_epoch * config.epochs:
-        _fit(config, task, training, validation, checkpoint, verbose)
+        with _saved_on_interrupt(checkpoint):
+            _fit(config, task, training, validation, checkpoint, verbose)
     return checkpoint
+
+
+@contextmanager
+def _saved_on_interrupt(checkpoint):
+    """Lets Ctrl-C end the present step and save it; pressed again, it ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread is told of Ctrl-C.
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number, frame):
+        checkpoint.stopping = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def stages(config):
@@ -480,9 +377,8 @@ def _fit(config, task, training, validation, checkpoint, verbose):
     checkpoint.save()
 
 
-def _card(config, training, validation, embedding, environment, checkpoint):
-    colors = data.color_statistics(training)
-    crops = {"size": config.sizes[-1], "batch": config.batch}
+def _card(config, sets, embedding, colors, floors, environment, checkpoint):
+    training, validation = sets.values()
     return {
         "name": checkpoint.run.name,
         "network": config.network,
@@ -498,7 +394,7 @@ def _card(config, training, validation, embedding, environment, checkpoint):
         },
         "colors": colors,
         "best_val_loss": checkpoint.best,
-        "floors": data.floor_losses(validation, colors["mean_ab"], **crops),
+        "floors": floors,
         "seconds": round(checkpoint.trained_seconds, 1),
         "machine": environment,
         "history": checkpoint.history,

@@ -45,7 +45,7 @@ def smoke(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_config(sample):
     """A training run of seconds that still learns something."""
-    from colorlib.training import TrainingConfig
+    from colorlib.config import TrainingConfig
 
     return TrainingConfig(
         sample,

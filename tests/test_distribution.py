@@ -54,7 +54,8 @@ def test_two_processes_are_one_and_resume(tiny_config, tmp_path):
     code = f"""
 import keras
 keras.distribution.initialize()
-from colorlib.training import TrainingConfig, train
+from colorlib.config import TrainingConfig
+from colorlib.training import train
 train({config!r}, {str(two)!r}, verbose=0, distribute=True)
 """
     processes, step = start(code, 2), 0

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 from colorlib import ASSETS, figures, presets
 from colorlib.__main__ import _parser
-from colorlib.training import TrainingConfig
+from colorlib.config import TrainingConfig
 from notebooks import run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

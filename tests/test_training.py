@@ -19,9 +19,11 @@ from keras import ops
 from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, data, lab
+from colorlib.checkpoint import Checkpoint
+from colorlib.config import TrainingConfig
 from colorlib.embedding import shared_embedder
 from colorlib.model import get_architecture
-from colorlib.training import TrainingConfig, prepare, stages, train
+from colorlib.training import prepare, stages, train
 
 RUN_FOLDER = {
     *("card.json", "config.json", "environment.json", "history.csv", "logs"),
@@ -291,7 +293,8 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(
         tiny_config = pyramid_config
         tiny_run = train(pyramid_config, tmp_path / "uninterrupted", verbose=0)
     code = f"""
-from colorlib.training import TrainingConfig, train
+from colorlib.config import TrainingConfig
+from colorlib.training import train
 train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -320,6 +323,34 @@ train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
         assert [a["epoch"], a["step"]] == [b["epoch"], b["step"]]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
+
+
+def test_ctrl_c_saves_the_step_and_the_run_goes_on(tiny_run, tiny_config, tmp_path, monkeypatch):
+    count = Checkpoint.on_train_batch_end
+
+    def interrupted(self, batch, logs=None):
+        if self.step == 19:
+            signal.raise_signal(signal.SIGINT)
+        count(self, batch, logs)
+
+    run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    config = replace(tiny_config, checkpoint_seconds=1e9)
+    monkeypatch.setattr(Checkpoint, "on_train_batch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, run, verbose=0)
+    assert state(run)[0]["step"] == 20 and signal.getsignal(signal.SIGINT) == before
+    monkeypatch.undo()
+    train(config, run, verbose=0)
+    for a, b in zip(network_of(run).get_weights(), network_of(tiny_run).get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+
+
+def test_a_run_that_learns_nothing_says_so(tiny_config, tmp_path, capsys):
+    train(short(tiny_config, learning_rate=1e-9, ema=0.0), tmp_path / "run", verbose=0)
+    out = capsys.readouterr().out
+    floors = json.loads((tmp_path / "run" / "card.json").read_text())["floors"]
+    assert f"gray {floors['gray']:.5f}, mean ab {floors['mean ab']:.5f}" in out
+    assert "no more than one color for everything" in out
 
 
 def test_a_finished_run_is_returned_as_it_is(tiny_config, folder, tmp_path):
@@ -380,4 +411,5 @@ def test_what_is_left_out_is_said(tiny_config, folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "6 photos; left out: 0 near gray, 1 unreadable" in said
     assert str(folder / "text.jpg") in said
+    assert str(folder / "text.jpg") in (tmp_path / "run" / "unreadable.txt").read_text()
     assert "device: " in said

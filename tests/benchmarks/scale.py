@@ -103,7 +103,8 @@ def by_processes(paths, arguments, cache):
             code = (
                 ("import keras; keras.distribution.initialize()\n" if count > 1 else "")
                 + "from colorlib.data import PhotoCache\n"
-                + "from colorlib.training import TrainingConfig, train\n"
+                + "from colorlib.config import TrainingConfig\n"
+                + "from colorlib.training import train\n"
                 + f"train({config!r}, {folder!r}, cache=PhotoCache({str(cache.path.parent)!r}), "
                 + f"verbose=0, distribute={count > 1})"
             )
