@@ -126,7 +126,6 @@ def _parser():
         help="a folder of photos to score on; may be given several times",
     )  # fmt: skip
     command.add_argument("--working-size", type=int, help="short side at use, px")
-    command.add_argument("--second-size", type=int, help="short side of a second look, px")
     command.add_argument("--vividness", type=float, help="default of that knob, 0 to 1")
     return parser
 
@@ -289,8 +288,7 @@ def _train(args):
 def _package(args):
     from colorlib.presets import package
 
-    sizes = args.working_size, args.second_size
-    package(args.run, args.output, args.evaluate, *sizes, args.vividness)
+    package(args.run, args.output, args.evaluate, args.working_size, args.vividness)
     return 0
 
 

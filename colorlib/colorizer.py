@@ -17,39 +17,19 @@ logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in reco
 
 
 class Forward(keras.Model):
-    """Lightness in, ab at the network's resolution out: one program for one shape of photo.
-
-    With a `second_size` in the card the network looks twice, at the working size and at this
-    smaller one, where it sees more of the photo at once. The mean of both outputs counts: it gives
-    one thing one color more often.
-    """
+    """Lightness in, ab at the network's resolution out: one program for one shape of photo."""
 
     def __init__(self, network, card):
         super().__init__(name="forward", dtype="float32")
         self.network, self.architecture = network, get_architecture(card["network"])
         self.counts = np.array(card["colors"]["ab_counts"])
-        self.second = card["second_size"] / card["working_size"] if "second_size" in card else None
         self.compile(jit_compile=jit_compile())
 
     def call(self, inputs, training=False):
-        output = self.output(inputs["lightness"], inputs.get("embedding"))
+        output = self.network(
+            self.architecture.inputs(inputs["lightness"], inputs.get("embedding")), training=False
+        )
         return self.architecture.decode(output, self.counts, inputs["vividness"])
-
-    def output(self, lightness, embedding=None):
-        """The network's output for L (B, H, W, 1) in 0..100."""
-
-        def look(x):
-            return self.network(self.architecture.inputs(x, embedding), training=False)
-
-        first = look(lightness)
-        if self.second is None:
-            return first
-        sides = [
-            framing.STEP * max(1, round(n * self.second / framing.STEP))
-            for n in lightness.shape[1:3]
-        ]
-        second = look(ops.image.resize(lightness, sides, "bilinear"))
-        return (first + ops.image.resize(second, first.shape[1:3], "bilinear")) / 2
 
 
 class Colorizer:
@@ -240,8 +220,8 @@ class Colorizer:
         """
         presets.vividness(self.card["name"], self.vividness, 0.0)  # refuses those without
         prepared = self.prepare(lightness)
-        logits = Forward(self.network, self.card).output(prepared.plane[None, ..., None])
-        shares = ops.softmax(logits, axis=-1)
+        inputs = self.architecture.inputs(prepared.plane[None, ..., None])
+        shares = ops.softmax(self.network(inputs, training=False), axis=-1)
         return prepared.crop(ops.convert_to_numpy(shares)[0])
 
     @property

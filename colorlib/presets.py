@@ -116,7 +116,7 @@ def shrink_weights(source, target):
         old.visititems(copy)
 
 
-def package(run, target, evaluate=(), working_size=None, second_size=None, vividness=None):
+def package(run, target, evaluate=(), working_size=None, vividness=None):
     """Makes a preset of a training run: float16 weights, a card with scores, the manifest.
 
     Args:
@@ -125,7 +125,6 @@ def package(run, target, evaluate=(), working_size=None, second_size=None, vivid
             the card's `about`.
         evaluate: folders of photos to score on; each folder's name is the set's name.
         working_size: int or None. Short side at use, px; None keeps the run's.
-        second_size: int or None. Short side of a second look, px; None is none.
         vividness: float in 0..1 or None. The default of that knob; None keeps the run's.
 
     Returns:
@@ -142,7 +141,7 @@ def package(run, target, evaluate=(), working_size=None, second_size=None, vivid
     if target.resolve() == run.resolve():
         raise ColorlibError(f"{target}: is the run itself; give another folder for the preset")
     sets = {Path(folder).name: photos.find(folder) for folder in evaluate}
-    card = _packaged_card(run, target, working_size, second_size, vividness)
+    card = _packaged_card(run, target, working_size, vividness)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / MANIFEST, target / MANIFEST)
     shrink_weights(run / WEIGHTS, target / WEIGHTS)
@@ -155,19 +154,12 @@ def package(run, target, evaluate=(), working_size=None, second_size=None, vivid
     return card
 
 
-def _packaged_card(run, target, working_size, second_size, vividness):
+def _packaged_card(run, target, working_size, vividness):
     """The run's card with the preset's name and settings."""
     card = {**load_card(run), "name": target.name}
     with suppress(ColorlibError, ValueError, KeyError):  # What was written by hand stays.
         card = {"about": load_card(target)["about"], **card}
     card["working_size"] = working_size or card["working_size"]
-    if second_size is not None:
-        if not 0 < second_size < card["working_size"]:
-            raise ColorlibError(
-                f"second_size must be between 0 and {card['working_size']}, the working size. "
-                f"Received: {second_size}"
-            )
-        card["second_size"] = second_size
     if vividness is not None:
         from colorlib.model import get_architecture
 

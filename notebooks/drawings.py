@@ -307,8 +307,9 @@ def colorfulness_figure(scores, shares):
     colors = {"imagenet475": "#56B4E9", "kodak24": "#D55E00", "sample": "#0072B2"}
     rows = scores[(scores["method"] == "model") & ~scores["near_gray"].astype(bool)]
     presets = rows["preset"].unique()
-    width = 9 if len(presets) > 1 else 6
-    figure, panels = plt.subplots(1, len(presets), figsize=(width, 4.8), sharey=True, squeeze=False)
+    sets = len(rows.groupby(["source", "set"]))
+    size = (9 if len(presets) > 1 else 6, 4.2 + 0.25 * sets)  # a line of the legends for each
+    figure, panels = plt.subplots(1, len(presets), figsize=size, sharey=True, squeeze=False)
     for axes, preset in zip(panels[0], presets, strict=True):
         # The reference run lies below: it has the most photos.
         of_preset = rows[rows["preset"] == preset].sort_values(

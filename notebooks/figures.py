@@ -427,7 +427,7 @@ def publish(source, target, names: Sequence[str]) -> None:
             raise ColorlibError(problem)
     target.mkdir(parents=True, exist_ok=True)
     for name, entry in read_manifest(target).items():
-        if name not in names:
+        if name not in names or entry["file"] != entries[name]["file"]:
             (target / entry["file"]).unlink(missing_ok=True)
     for name in names:
         shutil.copyfile(source / entries[name]["file"], target / entries[name]["file"])

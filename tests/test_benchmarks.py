@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ TINY = {
     "training_speed": "--runs paper:32 pyramid:32 --batch 2 --steps 2 --rounds 1 --peak-side 256",
     "inference_speed": "--presets paper --precisions float32 --size 64 --batch 2 --rounds 1",
     "memory": "--networks paper --presets paper --size 32 --batch 2 --steps 1 --large 300 200",
+    "archive": "--preset paper --count 6 --megapixels 0.1",
     "scale": "--counts 2 3 --sizes 32 --processes 1 --batch 2 --steps 2",
 }
 
@@ -100,6 +102,15 @@ def test_memory(lines):
         "colorize a 0.06 MP photo paper",
     ]
     check(lines["memory"], [*rows, "colorize a folder of 3 paper"], 2)
+
+
+@pytest.mark.slow
+def test_archive(start):
+    (printed,) = start("archive").values()
+    rows = [line for line in printed if line.split()[:1] in (["0.1"], ["6"])]
+    assert len(rows) == 3 and re.fullmatch(r"the folder reaches \d+ % of .*", printed[-1])
+    for row in rows:
+        assert all(float(number) > 0 for number in row.split()[-3:])
 
 
 @pytest.mark.slow

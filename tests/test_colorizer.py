@@ -160,25 +160,6 @@ def test_a_distribution_is_what_the_colors_are_made_of(sample, colorizer):
         colorizer.distribution(plane)
 
 
-def test_two_looks_are_averaged(sample):
-    pyramid = Colorizer.from_preset("pyramid")
-    pyramid.card = {k: v for k, v in pyramid.card.items() if k != "second_size"}
-    plane = lab.lightness(photos.read(sample[0]))[:256, :256]
-    shares = {}
-    for size in (256, 128):
-        pyramid.working_size = size
-        shares[size] = pyramid.distribution(plane)
-    pyramid.working_size = pyramid.card["working_size"] = 256
-    pyramid.card["second_size"] = 128
-    both = pyramid.distribution(plane)
-    expected = np.sqrt(shares[256] * shares[128].repeat(2, axis=0).repeat(2, axis=1))
-    expected /= expected.sum(axis=-1, keepdims=True)
-    differences = [np.abs((both - other) @ ab_bins()).mean() for other in (expected, shares[256])]
-    assert differences[0] < 0.5 * differences[1]
-    (ab,) = pyramid.predict_ab([plane], vividness=0)
-    assert np.abs(ab.reshape(64, 4, 64, 4, 2).mean(axis=(1, 3)) - both @ ab_bins()).mean() < 0.3
-
-
 def test_vividness_out_of_range_or_without_a_distribution(colorizer, sample):
     with pytest.raises(ColorlibError, match="no vividness: leave it out"):
         colorizer.colorize(sample[0], vividness=0.5)

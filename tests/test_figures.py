@@ -331,6 +331,11 @@ def test_published_figures_are_the_ones_asked_for(saved, tmp_path):
     publish(folder, target, ["grid"])
     assert sorted(path.name for path in target.iterdir()) == ["grid.jpg", "manifest.json"]
     assert check_manifest(target) == []
+    curve = Figure()
+    curve.subplots().plot([1, 2])
+    save_figure(curve, "grid")  # without photos it is a PNG
+    publish(folder, target, ["grid"])
+    assert sorted(path.name for path in target.iterdir()) == ["grid.png", "manifest.json"]
 
 
 def test_what_is_not_packaged_or_out_of_date_is_not_published(saved, tmp_path):

@@ -116,6 +116,4 @@ def test_what_cannot_be_packaged_is_told(tiny_run, tmp_path):
         package(tiny_run, tiny_run)
     with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
         package(tiny_run, tmp_path / "other", vividness=0.5)
-    with pytest.raises(ColorlibError, match="second_size must be between 0 and 48.*Received: 48"):
-        package(tiny_run, tmp_path / "other", second_size=48)
     assert not (tmp_path / "other").exists()

@@ -5,10 +5,11 @@ shipped files by hand.
 """
 
 import csv
+import gzip
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import h5py
@@ -234,8 +235,13 @@ def known_numbers():
         card["config"]["batch"] * card["config"]["epochs"] * card["config"]["steps_per_epoch"]
         for card in CARDS.values()
     ]
+    # A run that started from another's weights: its card tells of both.
+    told = re.findall(
+        r"\b\d{1,3}(?:,\d{3})+\b", json.dumps([card["about"] for card in CARDS.values()])
+    )
+    told = {int(number.replace(",", "")) for number in told}
     # The paper's own backbone has a 1001st logit, which its fusion gives 256 filters.
-    return {*paper.values(), paper["all"] + 256, *pyramid.values(), *crops}
+    return {*paper.values(), paper["all"] + 256, *pyramid.values(), *crops, *told}
 
 
 @pytest.mark.parametrize("page", ["README.md", *NOTEBOOKS])
@@ -254,3 +260,25 @@ def test_the_results_notebook_types_no_result():
     text = NOTEBOOKS["notebooks/03_results.ipynb"]
     text = re.sub(r"\$\$.*?\$\$|\]\([^)]*\)", "", text, flags=re.DOTALL)  # formulas, addresses
     assert set(re.findall(r"\d+\.\d+|\d+ ?(?:%|dB)", text)) == {"95 %"}  # the intervals' level
+
+
+def test_the_data_card_counts_the_photos_of_the_manifest():
+    """Of the preset whose photos it lists: file names begin with the name of their collection."""
+    counts = defaultdict(Counter)
+    path = presets.preset_folder("pyramid") / presets.MANIFEST
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            name = re.sub(r"_[0-9a-f]{10}\.avif$", "", row["file"].split("/")[1])
+            counts[row["split"]][name] += 1
+    card = (Path(presets.__file__).parent / "assets" / "DATA.md").read_text(encoding="utf-8")
+    kinds, *shown = tables(card)
+    for split, table in zip(("training", "validation"), shown, strict=True):
+        assert {row[0]: int(row[1].replace(",", "")) for row in table[1:]} == counts[split]
+    total = sum(counts["training"].values())
+    assert sum(int(row[1].replace(",", "")) for row in kinds[1:]) == total
+    assert f"{total:,} photographs of {len(counts['training'])} public collections" in card
+    data = CARDS["pyramid"]["data"]
+    assert (total, sum(counts["validation"].values())) == (
+        data["training"]["photos"],
+        data["validation"]["photos"],
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import MACHINE, peak, resized
+from memory import EXPORT, MACHINE, peak, resized
 
 from colorlib import photos
 from colorlib.framing import frame_photo
@@ -57,7 +57,7 @@ def main():
     paths = photos.find(arguments.photos or list(photos.packaged("sample")["path"]))
     _, _, machine = peak("-c", MACHINE)
     print(json.dumps(json.loads(machine)))
-    exported(arguments.preset)
+    peak("-c", EXPORT.format(arguments.preset))
     rows = []
 
     def measure(what, *options, count=1):

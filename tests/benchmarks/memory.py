@@ -19,6 +19,7 @@ import pandas as pd
 from colorlib import ColorlibError, photos, preset_names
 
 MACHINE = "import json; from colorlib.training import machine; print(json.dumps(machine()))"
+EXPORT = "from colorlib.litert import exported; exported({!r})"  # once, before it is measured
 # Bytes on macOS, KiB elsewhere.
 UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -97,6 +98,8 @@ def main():
             megabytes, seconds, machine = peak("-c", MACHINE)
             print(machine.strip(), flush=True)
             rows.append(("import", "", megabytes, seconds))
+            for preset in arguments.presets:
+                peak("-c", EXPORT.format(preset))
             for key, command in measurements(arguments, Path(folder)).items():
                 megabytes, seconds, _ = peak("-m", "colorlib", *command)
                 rows.append((*key, megabytes, seconds))
