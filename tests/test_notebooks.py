@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from colorlib import ASSETS, figures, presets
+from colorlib import ASSETS, presets
 from colorlib.__main__ import _parser
 from colorlib.config import TrainingConfig
-from notebooks import run
+from notebooks import figures, run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOTEBOOKS = {
