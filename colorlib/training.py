@@ -379,13 +379,15 @@ def _fit(config, task, training, validation, checkpoint, verbose):
 
 def _card(config, sets, embedding, colors, floors, environment, checkpoint):
     training, validation = sets.values()
+    start = _start_record(config)
+    own = {"photos": None, "validation": None, "start": start and start["name"]}  # no folders
     return {
         "name": checkpoint.run.name,
         "network": config.network,
         "embedding": embedding,
         "working_size": config.short_side,
-        "config": {**asdict(config), "photos": None, "validation": None},
-        "started_from": _start_record(config),
+        "config": asdict(config) | own,
+        "started_from": start,
         "data": {
             "training": {"photos": len(training), "sha256": training.digest},
             "validation": {"photos": len(validation), "sha256": validation.digest},

@@ -24,22 +24,20 @@ import keras
 import numpy as np
 import pandas as pd
 
-from colorlib import Colorizer, ColorlibError, colorizer, lab, photos, preset_names
+from colorlib import Colorizer, ColorlibError, colorizer, framing, photos, preset_names
 from colorlib.data import resize_short_side
-from colorlib.embedding import efficientnet_lite2, shared_embedder
+from colorlib.embedding import Embedder, efficientnet_lite2, shared_embedder
 from colorlib.model import ARCHITECTURES
 from colorlib.training import machine
 
 PRECISIONS = ["float32", "mixed_bfloat16"]
 STAGES = {
-    "lightness": (lab, "lightness"),
-    "embed": (Colorizer, "embed"),
+    "prepare": (Colorizer, "prepare_photo"),
+    "embed": (Embedder, "embed"),
     "predict": (colorizer.Forward, "predict_on_batch"),
-    "predict_ab": (Colorizer, "predict_ab"),
-    "recombine": (lab, "recombine"),
+    "color": (framing, "color"),
 }
-# `upsample`, the resizing before and after the network, is the rest of `predict_ab`.
-COLUMNS = ("decode", "lightness", "embed", "predict", "upsample", "recombine", "encode")
+COLUMNS = ("decode", *STAGES, "encode")
 
 
 @contextlib.contextmanager
@@ -81,7 +79,6 @@ def color(model, paths, batch, folder):
         seconds["end to end"], results = clock(lambda: list(map(model.colorize_batch, batches)))
     targets = [folder / path.name for path in paths]
     seconds["encode"], _ = clock(lambda: list(map(photos.write, targets, chain(*results))))
-    seconds["upsample"] = seconds["predict_ab"] - seconds["embed"] - seconds["predict"]
     return {name: 1000 * seconds[name] / len(paths) for name in ("end to end", *COLUMNS)}
 
 
@@ -124,7 +121,7 @@ def bare_networks(size, precisions):
 
 def first_photo(preset, path, folder):
     """Seconds of `colorlib colorize` on one photo, from start to end of the process."""
-    command = [sys.executable, "-m", "colorlib", "colorize", path, "--output", folder]
+    command = [sys.executable, "-m", "colorlib", "colorize", path, "--output", folder / "first"]
     command = [*map(str, command), "--preset", preset]
     seconds, done = clock(lambda: subprocess.run(command, capture_output=True, text=True))
     if done.returncode:

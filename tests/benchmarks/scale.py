@@ -28,13 +28,14 @@ from training_speed import AUGMENTATION, whole_step
 
 from colorlib import ColorlibError, data, photos, training
 from colorlib.checkpoint import HISTORY
+from colorlib.config import TrainingConfig
 from colorlib.embedding import shared_embedder
 from notebooks import figures
 
 
 def config_for(network, size, paths, arguments):
     """The config of a short training with everything that a long one has."""
-    return training.TrainingConfig(
+    return TrainingConfig(
         photos=tuple(map(str, paths)),
         network=network,
         size=size,

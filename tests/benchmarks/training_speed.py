@@ -28,6 +28,7 @@ from keras import layers, ops
 
 from colorlib import ColorlibError, data, photos, task, training
 from colorlib.checkpoint import HISTORY
+from colorlib.config import TrainingConfig
 from colorlib.model import ARCHITECTURES
 
 AUGMENTATION = {"scales": (0.75, 1.4), "film": 0.3, "erase": 0.2}
@@ -177,7 +178,7 @@ def main():
             for run in arguments.runs:
                 network, size = run.split(":")
                 size = int(size)
-                config = training.TrainingConfig(
+                config = TrainingConfig(
                     network=network, size=size, short_side=max(224, size), **options
                 )
                 rows.append(measure(config, cache, peaks))
