@@ -34,6 +34,7 @@ def __getattr__(name):
 @contextmanager
 def quiet():
     """Silences what C++ code writes to the process's stderr meanwhile."""
+    sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -239,22 +239,24 @@ def _check(jobs):
             )
 
 
-def _identity(path):
-    """What tells a file from all others under whatever name; None if there is none."""
+def _status(path):
+    """What the system tells of a file, or None if there is none."""
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+
+
+def _identity(path):
+    """What tells a file from all others under whatever name; None if there is none."""
+    status = _status(path)
+    return status and (status.st_dev, status.st_ino)
 
 
 def _fingerprint(path):
     """(size, time of the last change in ns) of a file, or None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+    status = _status(path)
+    return status and (status.st_size, status.st_mtime_ns)
 
 
 def _same(path, row, which):

@@ -4,12 +4,11 @@ Nothing heavy is imported before the arguments are understood: `--help` answers 
 """
 
 import argparse
-import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from colorlib import ColorlibError
+from colorlib import ColorlibError, quiet
 
 DATABASE = "study.sqlite3"
 DEMO_DATABASE = "demo-{}.sqlite3"
@@ -93,20 +92,6 @@ def _parser():
     return parser
 
 
-@contextmanager
-def _quiet():
-    """Silences TensorFlow's messages, which bypass Python's stderr and its settings."""
-    sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
-
 def _serve(args):
     from study import protocol as protocols
 
@@ -121,7 +106,7 @@ def _serve(args):
         stimuli = Stimuli.load(args.stimuli)
     else:
         print("packaged stimuli (the first time, they are made; some seconds)", file=sys.stderr)
-        with _quiet():
+        with quiet():
             stimuli = packaged(protocol)
     serve(protocol, stimuli, args.database or default, args.port, args.demo)
     return 0
