@@ -7,7 +7,6 @@ batches fill, and a program is compiled for each shape and not for each photo.
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from colorlib import lab, photos
 
@@ -96,42 +95,64 @@ def center_square(lightness, side):
     return np.clip(photos.resize(square, side, side), 0.0, 100.0)
 
 
-def enlarge(ab, height, width, rows=None):
+def enlarge(ab, height, width):
     """A network's map of ab at the size of its photo.
 
     Args:
         ab: float32 array (h, w, 2), in Lab units.
         height, width: int. The photo's, px.
-        rows: slice or None. Only these of the photo's rows. Defaults to all.
 
     Returns:
         float32 array (H, W, 2), within -128..127.
     """
-    top, bottom = (0, height) if rows is None else (rows.start, rows.stop)
-    scale = ab.shape[0] / height
-    box = (0, top * scale, ab.shape[1], bottom * scale)
-    planes = [
-        Image.fromarray(np.ascontiguousarray(ab[..., channel])).resize(
-            (width, bottom - top), Image.Resampling.BICUBIC, box
-        )
-        for channel in range(2)
-    ]
-    return np.clip(np.stack(planes, axis=-1), lab.AB_MIN, lab.AB_MAX)
+    output = np.empty((height, width, 2), "float32")
+    enlarged = _enlarger(ab, height, width)
+
+    def enlarge_rows(rows):
+        output[rows] = enlarged(rows)
+
+    lab.in_strips(enlarge_rows, height, width)
+    return output
 
 
-def color(rgb, ab):
+def _enlarger(ab, height, width):
+    """A function that enlarges a map for some of its photo's rows, a slice.
+
+    Bicubic resizing is a weighted sum along each axis; the weights are what it makes of a map that
+    is 1 in one place.
+    """
+    down, across = (
+        photos.resize(np.eye(n, dtype="float32"), size, n)
+        for n, size in zip(ab.shape[:2], (height, width), strict=True)
+    )
+    wide = np.einsum("hwc,Ww->chW", ab, across, optimize=True)
+
+    def enlarged(rows):
+        near = np.flatnonzero(down[rows].any(axis=0))
+        used = slice(near[0], near[-1] + 1)
+        planes = down[rows, used] @ wide[:, used]
+        return np.moveaxis(np.clip(planes, lab.AB_MIN, lab.AB_MAX), 0, -1)
+
+    return enlarged
+
+
+def color(rgb, ab, output=None):
     """A photo with its own lightness and a network's colors, strip by strip.
 
     Args:
         rgb: uint8 or uint16 array (H, W, 3). sRGB, of which only the lightness counts.
         ab: float32 array (h, w, 2). The network's map, in Lab units.
+        output: array like `rgb` to write to, or None. It may be `rgb` itself.
 
     Returns:
         sRGB array (H, W, 3) of that type.
     """
-    height, width = rgb.shape[:2]
-    output = np.empty_like(rgb)
-    for rows in lab.strips(height, width):
-        colors = enlarge(ab, height, width, rows)
-        output[rows] = lab.recombine(lab.lightness(rgb[rows]), colors, rgb.dtype)
+    output = np.empty_like(rgb) if output is None else output
+    enlarged = _enlarger(ab, *rgb.shape[:2])
+
+    def color_rows(rows):
+        lightness = lab.lightness(rgb[rows])
+        output[rows] = lab.recombine(lightness, enlarged(rows), rgb.dtype)
+
+    lab.in_strips(color_rows, *rgb.shape[:2])
     return output

@@ -9,6 +9,10 @@ an array, computed by NumPy, whose powers are ten times as fast on a CPU as Tens
 gives a tensor of Keras' backend.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
 import numpy as np
 from PIL import Image
 
@@ -18,7 +22,8 @@ AB_GRID = 10  # side of an ab bin, as in Zhang et al. 2016, section 2.1
 NEAR_GRAY = 4.0  # a photo whose mean chroma is below it counts as gray
 AB_BINS = 23  # bins along a and b, centered on -110, -100, ... 110; sRGB ends at -108 and 98
 
-_STRIP = 1 << 20  # Pixels whose Lab is in memory at a time.
+_STRIP = 1 << 16  # Pixels whose Lab is in memory at a time: what a core's cache holds.
+_FEW_STRIPS = 8  # Below this, starting threads takes longer than they save.
 
 _XYZ_FROM_RGB = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
@@ -142,7 +147,10 @@ def in_gamut(lab, tolerance=1e-4):
 
 
 def _inside(xp, lightness, a, b, tolerance):
-    rgb = _lab_to_linear_rgb(xp, lightness, a, b)
+    return _in_unit(xp, _lab_to_linear_rgb(xp, lightness, a, b), tolerance)
+
+
+def _in_unit(xp, rgb, tolerance):
     lowest = xp.minimum(xp.minimum(rgb[0], rgb[1]), rgb[2])
     highest = xp.maximum(xp.maximum(rgb[0], rgb[1]), rgb[2])
     return (lowest >= -tolerance) & (highest <= 1.0 + tolerance)
@@ -197,10 +205,23 @@ def unscale_ab(x):
     return xp.clip(x * AB_SCALE, AB_MIN, AB_MAX)
 
 
-def strips(height, width, multiple=1):
-    """Slices of rows, of about a million pixels each: what is computed of a photo at a time."""
+def in_strips(work, height, width, multiple=1):
+    """Calls `work` with slices of rows, few enough for a processor's cache, that make up a photo.
+
+    Args:
+        work: callable of a slice. A large photo's run in threads, side by side.
+        height, width: int. The photo's, px.
+        multiple: int. Each slice but the last has a multiple of so many rows. Defaults to 1.
+
+    Returns:
+        list of what it returns, from the top down.
+    """
     rows = multiple * max(1, _STRIP // width // multiple)
-    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+    slices = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+    if len(slices) < _FEW_STRIPS:
+        return list(map(work, slices))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, slices))
 
 
 def lightness(rgb, reduce=1):
@@ -214,13 +235,21 @@ def lightness(rgb, reduce=1):
     Returns:
         float32 array (H, W) in 0..100, or smaller by `reduce`, rounded up.
     """
-    scale = np.float32(1 / np.iinfo(rgb.dtype).max)
-    height, width = rgb.shape[:2]
-    planes = []
-    for rows in strips(height, width, reduce):
-        plane = rgb_to_lab(rgb[rows] * scale)[..., 0]
-        planes.append(plane if reduce == 1 else Image.fromarray(plane).reduce(reduce))
-    return np.concatenate(planes)
+    red, green, blue = _luminance(rgb.dtype)
+
+    def lightness_of(rows):
+        luminance = red[rgb[rows, :, 0]] + green[rgb[rows, :, 1]] + blue[rgb[rows, :, 2]]
+        plane = 116.0 * _cube_root(np, luminance) - 16.0
+        return plane if reduce == 1 else Image.fromarray(plane).reduce(reduce)
+
+    return np.concatenate(in_strips(lightness_of, *rgb.shape[:2], reduce))
+
+
+@cache
+def _luminance(dtype):
+    """What each integer value of red, green and blue adds to Y: float32 array (3, values)."""
+    values = np.arange(np.iinfo(dtype).max + 1) / np.iinfo(dtype).max
+    return (np.outer(_XYZ_FROM_RGB[1], _linear(np, values))).astype("float32")
 
 
 def recombine(lightness, ab, dtype=np.uint8):
@@ -240,12 +269,19 @@ def recombine(lightness, ab, dtype=np.uint8):
     top = np.iinfo(dtype).max
     tolerance = 5e-6  # of linear light; more, clipped, would show in the L of 16 bits
     output = np.empty((*lightness.shape, 3), dtype)
-    for rows in strips(*lightness.shape):
-        color = np.concatenate([lightness[rows, :, None], ab[rows]], axis=-1).astype("float32")
-        outside = ~in_gamut(color, tolerance)
+
+    def color(rows):
+        color = [np.float32(c) for c in (lightness[rows], ab[rows, :, 0], ab[rows, :, 1])]
+        linear = _lab_to_linear_rgb(np, *color)
+        outside = ~_in_unit(np, linear, tolerance)
         if outside.any():
-            color[outside] = fit_gamut(color[outside], tolerance=tolerance)
-        output[rows] = np.rint(lab_to_rgb(color) * top).astype(dtype)
+            fitted = fit_gamut(np.stack([c[outside] for c in color], -1), tolerance=tolerance)
+            for plane, values in zip(linear, _lab_to_linear_rgb(np, *fitted.T), strict=True):
+                plane[outside] = values
+        for channel, plane in enumerate(linear):
+            output[rows, :, channel] = np.rint(_gamma(np, plane) * top)
+
+    in_strips(color, *lightness.shape)
     return output
 
 
@@ -284,8 +320,9 @@ def gray(rgb, emulsion=tuple(_XYZ_FROM_RGB[1])):
         uint8 array (H, W).
     """
     weights = np.float32(emulsion) / np.sum(emulsion, dtype="float32")
-    gray = np.empty(rgb.shape[:2], np.uint8)
-    for rows in strips(*gray.shape):
+
+    def gray_of(rows):
         plane = lightness_of_film(rgb[rows] / np.float32(255), weights)[..., 0]
-        gray[rows] = np.rint(255 * l_to_gray(plane))
-    return gray
+        return np.rint(255 * l_to_gray(plane)).astype(np.uint8)
+
+    return np.concatenate(in_strips(gray_of, *rgb.shape[:2]))
