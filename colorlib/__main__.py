@@ -131,6 +131,8 @@ def _parser():
 
 
 def _colorize(args):
+    # NumPy's own threads spin while they wait, and take the cores from the network.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from colorlib import archive, presets
 
     if args.preset and Path(args.preset).is_dir():
@@ -167,7 +169,7 @@ def _colorize(args):
         metadata=not args.strip,
         max_pixels=args.max_pixels,
     )
-    results = archive.colorize(jobs, lambda: _colorizer(args), options, args.dry_run)
+    results = archive.colorize(jobs, lambda count: _colorizer(args, count), options, args.dry_run)
     return _report(results, len(jobs), args.json)
 
 
@@ -181,7 +183,7 @@ def _colorize_stream(args):
     photo = photos.load(
         sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels
     )
-    colorizer = _colorizer(args)
+    colorizer = _colorizer(args, 1)
     (ab,) = colorizer.predict_maps([colorizer.prepare_photo(photo.rgb)], vividness=args.vividness)
     rgb = framing.color(photo.rgb, ab)
     for note in photo.notes:
@@ -216,11 +218,14 @@ def _leave(number, frame):
     os._exit(130)
 
 
-def _colorizer(args):
+def _colorizer(args, count):
+    """What colors `count` photos."""
     if args.runtime == "litert":
+        from colorlib.archive import workers
         from colorlib.litert import LiteColorizer, exported
 
-        colorizer = LiteColorizer(exported(args.preset, args.size))
+        threads = max(1, (os.cpu_count() or 1) // workers(count))
+        colorizer = LiteColorizer(exported(args.preset, args.size), threads)
     else:
         from colorlib.colorizer import Colorizer
 

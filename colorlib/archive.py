@@ -24,6 +24,7 @@ from colorlib import ColorlibError, __version__, files, framing, lab, photos
 
 LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
 _AHEAD, _AHEAD_BYTES = 32, 24 << 20  # photos in work at a time, and the bytes of their files
+_WORKERS = 8  # threads at most: each holds a network's memory and a decoded photo
 _COLUMNS = {
     "output": "TEXT PRIMARY KEY",  # below the ledger's folder
     "output_sha256": "TEXT",
@@ -48,6 +49,8 @@ _COLUMNS = {
 class Job:
     """One photo to color: its file, the file to write, and the folder whose ledger records it.
 
+    Of a TIFF with several pages each is a photo, and has a `page`, from 0.
+
     A `folder` of None has no ledger: a single photo colored beside its original leaves nothing else
     there.
     """
@@ -55,6 +58,7 @@ class Job:
     source: Path
     target: Path
     folder: Path | None
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
         recursive: bool. Whether folders are searched with their subfolders. Defaults to True.
 
     Returns:
-        list of Job. Below a folder, what this tool has written there is left out.
+        list of Job. Below a folder, what this tool has written there is left out. Of a TIFF with
+        several pages each becomes a file: `<name>-1.tif`, `<name>-2.tif`, ...
 
     Raises:
         ColorlibError: a source that is missing, no photo, two inputs for one output, or an output
@@ -187,7 +192,13 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
             if not as_file:
                 target = target.with_suffix(ending)
             ledger = folder if output is not None or source.is_dir() else None
-            jobs.append(Job(path, target, ledger))
+            pages = photos.count_pages(path)
+            if pages == 1 or as_file:
+                jobs.append(Job(path, target, ledger))
+                continue
+            for page in range(pages):
+                named = target.with_stem(f"{target.stem}-{page + 1}")
+                jobs.append(Job(path, named, ledger, page))
     if not jobs:
         raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
     _check(jobs)
@@ -307,7 +318,7 @@ class _Passed(Exception):
 def _load(job, colorizer, options):
     """Reads a job's photo and prepares it; runs beside the network."""
     started, fingerprint = time.monotonic(), _fingerprint(job.source)
-    photo = photos.load(job.source, max_pixels=options.max_pixels)
+    photo = photos.load(job.source, max_pixels=options.max_pixels, page=job.page)
     if options.skip_color and _has_color(photo.rgb):
         raise _Passed(f"{job.source}: has color already, and is left as it is")
     return _Photo(
@@ -329,9 +340,25 @@ def _has_color(rgb):
     return np.hypot(*np.moveaxis(lab.rgb_to_lab(few)[..., 1:], -1, 0)).mean() >= lab.NEAR_GRAY
 
 
+def _color(batch, colorizer, options):
+    """Colors photos of one working shape: for each (file beside its place, SHA-256) or an error."""
+    results = []
+    try:
+        prepared = [photo.prepared for photo in batch]
+        for photo, ab in zip(
+            batch, colorizer.predict_maps(prepared, vividness=options.vividness), strict=True
+        ):
+            try:
+                results.append(_save(photo, ab, options))
+            except Exception as error:  # Whatever it is, the others are saved.
+                results.append(error)
+    except Exception as error:
+        results = [error] * len(batch)
+    return results
+
+
 def _save(photo, ab, options):
-    """Puts the color to a photo and writes it beside its place: (file, its SHA-256)."""
-    rgb = framing.color(photo.rgb, ab)
+    rgb = framing.color(photo.rgb, ab, output=photo.rgb)  # A large scan is in memory only once.
     target = photo.job.target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
@@ -347,7 +374,8 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
 
     Args:
         jobs: list of Job, of `plan`.
-        make_colorizer: callable that returns a Colorizer; called only if there is work.
+        make_colorizer: callable that takes the number of photos to color and returns a Colorizer;
+            called only if there is work.
         options: Options.
         dry_run: bool. Only says what would be done. Defaults to False.
 
@@ -378,7 +406,7 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
             if dry_run or not (todo or refused):
                 continue
             if todo:
-                colorizer = colorizer or make_colorizer()
+                colorizer = colorizer or make_colorizer(len(todo))
             if folder is not None and not known:
                 folder.mkdir(parents=True, exist_ok=True)
                 ledger = stack.enter_context(closing(Ledger(folder)))
@@ -407,19 +435,26 @@ def _source_of(job):
 
 def _work(todo, ledger, colorizer, options):
     _clear_parts({job.target.parent for job, _ in todo}, 0 if ledger.folder else 600)
-    ready, loading, saving, lines = {}, {}, {}, dict(todo)
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+    ready, loading, coloring, lines = {}, {}, {}, dict(todo)
+    with ThreadPoolExecutor(workers(len(todo))) as pool:
         try:
-            while todo or loading or ready or saving:
-                busy = sum(map(len, ready.values())) + len(loading) + len(saving)
+            while todo or loading or coloring:
+                waiting = sum(map(len, ready.values())) + sum(map(len, coloring.values()))
                 held = sum(_bytes(job) for job in loading.values())
-                while todo and busy < _AHEAD and (not busy or held < _AHEAD_BYTES):
+                while (
+                    todo
+                    and waiting + len(loading) < _AHEAD
+                    and (held < _AHEAD_BYTES or not (waiting or loading))
+                ):
                     job, _ = todo.popleft()
                     loading[pool.submit(_load, job, colorizer, options)] = job
-                    busy, held = busy + 1, held + _bytes(job)
-                for future in wait([*loading, *saving], return_when=FIRST_COMPLETED).done:
-                    if future in saving:
-                        yield _finish(future, saving.pop(future), ledger, options, lines)
+                    held += _bytes(job)
+                for future in wait([*loading, *coloring], return_when=FIRST_COMPLETED).done:
+                    if future in coloring:
+                        for photo, result in zip(
+                            coloring.pop(future), future.result(), strict=True
+                        ):
+                            yield _finish(photo, result, ledger, options, lines)
                         continue
                     job = loading.pop(future)
                     try:
@@ -429,19 +464,18 @@ def _work(todo, ledger, colorizer, options):
                         yield Result(job, "kept", (str(reason),))
                     except Exception as error:  # Whatever it is, the others are colored.
                         yield _fail(job, error, ledger)
-                shape = max(ready, key=lambda s: len(ready[s]), default=None)
-                if shape and (len(ready[shape]) >= colorizer.batch or not loading):
-                    batch, rest = ready[shape][: colorizer.batch], ready[shape][colorizer.batch :]
-                    ready[shape] = rest
-                    if not rest:
-                        del ready[shape]
-                    maps = colorizer.predict_maps(
-                        [photo.prepared for photo in batch], vividness=options.vividness
-                    )
-                    for photo, ab in zip(batch, maps, strict=True):
-                        saving[pool.submit(_save, photo, ab, options)] = photo
+                for found in ready.values():
+                    while len(found) >= colorizer.batch or (found and not loading):
+                        batch = found[: colorizer.batch]
+                        del found[: colorizer.batch]
+                        coloring[pool.submit(_color, batch, colorizer, options)] = batch
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def workers(count):
+    """How many threads color `count` photos side by side: int."""
+    return max(1, min(count, (os.cpu_count() or 1) + 1, _WORKERS))
 
 
 def _bytes(job):
@@ -458,11 +492,13 @@ def _clear_parts(folders, age):
                 path.unlink(missing_ok=True)
 
 
-def _finish(future, photo, ledger, options, lines):
+def _finish(photo, result, ledger, options, lines):
     """Records an output, then moves it to its place."""
     job = photo.job
     try:
-        part, digest = future.result()
+        if isinstance(result, Exception):
+            raise result
+        part, digest = result
         before = files.sha256(job.target) if os.path.isfile(job.target) else None
         notes = (*lines[job], *photo.notes)
         ledger.put(

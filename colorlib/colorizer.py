@@ -1,6 +1,7 @@
 """A photo in, a photo out, at its own size."""
 
 import logging
+import threading
 from pathlib import Path
 
 import keras
@@ -33,7 +34,7 @@ class Forward(keras.Model):
 
 
 class Colorizer:
-    """Colors photos with a trained network.
+    """Colors photos with a trained network; any number of threads may use it.
 
     The photo's own L is kept at full size; the network sees it at its working size and gives a and
     b, which are resized to the photo and put beside that L.
@@ -56,7 +57,7 @@ class Colorizer:
         self.network, self.card = network, card
         self.architecture = get_architecture(card["network"])
         self.working_size = card["working_size"]
-        self._compiled = {}
+        self._compiled, self._lock = {}, threading.Lock()
         self.embedder = self._embedder(card) if self.architecture.embedded else None
 
     @staticmethod
@@ -194,15 +195,16 @@ class Colorizer:
         """The color of prepared photos of one shape: (B, h, w, 2)."""
         inputs = {"lightness": np.stack([photo.plane for photo in batch])[..., None]}
         inputs["vividness"] = np.full((len(batch), 1, 1, 1), vividness, "float32")
-        if self.architecture.embedded:
-            if embeddings is None:
-                squares = np.stack([photo.square for photo in batch])
-                embeddings = self.standardize(self.embedder.embed(squares))
-            inputs["embedding"] = embeddings.astype("float32")
         shape = batch[0].plane.shape
-        if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
-            self._compiled[shape] = Forward(self.network, self.card)
-        return self._compiled[shape].predict_on_batch(inputs)
+        with self._lock:  # Keras' predict is for one thread at a time.
+            if self.architecture.embedded:
+                if embeddings is None:
+                    squares = np.stack([photo.square for photo in batch])
+                    embeddings = self.standardize(self.embedder.embed(squares))
+                inputs["embedding"] = embeddings.astype("float32")
+            if shape not in self._compiled:  # A program for each: shapes are fixed in a program.
+                self._compiled[shape] = Forward(self.network, self.card)
+            return self._compiled[shape].predict_on_batch(inputs)
 
     def distribution(self, lightness):
         """How probable each color is at each place, before `vividness`.

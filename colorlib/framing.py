@@ -125,7 +125,7 @@ def _enlarger(ab, height, width):
         photos.resize(np.eye(n, dtype="float32"), size, n)
         for n, size in zip(ab.shape[:2], (height, width), strict=True)
     )
-    wide = np.einsum("hwc,Ww->chW", ab, across, optimize=True)
+    wide = np.moveaxis(ab, -1, 0) @ across.T
 
     def enlarged(rows):
         near = np.flatnonzero(down[rows].any(axis=0))

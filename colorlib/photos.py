@@ -43,7 +43,7 @@ _UNREADABLE = {
     "PDF": "a PDF document, not a photo; save its pictures as JPEG or TIFF first",
 }
 _WRITERS = {
-    **dict.fromkeys(_JPEG_SUFFIXES, {"optimize_coding": True}),
+    **dict.fromkeys(_JPEG_SUFFIXES, {}),
     ".png": {},
     **dict.fromkeys(_TIFF_SUFFIXES, {"compression": "deflate", "predictor": "horizontal"}),
     ".webp": {"smart_subsample": True},
@@ -136,6 +136,18 @@ def read(path, *, max_pixels=250_000_000):
     for note in photo.notes:
         warnings.warn(f"{path}: {note}", UserWarning, stacklevel=2)
     return photo.rgb
+
+
+def count_pages(path):
+    """How many full-size pages a file has: int; 1 for all but TIFFs (by suffix)."""
+    if Path(path).suffix.lower() not in _TIFF_SUFFIXES or not os.path.isfile(path):
+        return 1
+    try:
+        with open(path, "rb") as file:
+            found = formats.tiff_page(file, 0)
+    except OSError:
+        return 1  # `load` says what is wrong.
+    return found.pages if found else 1
 
 
 def write(path, rgb, *, quality=92, metadata=None, made_by=None):
