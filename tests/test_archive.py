@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorlib import ColorlibError, photos
+from colorlib import ColorlibError, lab, photos
 from colorlib.__main__ import main
 from colorlib.archive import LEDGER, TABLE, Ledger, plan
 
@@ -359,3 +359,23 @@ def test_an_argument_out_of_range_is_told_before_work_begins(colorize, box, tmp_
     code, _, (line,) = colorize(box, "--output", tmp_path / "one.jpg")
     assert code == 2 and "one file for several photos" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_every_page_of_a_tiff_becomes_a_file(colorize, tmp_path):
+    album = Path(__file__).parent / "cases" / "album_of_three_pages.tif"
+    code, out, err = colorize(album, "--output", tmp_path / "out")
+    assert code == 0 and err == ["colorlib: 3 colored"]
+    for page in range(3):
+        original = photos.load(album, page=page).rgb
+        rgb = photos.read(tmp_path / "out" / f"album_of_three_pages-{page + 1}.tif")
+        assert rgb.shape == original.shape and rgb.dtype == original.dtype
+        error = np.abs(lab.lightness(rgb) - lab.lightness(original))
+        assert np.percentile(error, 99.9) < 0.5
+    assert len(out) == len({*out}) == 3
+    assert colorize(album, "--output", tmp_path / "out")[2] == ["colorlib: 3 unchanged"]
+
+
+def test_a_pipe_with_a_photos_name_holds_nothing_up(colorize, box, tmp_path):
+    os.mkfifo(box / "pipe.tif")
+    code, out, err = colorize(box, "--output", tmp_path / "out")
+    assert code == 1 and len(out) == 3 and "pipe.tif: a device or pipe" in err[0]

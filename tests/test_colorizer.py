@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -116,6 +117,14 @@ def test_a_photo_lies_whole_in_the_middle_of_its_working_shape(colorizer, shape)
     if max(shape) < 2.8 * min(shape):  # longer ones become smaller than the working size
         assert min(photo.shape) > 0.9 * colorizer.working_size
         assert photo.shape[0] / photo.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.08)
+
+
+def test_several_threads_may_use_one_colorizer(colorizer, sample):
+    originals = [photos.read(path)[: 200 + 40 * i] for i, path in enumerate(sample[:6])]
+    expected = [colorizer.colorize(rgb) for rgb in originals]
+    with ThreadPoolExecutor(4) as pool:
+        for output, alone in zip(pool.map(colorizer.colorize, originals), expected, strict=True):
+            np.testing.assert_array_equal(output, alone)
 
 
 def test_half_precision_is_close(tiny_run, colorizer, sample):

@@ -268,3 +268,16 @@ def test_a_gray_photo_is_that_of_a_films_sensitivities(sample):
     reds = np.array([[[0, 0, 0], [255, 0, 0], [255, 255, 255], [77, 77, 77]]], np.uint8)
     assert lab.gray(reds, (0, 1, 1)).tolist() == [[0, 0, 255, 77]]
     assert lab.gray(reds).dtype == np.uint8
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_lightness_of_integers_is_that_of_lab(dtype):
+    rgb = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (300, 400, 3), dtype, True)
+    expected = color.rgb2lab(rgb / np.float64(np.iinfo(dtype).max))[..., 0]
+    np.testing.assert_allclose(lab.lightness(rgb), expected, atol=2e-4)
+
+
+def test_every_8_bit_gray_comes_back_as_it_was():
+    gray = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    output = lab.recombine(lab.lightness(gray), np.zeros((16, 16, 2)))
+    np.testing.assert_array_equal(output, gray)
