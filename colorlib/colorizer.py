@@ -188,7 +188,7 @@ class Colorizer:
                 batch = [prepared[i] for i in indices]
                 told = None if embeddings is None else embeddings[indices]
                 for index, ab in zip(indices, self._predict(batch, told, vividness), strict=True):
-                    result[index] = prepared[index].crop(ab)
+                    result[index] = prepared[index].color(ab)
         return result
 
     def _predict(self, batch, embeddings, vividness):

@@ -11,6 +11,7 @@ import numpy as np
 from colorlib import lab, photos
 
 _LONGER = (1.0, 1.43, 1.86, 2.86)  # Sides of the working shapes: long over short.
+_FLAT = 3.0  # units of L by which a flat surround may differ from its median
 STEP = 32  # Heights and widths of working shapes are multiples of it, as any network wants them.
 
 
@@ -34,6 +35,13 @@ class Prepared(NamedTuple):
     left: int
     height: int
     width: int
+
+    def color(self, maps):
+        """The photo's part of a map of ab, with what surrounds a print left gray."""
+        ab = self.crop(maps)
+        cells = np.array(self.crop(self.plane).shape) // ab.shape[:2]
+        blocks = self.crop(self.plane).reshape(ab.shape[0], cells[0], ab.shape[1], cells[1])
+        return np.where(surround(blocks.mean(axis=(1, 3)))[..., None], 0, ab)
 
     def crop(self, maps):
         """The photo's part of a map (h, w, ...), which may be smaller than `plane` by a factor."""
@@ -84,6 +92,37 @@ def frame_photo(rgb, size, square=None):
     """
     largest = 4 * max(size, square or 0)
     return frame(lab.lightness(rgb, max(1, min(rgb.shape[:2]) // largest)), size, square)
+
+
+def surround(lightness):
+    """Where a flat surround lies: a mount, a paper border, a backdrop on all four sides.
+
+    In color photos of 475 classes of ImageNet, such a surround is found in 22, and has color in 2
+    of them.
+
+    Args:
+        lightness: float array (H, W), L in 0..100, of a small photo.
+
+    Returns:
+        bool array (H, W). Nowhere True unless nearly the whole edge has one lightness; else where
+        that lightness goes on from the edge.
+    """
+    edge = np.ones(lightness.shape, bool)
+    edge[1:-1, 1:-1] = False
+    flat = np.abs(lightness - np.median(lightness[edge])) < _FLAT
+    reached = flat & edge
+    if reached.sum() < 0.97 * edge.sum():
+        return np.zeros_like(edge)
+    while True:
+        grown = reached.copy()
+        grown[1:] |= reached[:-1]
+        grown[:-1] |= reached[1:]
+        grown[:, 1:] |= reached[:, :-1]
+        grown[:, :-1] |= reached[:, 1:]
+        grown &= flat
+        if (grown == reached).all():
+            return reached
+        reached = grown
 
 
 def center_square(lightness, side):

@@ -132,7 +132,7 @@ class LiteColorizer:
     def predict_maps(self, prepared, vividness=None):
         """As `Colorizer.predict_maps`."""
         vividness = presets.vividness(self.name, self.vividness, vividness)
-        return [photo.crop(self._predict(photo, vividness)) for photo in prepared]
+        return [photo.color(self._predict(photo, vividness)) for photo in prepared]
 
     def _predict(self, photo, vividness):
         inputs = {"lightness": photo.plane[None, ..., None].astype("float32")}

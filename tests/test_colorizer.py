@@ -3,13 +3,14 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorlib import Colorizer, ColorlibError, lab, photos
+from colorlib import Colorizer, ColorlibError, framing, lab, photos
 from colorlib.framing import working_shapes
 from colorlib.model import ab_bins
 
@@ -117,6 +118,21 @@ def test_a_photo_lies_whole_in_the_middle_of_its_working_shape(colorizer, shape)
     if max(shape) < 2.8 * min(shape):  # longer ones become smaller than the working size
         assert min(photo.shape) > 0.9 * colorizer.working_size
         assert photo.shape[0] / photo.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.08)
+
+
+def test_a_flat_surround_stays_gray_and_the_print_in_it_gets_color():
+    mount = Path(__file__).parent / "cases" / "print_on_grey_mount.jpg"
+    rgb = Colorizer.from_preset().colorize(mount)
+    chroma = np.hypot(*np.moveaxis(rgb2lab(rgb)[..., 1:], -1, 0))
+    assert max(part.max() for part in (chroma[:34], chroma[-34:], chroma[:, :34])) < 1
+    assert chroma[60:230, 50:190].mean() > 8
+
+
+def test_a_sky_that_ends_at_the_ground_is_no_surround():
+    sky = np.full((40, 60), 80.0)
+    assert framing.surround(sky).all()
+    sky[-8:] = 30
+    assert not framing.surround(sky).any()
 
 
 def test_several_threads_may_use_one_colorizer(colorizer, sample):
