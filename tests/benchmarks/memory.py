@@ -3,41 +3,43 @@
     python tests/benchmarks/memory.py [--presets paper pyramid] [--photos FOLDER]
 
 Each row is a process of its own, the command of `colorlib` that it names; `import` is what Keras
-and its backend take without doing anything. Linux and macOS.
+and its backend take without doing anything.
 """
 
 import argparse
+import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from colorlib import ColorlibError, photos, preset_names
 
 MACHINE = "import json; from colorlib.training import machine; print(json.dumps(machine()))"
 EXPORT = "from colorlib.litert import exported; exported({!r})"  # once, before it is measured
-# Bytes on macOS, KiB elsewhere.
-UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def peak(*command):
     """(MB at the peak, seconds, what it printed) of a Python process."""
-    # This process must stay small and without Keras: a child starts with its parent's peak.
-    command = [sys.executable, *map(str, command)]
+    # The system's own maximum begins with the parent's memory: look every 10 ms instead.
+    command, megabytes = [sys.executable, *map(str, command)], 0.0
     start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+        process = psutil.Popen(command, stdout=output, stderr=log, text=True)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error):  # It has just ended.
+                megabytes = max(megabytes, process.memory_info().rss / 1e6)
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        for file in (output, log):
+            file.seek(0)
         if process.returncode:
-            log.seek(0)
             raise ColorlibError(f"{' '.join(command)}: {log.read().strip()[-500:]}")
-    return usage.ru_maxrss * UNIT / 1e6, time.perf_counter() - start, output
+        return megabytes, seconds, output.read()
 
 
 def resized(source, target, width, height):
