@@ -71,5 +71,6 @@ class _QuietKeras:
 
 # Later notes ("failed call to cuInit", where there is no GPU) do go by TensorFlow's setting.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("VIPS_WARNING", "0")  # Any value silences libvips' warnings.
 if "keras" not in sys.modules:
     sys.meta_path.insert(0, _QuietKeras)

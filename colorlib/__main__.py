@@ -3,12 +3,31 @@
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
 
-import argparse
-import json
+# ruff: noqa: E402
 import os
-import shutil
 import signal
 import sys
+
+for _name in ("stdin", "stdout", "stderr"):
+    if getattr(sys, _name) is None:  # Closed: the next file that is opened would take its place.
+        setattr(sys, _name, open(os.devnull, "r" if _name == "stdin" else "w"))  # noqa: SIM115
+_STDERR = os.dup(2)  # `quiet` turns the number 2 elsewhere for a while.
+
+
+def _leave(number, frame):
+    """Ends at once: what is done is done, and what is half-written is cleared by the next run."""
+    os.write(_STDERR, b"colorlib: stopped; what is done is kept, and the same command goes on\n")
+    os._exit(130)
+
+
+# As a program of its own, and before the imports that take a while, Ctrl-C is answered with a line.
+if __name__ == "__main__" or os.path.basename(sys.argv[0]).startswith("colorlib"):
+    signal.signal(signal.SIGINT, _leave)
+
+import argparse
+import json
+import shutil
+import sqlite3
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -212,12 +231,6 @@ def _made_by(args):
     return f"colorlib {__version__}, preset {presets.load_card(args.preset)['name']}"
 
 
-def _leave(number, frame):
-    """Ends at once: what is done is done, and what is half-written is cleared by the next run."""
-    os.write(2, b"colorlib: stopped; what is done is kept, and the same command goes on\n")
-    os._exit(130)
-
-
 def _colorizer(args, count):
     """What colors `count` photos."""
     if args.runtime == "litert":
@@ -254,6 +267,8 @@ def _report(results, total, as_json):
             ):
                 print(_printable(result.job.target), flush=True)
             for line in result.notes:
+                named = str(result.job.source) in line or str(result.job.target) in line
+                line = line if named else f"{result.job.source}: {line}"
                 print(f"colorlib: {_printable(line)}", file=sys.stderr)
     summary = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
     print(f"colorlib: {summary}", file=sys.stderr)
@@ -302,7 +317,12 @@ _COMMANDS = {"colorize": _colorize, "train": _train, "package": _package}
 
 def main(argv=None):
     """Runs a command; returns its exit code: 0, 1 for a failure, 2 for bad arguments."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest:  # A pattern such as *.jpg may stand for names that begin with a dash.
+        if args.command != "colorize" or not all(map(os.path.lexists, rest)):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.photos += rest
     for stream in (sys.stdout, sys.stderr):  # A console's encoding may lack a name's characters.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -312,15 +332,20 @@ def main(argv=None):
             # Every file is whole and on record at any moment: nothing needs to be tidied up, and an
             # exception would be lost where libvips or TensorFlow has called back into Python.
             signal.signal(signal.SIGINT, _leave)
+        else:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return _COMMANDS[args.command](args)
     except BrokenPipeError:  # Who reads the output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ColorlibError as error:
-        print(f"colorlib: {error}", file=sys.stderr)
+        print(f"colorlib: {_printable(error)}", file=sys.stderr)
         return 2
-    except OSError as error:  # An output folder that can't be made, a full disk.
-        print(f"colorlib: {error}", file=sys.stderr)
+    except (OSError, sqlite3.Error) as error:  # An output folder that can't be made, a full disk.
+        where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+        what = f"{where}{getattr(error, 'strerror', None) or files.first_line(error)}"
+        advice = "check the name, the folder's permissions and the disk's space"
+        print(f"colorlib: {_printable(what)}; {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = "the same command goes on from the last checkpoint"

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ import numpy as np
 from colorlib import ColorlibError, __version__, files, framing, lab, photos
 
 LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
-_AHEAD, _AHEAD_BYTES = 32, 24 << 20  # photos in work at a time, and the bytes of their files
+_EXPORTED, _NOT_EXPORTED = 1, 2  # the ledger's user_version: whether all of it is in the table
+_AHEAD, _AHEAD_PIXELS = 32, 192 << 20  # photos in work at a time, and their pixels
 _WORKERS = 8  # threads at most: each holds a network's memory and a decoded photo
 _COLUMNS = {
     "output": "TEXT PRIMARY KEY",  # below the ledger's folder
@@ -110,21 +111,28 @@ class Ledger:
             self._database.execute("PRAGMA journal_mode = WAL")
             columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
             self._database.execute(f"CREATE TABLE IF NOT EXISTS files ({columns}) WITHOUT ROWID")
-            self._database.execute("PRAGMA user_version = 1")  # a write, which takes the lock
-        except sqlite3.OperationalError as error:
-            busy = "locked" in str(error)
-            what = "another colorlib is at work here; wait for it" if busy else str(error)
-            raise ColorlibError(f"{path}: {what}") from None
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            self.exported = version != _NOT_EXPORTED
+            # A write, which takes the lock.
+            self._database.execute(f"PRAGMA user_version = {version or _EXPORTED}")
         except sqlite3.DatabaseError as error:
-            raise ColorlibError(f"{path}: not a ledger ({error}); delete it") from None
+            if hasattr(self, "_database"):
+                self._database.close()
+            what = f"not a ledger ({error}); delete it"
+            if isinstance(error, sqlite3.OperationalError):
+                what = f"{error}; check the disk's space and the folder's permissions"
+            if "locked" in str(error):
+                what = "another colorlib is at work here; wait for it"
+            raise ColorlibError(f"{path}: {what}") from None
 
     def close(self):
         self._database.close()
 
     def get(self, output):
         """The row of an output, by its name below the folder: dict, or None."""
-        rows = self._database.execute("SELECT * FROM files WHERE output = ?", (output,))
-        row = rows.fetchone()
+        with self._told():
+            rows = self._database.execute("SELECT * FROM files WHERE output = ?", (output,))
+            row = rows.fetchone()
         return row and dict(zip(_COLUMNS, row, strict=True))
 
     def outputs(self):
@@ -135,18 +143,38 @@ class Ledger:
     def put(self, **row):
         """Writes the row of an output, in place of an earlier one."""
         values = [
-            _text(value) if isinstance(value, str) else value for value in map(row.get, _COLUMNS)
+            files.utf8(value) if isinstance(value, str) else value
+            for value in map(row.get, _COLUMNS)
         ]
-        with self._database:
+        with self._told(), self._database:
             marks = ", ".join("?" * len(values))
             self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
+            if self.exported:
+                self._database.execute(f"PRAGMA user_version = {_NOT_EXPORTED}")
+        self.exported = False
 
     def export(self):
         """Writes the ledger as a Parquet table beside it."""
         import pandas as pd
 
-        table = pd.read_sql_query("SELECT * FROM files ORDER BY output", self._database)
-        files.write_atomically(self.folder / TABLE, lambda path: table.to_parquet(path))
+        _clear_parts([self.folder], 0)
+        with self._told():
+            table = pd.read_sql_query("SELECT * FROM files ORDER BY output", self._database)
+            files.write_atomically(self.folder / TABLE, table.to_parquet())
+            self._database.execute(f"PRAGMA user_version = {_EXPORTED}")
+        self.exported = True
+
+    @contextmanager
+    def _told(self):
+        """Makes one line of what hinders the ledger."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise ColorlibError(
+                f"{self.folder}: the record of what is done can't be written "
+                f"({files.first_line(error)}); make room on the disk, then run the same command "
+                "again"
+            ) from None
 
 
 def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
@@ -182,15 +210,11 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
             if as_file:
                 target, folder = Path(output), None
             elif output is None:
-                target, folder = path.with_name(path.stem + suffix + path.suffix), root
+                target, folder = path.with_name(_renamed(path, suffix, kind)), root
             else:
                 keep = source.name if several and source.is_dir() else ""
-                target, folder = Path(output, keep, path.relative_to(root)), Path(output)
-            ending = f".{kind}" if kind else target.suffix
-            if ending.lower() not in photos.WRITE_SUFFIXES:
-                ending = ".png"
-            if not as_file:
-                target = target.with_suffix(ending)
+                below = path.relative_to(root).with_name(_renamed(path, "", kind))
+                target, folder = Path(output, keep, below), Path(output)
             ledger = folder if output is not None or source.is_dir() else None
             pages = photos.count_pages(path)
             if pages == 1 or as_file:
@@ -203,6 +227,15 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
         raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
     _check(jobs)
     return jobs
+
+
+def _renamed(path, suffix, kind):
+    """The name of a photo's output; a dot before what is no suffix, as in "Mr. Fox", stays."""
+    known = path.suffix.lower() in photos.READ_SUFFIXES
+    ending = f".{kind}" if kind else path.suffix
+    if ending.lower() not in photos.WRITE_SUFFIXES:
+        ending = ".png"
+    return (path.stem if known else path.name) + suffix + ending
 
 
 def _expand(source):
@@ -221,10 +254,10 @@ def _photos_of(source, output, recursive):
         return [source]  # whatever its suffix: its content tells
     found = photos.find(source)
     if not recursive:
-        found = [path for path in found if path.parent == source]
-    inside = None if output is None else Path(output).resolve()
-    if inside and inside != source.resolve():
-        found = [path for path in found if inside not in path.resolve().parents]
+        found = [path for path in found if path.parent == source and not path.is_dir()]
+    inside = None if output is None else _real(output)
+    if inside and inside != _real(source):
+        found = [path for path in found if inside not in _real(path).parents]
     if (source / LEDGER).exists():
         with closing(Ledger(source)) as ledger:
             ours = ledger.outputs()
@@ -248,6 +281,11 @@ def _check(jobs):
                 f"{job.source}: {job.target} is itself a photo to color, and would be replaced; "
                 "give another --output"
             )
+
+
+def _real(path):
+    """A path without links; `Path.resolve` gives up where a link leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _status(path):
@@ -276,7 +314,9 @@ def _same(path, row, which):
     if fingerprint == (row[f"{which}_size"], row[f"{which}_modified"]):
         return True
     hashes = [row[f"{which}_sha256"], row["replaced_sha256"] if which == "output" else None]
-    return fingerprint is not None and files.sha256(path) in filter(None, hashes)
+    with suppress(OSError):  # It is gone, is a folder now, or may not be read.
+        return files.sha256(path) in filter(None, hashes)
+    return False
 
 
 def _decide(job, row, settings, overwrite):
@@ -315,10 +355,10 @@ class _Passed(Exception):
     """A photo that is left as it is; the message says why."""
 
 
-def _load(job, colorizer, options):
+def _load(job, colorizer, options, max_pixels):
     """Reads a job's photo and prepares it; runs beside the network."""
     started, fingerprint = time.monotonic(), _fingerprint(job.source)
-    photo = photos.load(job.source, max_pixels=options.max_pixels, page=job.page)
+    photo = photos.load(job.source, max_pixels=max_pixels, page=job.page)
     if options.skip_color and _has_color(photo.rgb):
         raise _Passed(f"{job.source}: has color already, and is left as it is")
     return _Photo(
@@ -362,10 +402,13 @@ def _save(photo, ab, options):
     target = photo.job.target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
-    photos.write(
-        part, rgb, quality=options.quality, metadata=photo.metadata,
-        made_by=options.made_by if options.metadata else None,
-    )  # fmt: skip
+    try:
+        photos.write(
+            part, rgb, quality=options.quality, metadata=photo.metadata,
+            made_by=options.made_by if options.metadata else None,
+        )  # fmt: skip
+    except ColorlibError as error:
+        raise ColorlibError(str(error).replace(str(part), str(target))) from None
     return part, files.sha256(part)
 
 
@@ -403,7 +446,8 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
                     yield Result(job, outcome or "would color", lines)
                 else:
                     todo.append((job, lines))
-            if dry_run or not (todo or refused):
+            unexported = known and not ledger.exported  # by a run that was killed at its end
+            if dry_run or not (todo or refused or unexported):
                 continue
             if todo:
                 colorizer = colorizer or make_colorizer(len(todo))
@@ -421,12 +465,7 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
 def _name(job):
     """An output's name in its ledger, whatever bytes are in it."""
     name = job.target if job.folder is None else job.target.relative_to(job.folder)
-    return _text(str(name)).replace(os.sep, "/")
-
-
-def _text(text):
-    """A text that may hold a name's odd bytes, with these written out."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return files.utf8(str(name)).replace(os.sep, "/")
 
 
 def _source_of(job):
@@ -436,19 +475,23 @@ def _source_of(job):
 def _work(todo, ledger, colorizer, options):
     _clear_parts({job.target.parent for job, _ in todo}, 0 if ledger.folder else 600)
     ready, loading, coloring, lines = {}, {}, {}, dict(todo)
+    # A small file can hold many pixels: each photo may have its share of what fits in memory, and
+    # one that turns out to be larger is begun again when there is room for it.
+    pixels, share = {}, _AHEAD_PIXELS // _AHEAD
     with ThreadPoolExecutor(workers(len(todo))) as pool:
         try:
             while todo or loading or coloring:
-                waiting = sum(map(len, ready.values())) + sum(map(len, coloring.values()))
-                held = sum(_bytes(job) for job in loading.values())
-                while (
-                    todo
-                    and waiting + len(loading) < _AHEAD
-                    and (held < _AHEAD_BYTES or not (waiting or loading))
-                ):
-                    job, _ = todo.popleft()
-                    loading[pool.submit(_load, job, colorizer, options)] = job
-                    held += _bytes(job)
+                batches = [*ready.values(), *coloring.values()]
+                work = [*loading.values(), *(photo.job for batch in batches for photo in batch)]
+                held = sum(pixels.get(job, share) for job in work)
+                while todo and len(work) < _AHEAD:
+                    job = todo[0][0]
+                    needed = min(pixels.get(job, share), options.max_pixels)
+                    if work and held + needed > _AHEAD_PIXELS:
+                        break
+                    todo.popleft()
+                    loading[pool.submit(_load, job, colorizer, options, needed)] = job
+                    work, held = [*work, job], held + needed
                 for future in wait([*loading, *coloring], return_when=FIRST_COMPLETED).done:
                     if future in coloring:
                         for photo, result in zip(
@@ -462,6 +505,12 @@ def _work(todo, ledger, colorizer, options):
                         ready.setdefault(photo.prepared.plane.shape, []).append(photo)
                     except _Passed as reason:
                         yield Result(job, "kept", (str(reason),))
+                    except photos.TooLarge as error:
+                        if job in pixels:
+                            yield _fail(job, error, ledger)
+                        else:
+                            pixels[job] = min(error.pixels, options.max_pixels)
+                            todo.appendleft((job, lines[job]))
                     except Exception as error:  # Whatever it is, the others are colored.
                         yield _fail(job, error, ledger)
                 for found in ready.values():
@@ -478,23 +527,20 @@ def workers(count):
     return max(1, min(count, (os.cpu_count() or 1) + 1, _WORKERS))
 
 
-def _bytes(job):
-    return (_fingerprint(job.source) or (0,))[0]
-
-
 def _clear_parts(folders, age):
     """Removes what killed runs have left half-written, at least `age` seconds ago."""
     for folder in folders:
         for path in folder.glob(".*.part.*"):
             name = path.name.split(".")[1]
-            fresh = time.time() - path.stat().st_mtime < age
-            if len(name) == 16 and set(name) <= set("0123456789abcdef") and not fresh:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # It may be another process', and gone.
+                fresh = time.time() - path.stat().st_mtime < age
+                if len(name) == 16 and set(name) <= set("0123456789abcdef") and not fresh:
+                    path.unlink()
 
 
 def _finish(photo, result, ledger, options, lines):
     """Records an output, then moves it to its place."""
-    job = photo.job
+    job, part = photo.job, None
     try:
         if isinstance(result, Exception):
             raise result
@@ -516,6 +562,13 @@ def _finish(photo, result, ledger, options, lines):
         )
         os.replace(part, job.target)
     except Exception as error:
+        if part:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error = ColorlibError(
+                f"{job.target}: could not be written ({error.strerror}); check the disk's space, "
+                "the folder's permissions and the length of the name"
+            )
         return _fail(job, error, ledger)
     return Result(job, "colored", notes)
 
@@ -523,5 +576,8 @@ def _finish(photo, result, ledger, options, lines):
 def _fail(job, error, ledger):
     known = str(error) if isinstance(error, ColorlibError) else files.first_line(error)
     line = known if str(job.source) in known else f"{job.source}: {known}"
-    ledger.put(**{**(ledger.get(_name(job)) or {}), **_source_of(job), "error": line})
+    try:
+        ledger.put(**{**(ledger.get(_name(job)) or {}), **_source_of(job), "error": line})
+    except ColorlibError:  # A full disk: nothing more can be done.
+        raise ColorlibError(line) from None
     return Result(job, "failed", (line,))

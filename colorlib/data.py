@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import sqlite3
+import stat
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from keras import ops
 from tqdm import tqdm
 
 from colorlib import ColorlibError, lab, metrics, photos
-from colorlib.files import cache_folder
+from colorlib.files import cache_folder, first_line, utf8
 
 # Part of the file name: raise it when decoding changes, so that no stale pixels are used.
 _VERSION = 1
@@ -137,7 +138,9 @@ def _content_hashes(paths, connection):
     for path in paths:
         try:
             status = path.stat()
-            key = str(path.resolve())
+            key = utf8(os.path.realpath(path))
+            if not stat.S_ISREG(status.st_mode):  # A pipe would make us wait for ever.
+                raise OSError(0, "not a file")
             size, modified, digest = known.get(key, (None, None, None))
             if (size, modified) != (status.st_size, status.st_mtime_ns):
                 digest = hashlib.sha256(path.read_bytes()).digest()
@@ -193,6 +196,8 @@ def _decode_missing(cache, paths, short_side):
             return item[0], *_decode(item[1], short_side)
         except ColorlibError as error:
             return item[0], None, str(error)
+        except Exception as error:  # Whatever it is, the others are of use.
+            return item[0], None, f"{item[1]}: {first_line(error)}"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(len(todo), "decoding") as bar:
         # A transaction for every 64: little is lost when killed, and no other process waits long.

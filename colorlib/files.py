@@ -43,6 +43,11 @@ def write_atomically(path, content):
         temporary.unlink(missing_ok=True)
 
 
+def utf8(text):
+    """A text of a name, which may hold any bytes, with those written out that are no UTF-8: str."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def first_line(error):
     """The first line of what an error says, or its type where it says nothing: str."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -23,6 +23,7 @@ _SIGNATURES = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"8BPS", "Photoshop"),
     (0, b"%PDF-", "PDF"),
+    *((0, b"P%d\n" % number, "PNM") for number in range(1, 8)),
     *((0, start, "raw") for start in (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR")),
     *((0, start, "raw") for start in (b"\0MRM", b"FOVb")),
     (4, b"ftypcrx ", "raw"),

@@ -5,7 +5,6 @@ and its header can be read, and refused, before a pixel is decoded.
 """
 
 import io
-import logging
 import os
 import re
 import warnings
@@ -20,8 +19,11 @@ from colorlib import ASSETS, ColorlibError, formats, pixels
 from colorlib.files import first_line, write_atomically
 from colorlib.metadata import Metadata, attach, finish, of_pillow, of_tiff, of_vips
 
-# libvips' warnings about odd files arrive as log records; the errors come as exceptions.
-logging.getLogger("pyvips").setLevel(logging.ERROR)
+# libvips' messages quote names and files, whose bytes need not be UTF-8. There pyvips prints a
+# traceback for a warning: these end in libvips (see `colorlib`), as they help nobody. And it fails
+# to read an error, which then fails every later call, for whatever photo.
+pyvips._remove_log_handler()
+pyvips.error._to_string = lambda text: pyvips.ffi.string(text).decode("utf-8", "backslashreplace")
 # Its cache of operations would keep whole photos in memory and their files open.
 pyvips.cache_set_max(0)
 
@@ -29,7 +31,8 @@ _JPEG_SUFFIXES, _TIFF_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif"), (".tif", ".
 # With those that can't be read: who has such a photo is told so.
 READ_SUFFIXES = (
     *(*_JPEG_SUFFIXES, ".png", *_TIFF_SUFFIXES, ".webp", ".avif", ".gif", ".bmp"),
-    *(".jp2", ".j2k", ".jpx", ".heic", ".heif", ".jxl", *formats.RAW_SUFFIXES),
+    *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".heic", ".heif", ".hif", ".jxl"),
+    *(".psd", ".psb", ".pbm", ".pgm", ".ppm", ".pnm", *formats.RAW_SUFFIXES),
 )
 # libvips may know more (conda's reads PDF and SVG): these decoders only.
 _LOADERS = {
@@ -41,17 +44,25 @@ _UNREADABLE = {
     "JPEG XL": "a JPEG XL picture, which can't be read; convert it to PNG or TIFF first",
     "Photoshop": "a Photoshop document, which can't be read; save it as TIFF first",
     "PDF": "a PDF document, not a photo; save its pictures as JPEG or TIFF first",
+    "PNM": "a PNM picture (PBM, PGM, PPM), which can't be read; convert it to PNG or TIFF first",
 }
 _WRITERS = {
-    **dict.fromkeys(_JPEG_SUFFIXES, {}),
-    ".png": {},
-    **dict.fromkeys(_TIFF_SUFFIXES, {"compression": "deflate", "predictor": "horizontal"}),
-    ".webp": {"smart_subsample": True},
-    ".avif": {"compression": "av1", "effort": 2},
+    **dict.fromkeys(_JPEG_SUFFIXES, ("jpegsave", {})),
+    ".png": ("pngsave", {}),
+    **dict.fromkeys(
+        _TIFF_SUFFIXES, ("tiffsave", {"compression": "deflate", "predictor": "horizontal"})
+    ),
+    ".webp": ("webpsave", {"smart_subsample": True}),
+    ".avif": ("heifsave", {"compression": "av1", "effort": 2}),
 }
 WRITE_SUFFIXES = tuple(_WRITERS)
+_SUFFIX = re.compile(r"\.[A-Za-z]\w*")  # "Easter 1.4.1934" and "Mr. Fox" end in none.
 _SIXTEEN_BIT = (".png", *_TIFF_SUFFIXES)  # also the lossless ones: no quality
 _LARGEST_PROFILE = 1 << 22  # bytes of the start of a JPEG 2000 file
+
+
+class TooLarge(ColorlibError):
+    """A photo of more than `max_pixels`; `pixels` is its number of them."""
 
 
 class Photo(NamedTuple):
@@ -86,7 +97,7 @@ def load(source, *, max_pixels=250_000_000, page=None):
 
     Raises:
         ColorlibError: no such file or page, not a photo, a format or pixels that can't be read,
-            broken or cut short, or over `max_pixels`.
+            broken or cut short, or (`TooLarge`) over `max_pixels`.
     """
     data, name = (source, "these bytes") if isinstance(source, bytes) else (None, source)
     if data is None:
@@ -185,21 +196,24 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
         raise ColorlibError(f"{path}: the folder {path.parent} does not exist; create it first")
     if rgb.dtype == np.uint16 and suffix not in _SIXTEEN_BIT:
         rgb = to_uint8(rgb)
-    options = dict(_WRITERS[suffix])
+    saver, options = _WRITERS[suffix]
     if suffix not in _SIXTEEN_BIT:
-        options["Q"] = quality
+        options = options | {"Q": quality}
     image, kept = attach(pixels.from_array(rgb), metadata, made_by, suffix)
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pixels.srgb_profile())
 
     def content(part):
-        image.write_to_file(os.fsencode(part), **options, **kept)
+        # Not write_to_file, which wants a folder's name in UTF-8.
+        getattr(image, saver)(os.fsencode(part), **options, **kept)
         finish(part, metadata, made_by)
 
     try:
         write_atomically(path, content)
     except pyvips.Error as error:
+        system = re.search("system error: (.+)", error.detail)
+        why = f" ({system[1]})" if system else pixels.reason(error)
         raise ColorlibError(
-            f"{path}: could not be written{pixels.reason(error)}; check the disk's space, the "
+            f"{path}: could not be written{why}; check the disk's space, the "
             "folder's permissions and the format's limits"
         ) from error
     except OSError as error:
@@ -270,7 +284,8 @@ def resize(image, height, width, method="bicubic"):
 def find(source):
     """Finds photos, by suffix (`READ_SUFFIXES`, upper or lower case), or without one by content.
 
-    Not all of them can be read: `READ_SUFFIXES` has formats of which `load` only tells the name.
+    Not all of them can be read: `READ_SUFFIXES` has formats of which `load` only tells the name. A
+    folder that may not be looked into stands in the list itself, so that `load` tells that.
 
     Args:
         source: a folder, searched with its subfolders (links to folders are not followed); a
@@ -281,7 +296,7 @@ def find(source):
         whatever begins with a dot is left out.
 
     Raises:
-        ColorlibError: something does not exist, or there is no photo.
+        ColorlibError: something does not exist or may not be looked into, or there is no photo.
     """
     sources = source if isinstance(source, list | tuple) else [source]
     photos = list(dict.fromkeys(photo for item in sources for photo in _photos_of(Path(item))))
@@ -321,13 +336,18 @@ def packaged(which="sample"):
 
 
 def _check_readable(path):
-    if not os.path.exists(path):
-        raise ColorlibError(f"{path}: no such file; check the name and the folder")
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        what = "a link that leads to no file" if os.path.islink(path) else "no such file"
+        raise ColorlibError(f"{path}: {what}; check the name and the folder") from None
+    except OSError as error:  # a folder that may not be entered, a link to itself, a name too long
+        raise ColorlibError(f"{path}: {error.strerror}; check the name and the folder") from None
+    if not os.access(path, os.R_OK):
+        raise ColorlibError(f"{path}: may not be read; check its permissions")
     if not os.path.isfile(path):  # a pipe would make us wait for ever
         kind = "a folder" if os.path.isdir(path) else "a device or pipe"
         raise ColorlibError(f"{path}: {kind}, not a photo; give a file")
-    if not os.access(path, os.R_OK):
-        raise ColorlibError(f"{path}: may not be read; check the file's permissions")
 
 
 def _open(source, kind, name, **options):
@@ -359,10 +379,12 @@ def _no_photo(name):
 
 def _check_size(width, height, name, max_pixels):
     if width * height > max_pixels:
-        raise ColorlibError(
+        error = TooLarge(
             f"{name}: {width} x {height} pixels are over the limit of {max_pixels:,}; make the "
             "photo smaller, or raise max_pixels"
         )
+        error.pixels = width * height
+        raise error
 
 
 def _check_pages(name, pages, page):
@@ -451,27 +473,32 @@ def _load_with_pillow(file, kind, name, max_pixels):
 
 def _photos_of(path):
     if path.is_dir():
-        return sorted(_walk(path))
+        found = sorted(_walk(path))
+        if found == [path]:
+            raise ColorlibError(f"{path}: may not be read; check the folder's permissions")
+        return found
     if not path.exists():
         raise ColorlibError(f"{path}: no such file or folder; check the name")
     return [path] if _may_be_photo(path) else []
 
 
 def _walk(folder):
-    for parent, folders, names in os.walk(folder):
+    closed = []
+    for parent, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and _may_be_photo(Path(parent, name)):
                 yield Path(parent, name)
+    yield from (Path(error.filename) for error in closed)
 
 
 def _may_be_photo(path):
-    if path.suffix:
+    if _SUFFIX.fullmatch(path.suffix):
         return path.suffix.lower() in READ_SUFFIXES
     try:
         if not path.is_file():  # a pipe would make us wait for ever
             return False
         with open(path, "rb") as file:
-            return formats.kind(file.read(formats.HEAD)) in {*_LOADERS, "BMP", "JPEG 2000", "HEIC"}
+            return formats.kind(file.read(formats.HEAD)) not in (None, "PDF")
     except OSError:
         return False

@@ -25,7 +25,7 @@ def told_by_name(name):
                 f"{name}: a {bits[1]}-bit JPEG, which can't be read; save it as 8-bit JPEG or as "
                 "16-bit TIFF"
             ) from error
-        if "nsupported" in error.detail:
+        if "nsupported" in error.detail and "marker" not in error.detail:
             raise ColorlibError(
                 f"{name}: can't be read{reason(error)}; save it again with another program"
             ) from error
@@ -96,12 +96,20 @@ def _to_srgb(image):
     rendering = {"intent": "relative", "black_point_compensation": True}
     fallback = "cmyk" if cmyk else "sgrey" if image.bands == 1 else "srgb"
     source = {"embedded": True, "input_profile": fallback, **rendering}
-    if image.format == "uchar":
-        return image.icc_transform("srgb", depth=8, **source)
-    # From 16 bits straight to 16, LittleCMS interpolates in a coarse table: saturated wide-gamut
-    # colors come out up to 14 8-bit codes off. By way of float Lab it computes each pixel.
-    lab = image.icc_import(pcs="lab", **source)
-    return lab.icc_export(output_profile="srgb", pcs="lab", depth=16, **rendering)
+    try:
+        if image.format == "uchar":
+            return image.icc_transform("srgb", depth=8, **source)
+        # From 16 bits straight to 16, LittleCMS interpolates in a coarse table: saturated
+        # wide-gamut colors come out up to 14 8-bit codes off. By way of float Lab it computes each
+        # pixel.
+        lab = image.icc_import(pcs="lab", **source)
+        return lab.icc_export(output_profile="srgb", pcs="lab", depth=16, **rendering)
+    except pyvips.Error:
+        if profile is None:
+            raise
+        image = image.copy()
+        image.remove("icc-profile-data")  # It is damaged, where libvips notices only now.
+        return _to_srgb(image)
 
 
 def srgb_profile():

@@ -116,7 +116,8 @@ def _write_manifest(path, sets):
         rows = sorted(zip(photo_set.hashes, names, strict=True))
         writer.writerows([digest, split, name] for digest, name in rows)
     # mtime=0: the same photos give the same bytes.
-    files.write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
+    content = files.utf8(text.getvalue()).encode()
+    files.write_atomically(path, gzip.compress(content, mtime=0))
 
 
 def _check_config(run, config):
