@@ -118,3 +118,11 @@ def test_scale(lines, output):
     check(lines["scale"], ["2", "3"], 4)
     check(lines["scale"], ["paper 32", "pyramid 32", "1"], 1)
     assert (output / "scale.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_hostile():
+    command = [sys.executable, FOLDER / "hostile.py", "--count", "20", "--preset", "paper"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no crash, a record for each" in done.stdout and "peak memory: " in done.stdout
