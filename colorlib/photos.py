@@ -114,19 +114,14 @@ def load(source, *, max_pixels=250_000_000, page=None):
         if kind in ("BMP", "JPEG 2000", "HEIC"):
             return _load_with_pillow(file, kind, name, max_pixels)
         with pixels.told_by_name(name):
-            if kind == "TIFF":
-                return _load_tiff(file, source, name, max_pixels, page)
-            image = _open(source, kind, name)
-            _check_size(image.width, image.height, name, max_pixels)
-            notes, found = _frames(image), of_vips(image)
-            try:
-                rgb = pixels.decode(image, name)
-            except pyvips.Error as error:
-                if "premature end of JPEG" not in error.detail:
-                    raise
-                rgb = _decode_without_end(file.read(), name, error)
-                notes.append("the end marker is missing; all pixels are there")
-            return Photo(rgb, found, tuple(notes), 1)
+            for attempt in range(3):
+                file.seek(0)
+                try:
+                    return _load_with_vips(file, source, kind, name, max_pixels, page)
+                except pyvips.Error as error:
+                    # libvips has one text for the errors of all threads: another may have taken it.
+                    if error.detail or attempt == 2:
+                        raise
 
 
 def read(path, *, max_pixels=250_000_000):
@@ -395,6 +390,22 @@ def _check_pages(name, pages, page):
 def _frames(image):
     count = image.get("n-pages") if image.get_typeof("n-pages") else 1
     return [f"frame 1 of {count}; the others are left out"] if count > 1 else []
+
+
+def _load_with_vips(file, source, kind, name, max_pixels, page):
+    if kind == "TIFF":
+        return _load_tiff(file, source, name, max_pixels, page)
+    image = _open(source, kind, name)
+    _check_size(image.width, image.height, name, max_pixels)
+    notes, found = _frames(image), of_vips(image)
+    try:
+        rgb = pixels.decode(image, name)
+    except pyvips.Error as error:
+        if kind != "JPEG":
+            raise
+        rgb = _decode_without_end(file.read(), name, error)
+        notes.append("the end marker is missing; all pixels are there")
+    return Photo(rgb, found, tuple(notes), 1)
 
 
 def _load_tiff(file, source, name, max_pixels, page):

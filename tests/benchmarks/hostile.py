@@ -37,17 +37,21 @@ def fill(folder, count, seed):
 
 
 def color(folder, output, preset, limit):
-    """Runs the command: (exit code, peak MB, seconds, longest silence, lines of stderr)."""
+    """Runs the command.
+
+    Returns:
+        (exit code, peak MB, seconds, seconds of the processor, longest seconds between two results,
+        lines of stderr).
+    """
     command = [sys.executable, "-m", "colorlib", "colorize", folder, "--output", output, "--json"]
-    longest, start = 0.0, time.perf_counter()
+    longest, last, start = 0.0, None, time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [*map(str, command), "--preset", preset], stdout=subprocess.PIPE, stderr=log
         )
-        last = time.perf_counter()
         for _ in process.stdout:
             now = time.perf_counter()
-            longest, last = max(longest, now - last), now
+            longest, last = max(longest, now - (last or now)), now
             if now - start > limit:
                 process.kill()
         _, status, usage = os.wait4(process.pid, 0)
@@ -55,7 +59,8 @@ def color(folder, output, preset, limit):
         log.seek(0)
         lines = log.read().splitlines()
     seconds = time.perf_counter() - start
-    return process.returncode, usage.ru_maxrss * UNIT / 1e6, seconds, longest, lines
+    busy = usage.ru_utime + usage.ru_stime
+    return process.returncode, usage.ru_maxrss * UNIT / 1e6, seconds, busy, longest, lines
 
 
 def main():
@@ -72,7 +77,7 @@ def main():
         folder, output = Path(temporary, "in"), Path(temporary, "out")
         folder.mkdir()
         count = fill(folder, arguments.count, arguments.seed)
-        code, megabytes, seconds, longest, lines = color(
+        code, megabytes, seconds, busy, longest, lines = color(
             folder, output, arguments.preset, arguments.limit
         )
         assert code in (0, 1), f"exit code {code}: {lines[-5:]}"
@@ -87,12 +92,11 @@ def main():
         assert table["error"].dropna().str.len().min() > 0
         assert all((output / name).is_file() for name in colored["output"])
         assert not [path for path in output.rglob("*") if ".part." in path.name]
-    slowest = colored["seconds"].max()
     print(f"{count:,} files in {seconds:.0f} s: exit code {code}, no crash, a record for each")
     print(f"{len(passed_by)} without a suffix are no pictures any more, and passed by")
     print(f"{len(colored):,} colored, {len(table) - len(colored):,} refused with a reason")
-    print(f"longest: {slowest:.1f} s for one file, {longest:.1f} s between two results")
-    print(f"peak memory: {megabytes:,.0f} MB")
+    print(f"longest between two results: {longest:.1f} s")
+    print(f"peak memory: {megabytes:,.0f} MB, processor: {busy:.0f} s")
 
 
 if __name__ == "__main__":
