@@ -289,6 +289,12 @@ def _train(args):
 
     options = {name: getattr(args, name) for name in _TRAINING}
     options = {name: value for name, value in options.items() if value is not None}
+    if args.start and not args.paper:
+        from colorlib.presets import load_card
+
+        card = load_card(args.start)
+        own = {"network": card["network"], "backbone": card["embedding"]["backbone"]}
+        options = own | options
     make = TrainingConfig.paper if args.paper else TrainingConfig
     config = make(
         args.photos,

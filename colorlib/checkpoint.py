@@ -18,24 +18,37 @@ STATE = "state.npz"
 HISTORY = "history.csv"
 
 
+class SwapAverages(keras.callbacks.SwapEMAWeights):
+    """Puts the averages in the place of the live weights at an epoch's end, and back after it."""
+
+    def __init__(self):
+        super().__init__(swap_on_epoch=True)
+
+    def set_params(self, params):
+        super().set_params(params | {"epochs": 0})  # At the last Keras would drop the live weights.
+
+
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the run folder: state for an exact resume, best weights, history.
+    """Keeps the run folder: state for an exact resume, best weights, card, history.
 
     The state is written at the beginning of an epoch and every `seconds` within it, when the model
     holds the live weights; at an epoch's end `SwapEMAWeights` has put the averages in their place,
-    and those are what is validated and kept as best.
+    and those are what is validated and kept as best. The card is written with them: a run that is
+    stopped, however that may be, can be used as a preset from its first epoch's end on.
 
     Args:
         run: Path. The run folder.
         config: TrainingConfig.
         steps_per_epoch: int.
+        card: dict. What the card says of the run beside its course.
         writes: bool. Whether this process writes; of several only the first does.
     """
 
-    def __init__(self, run, config, steps_per_epoch, writes):
+    def __init__(self, run, config, steps_per_epoch, card, writes):
         super().__init__()
         self.run, self.seconds, self.writes = run, config.checkpoint_seconds, writes
         self.steps_per_epoch, self.crops_per_step = steps_per_epoch, config.batch
+        self.steps, self.card, self.extended = steps_per_epoch * config.epochs, card, []
         self.step, self.best, self.history, self.trained_seconds = 0, np.inf, [], 0.0
         self._resumed_metrics = None
         self.stopping = False  # Set it, and the run is saved after the step, and interrupted.
@@ -61,6 +74,9 @@ class Checkpoint(keras.callbacks.Callback):
         self.step, self.history = meta["step"], meta["history"]
         self.best = np.inf if meta["best"] is None else meta["best"]
         self.trained_seconds = meta["seconds"]
+        self.extended, planned = meta.get("extended", []), meta.get("steps", self.steps)
+        if planned != self.steps:
+            self.extended.append({"at_step": self.step, "planned_steps": planned})
         self._resumed_metrics = metrics
         return True
 
@@ -71,6 +87,8 @@ class Checkpoint(keras.callbacks.Callback):
         metrics = [ops.convert_to_numpy(v) for m in self.model.metrics for v in m.variables]
         meta = {
             "step": self.step,
+            "steps": self.steps,
+            "extended": self.extended,
             "best": None if np.isinf(self.best) else self.best,
             "history": self.history,
             "seconds": self.trained_seconds,
@@ -82,6 +100,23 @@ class Checkpoint(keras.callbacks.Callback):
         files.write_atomically(
             self.run / STATE, lambda path: np.savez(path, meta=json.dumps(meta), **arrays)
         )
+
+    def write_card(self, finished=False):
+        """Makes a preset of the run; until it is finished, its card says where it was stopped."""
+        if not self.writes or not self.step:
+            return
+        if not self.history:  # There is no best epoch yet.
+            files.write_atomically(self.run / presets.WEIGHTS, self.model.network.save_weights)
+        card = self.card | {
+            "best_val_loss": None if np.isinf(self.best) else self.best,
+            "seconds": round(self.trained_seconds, 1),
+            "history": self.history,
+        }
+        if self.extended:
+            card["extended"] = self.extended
+        if not finished:
+            card["stopped"] = {"at_step": self.step, "planned_steps": self.steps}
+        presets.write_card(self.run, card)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._resumed_metrics:  # Fit has just reset them: this epoch began before the stop.
@@ -138,3 +173,6 @@ class Checkpoint(keras.callbacks.Callback):
         if self.writes:
             table = pd.DataFrame(self.history).to_csv(index=False, lineterminator="\n")
             files.write_atomically(self.run / HISTORY, table)
+        self.write_card()
+        for floor, loss in self.card["floors"].items():  # Keras prints them behind `val_mse`.
+            logs["val_floor_" + floor.replace(" ", "_")] = loss

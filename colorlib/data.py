@@ -244,7 +244,9 @@ def load_photos(source, *, short_side, cache=None, drop_near_gray=True):
     usable, near_gray, skipped, seen = [], 0, [], set()
     for path, digest in zip(paths, hashes, strict=True):
         if digest is None or digest in broken:
-            skipped.append((path, reasons.get(path) or broken[digest]))
+            # A content is read once; each of its files is named.
+            reason = broken.get(digest, "").replace(str(first.get(digest)), str(path), 1)
+            skipped.append((path, reasons.get(path) or reason))
         elif digest not in seen:  # A copy of a photo under another name counts once.
             seen.add(digest)
             if drop_near_gray and table[digest][3] < lab.NEAR_GRAY:

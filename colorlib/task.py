@@ -89,6 +89,9 @@ class _AdamW(keras.optimizers.AdamW):
             learning_rate = learning_rate * self.factor
         super().update_step(gradient, variable, learning_rate)
 
+    def finalize_variable_values(self, var_list):
+        """Leaves the live weights, where Keras would end `fit` with the averages in their place."""
+
 
 def make_optimizer(config, steps, network):
     """The config's AdamW for a run of so many steps, with its schedule and average."""

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from colorlib import ColorlibError, data, files, presets
-from colorlib.checkpoint import Checkpoint
+from colorlib.checkpoint import STATE, Checkpoint, SwapAverages
 from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import ARCHITECTURES, get_architecture
 from colorlib.task import ColorizationTask, compile_task, make_optimizer
@@ -98,7 +98,10 @@ def prepare(config, cache=None):
         return training, validation, embedding
     raw = [data.embed_photos(photo_set, embedder) for photo_set in (training, validation)]
     mean, deviation = 0.0, 1.0
-    if config.standardize:
+    if config.start is not None:  # What its weights were trained with.
+        record = _start_card(config)["embedding"]
+        mean, deviation = record["mean"], record["deviation"]
+    elif config.standardize:
         mean, deviation = float(raw[0].mean(dtype="float64")), float(raw[0].std(dtype="float64"))
     training.embeddings, validation.embeddings = (
         ((x - np.float32(mean)) / np.float32(deviation)).astype("float32") for x in raw
@@ -126,7 +129,10 @@ def _check_config(run, config):
     if not path.exists():
         return
     before, current = json.loads(path.read_text(encoding="utf-8")), _plain(config)
-    other = [k for k in current if k != "checkpoint_seconds" and before.get(k) != current[k]]
+    may_differ = {"checkpoint_seconds"}
+    if current["epochs"] > before.get("epochs", 0):
+        may_differ.add("epochs")
+    other = [k for k in current if k not in may_differ and before.get(k) != current[k]]
     if other:
         changes = ", ".join(f"{k}: {before.get(k)!r} -> {current[k]!r}" for k in other)
         raise ColorlibError(
@@ -191,7 +197,9 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
         config: TrainingConfig.
         run: path. The run folder. If it holds an unfinished run of the same config, training goes
             on at the step it had saved, and ends with the weights of an uninterrupted run; a
-            finished run is returned as it is.
+            finished run is returned as it is. With more `epochs` than it began with, a run goes on
+            as one of that length would from that step: the learning rate of a cosine rises again
+            and falls to zero at the new end. Its best weights stay until an epoch is better.
         cache: PhotoCache or None (the user's cache folder).
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch; None chooses 1 in a terminal or a
             live notebook and 2 when headless.
@@ -202,11 +210,12 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
 
     Returns:
         Path of the run folder: `card.json`, `weights.weights.h5` (of the epoch with the lowest
-        validation loss), `manifest.csv.gz`, `history.csv`, `config.json`, `environment.json`,
-        `logs/` for TensorBoard, `state.npz`.
+        validation loss; of a run that is stopped before any, the last), `manifest.csv.gz`,
+        `history.csv`, `config.json`, `environment.json`, `logs/` for TensorBoard, `state.npz`.
 
     Raises:
         ColorlibError: bad config, no usable photos, a folder with another run, a diverging loss.
+        KeyboardInterrupt: Ctrl-C, after the present step; the folder can be used as a preset.
 
     Example:
 
@@ -215,9 +224,10 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
     """
     run = Path(run)
     _check_config(run, config)
-    if (run / presets.CARD).exists():  # Written last.
-        _say(f"{run}: this run is finished")
+    if _is_finished(run, config):
+        _say(f"{run}: this run is finished; with more epochs it goes on")
         return run
+    _start_card(config)  # It may be missing or another network's, and photos take hours.
     training, validation, embedding = prepare(config, cache)
     sets = {"training": training, "validation": validation}
     _check_photos(run, sets)
@@ -243,12 +253,11 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
         floors = data.floor_losses(validation, colors["mean_ab"], **crops)
         said = ", ".join(f"{floor} {loss:.5f}" for floor, loss in floors.items())
         _say(f"floors of val_mse, the error of one color everywhere: {said}")
-        checkpoint = _train(config, run, training, validated, embedding, verbose)
+        card = _card(config, run, sets, embedding, colors, floors, environment)
+        checkpoint = _train(config, run, training, validated, card, verbose)
     finally:
         keras.distribution.set_distribution(before)
     if checkpoint.writes:
-        card = _card(config, sets, embedding, colors, floors, environment, checkpoint)
-        presets.write_card(run, card)
         best = min(row["val_mse"] for row in checkpoint.history)
         if best > 0.99 * min(floors.values()):
             _say(
@@ -263,18 +272,38 @@ def start_network(config, embedding_size):
     architecture = get_architecture(config.network)
     network = architecture.build(embedding_size, config.dropout, config.precision)
     if config.start is not None:
-        folder = presets.preset_folder(config.start)
-        other = presets.load_card(folder)["network"]
-        if other != config.network:
-            raise ColorlibError(
-                f"{config.start} holds weights of the network {other}, not of {config.network}: "
-                f"give --network {other}"
-            )
-        network.load_weights(folder / presets.WEIGHTS)
+        network.load_weights(presets.preset_folder(config.start) / presets.WEIGHTS)
     elif not architecture.embedded:
         embedder = shared_embedder(config.backbone, config.backbone_weights)
         start_body(network.get_layer("body"), embedder)
     return network
+
+
+def _is_finished(run, config):
+    """Whether a run has made all epochs of a config."""
+    if not (run / presets.CARD).exists():
+        return False
+    card = json.loads((run / presets.CARD).read_text(encoding="utf-8"))
+    return "stopped" not in card and card["config"]["epochs"] >= config.epochs
+
+
+def _start_card(config):
+    """The card of the weights that a training starts from, or None.
+
+    Raises:
+        ColorlibError: no such preset, or one of another network or backbone.
+    """
+    if config.start is None:
+        return None
+    card = presets.load_card(config.start)
+    has = {"network": card["network"], "backbone": card["embedding"]["backbone"]}
+    for name, value in has.items():
+        if value != getattr(config, name):
+            raise ColorlibError(
+                f"{config.start} holds weights of the {name} {value}, not of "
+                f"{getattr(config, name)}: give --{name} {value}"
+            )
+    return card
 
 
 def _start_record(config):
@@ -286,27 +315,36 @@ def _start_record(config):
     return {"name": folder.name, "weights_sha256": digest}
 
 
-def _train(config, run, training, validation, embedding, verbose):
+def _train(config, run, training, validation, card, verbose):
     keras.utils.set_random_seed(config.seed)
-    network = start_network(config, embedding.get("size"))
+    network = start_network(config, card["embedding"].get("size"))
     task = ColorizationTask(network, config)
     steps_per_epoch = config.steps_per_epoch or max(1, len(training) // config.batch)
     optimizer = make_optimizer(config, steps_per_epoch * config.epochs, network)
     optimizer.build(network.trainable_variables)
     compile_task(task, optimizer)
-    checkpoint = Checkpoint(run, config, steps_per_epoch, writes=_worker()[0] == 0)
+    checkpoint = Checkpoint(run, config, steps_per_epoch, card, writes=_worker()[0] == 0)
     checkpoint.set_model(task)
     if checkpoint.load():
-        _say(f"resuming at step {checkpoint.step:,} of {steps_per_epoch * config.epochs:,}")
-    if checkpoint.step < steps_per_epoch * config.epochs:
+        _say(f"resuming at step {checkpoint.step:,} of {checkpoint.steps:,}")
+        if checkpoint.extended:
+            rate = float(optimizer.learning_rate)
+            _say(f"longer than planned: the learning rate is {rate:.2g} here, as in such a run")
+    elif (run / presets.CARD).exists():
+        raise ColorlibError(
+            f"{run}: can't go on without its {STATE}; --from {run} with another --output starts "
+            "from its weights"
+        )
+    if checkpoint.step < checkpoint.steps:
         with _saved_on_interrupt(checkpoint):
             _fit(config, task, training, validation, checkpoint, verbose)
+    checkpoint.write_card(finished=True)
     return checkpoint
 
 
 @contextmanager
 def _saved_on_interrupt(checkpoint):
-    """Lets Ctrl-C end the present step and save it; pressed again, it ends at once."""
+    """Lets Ctrl-C end the present step and save it as a preset; pressed again, it ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread is told of Ctrl-C.
         return
@@ -319,6 +357,13 @@ def _saved_on_interrupt(checkpoint):
     signal.signal(signal.SIGINT, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        checkpoint.write_card()
+        _say(
+            f"stopped at step {checkpoint.step:,} of {checkpoint.steps:,}; {checkpoint.run} can be "
+            "used as a preset as it is"
+        )
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -335,7 +380,7 @@ def _fit(config, task, training, validation, checkpoint, verbose):
             "ipykernel" not in sys.modules or "COLORLIB_NOTEBOOK" in os.environ
         )
         verbose = 2 if headless else 1
-    swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema != 0 else []
+    swap = [SwapAverages()] if config.ema != 0 else []
     logs = keras.callbacks.TensorBoard(checkpoint.run / "logs")
     per_epoch = checkpoint.steps_per_epoch
     for size, _, end in stages(config):
@@ -375,15 +420,18 @@ def _fit(config, task, training, validation, checkpoint, verbose):
                 # `fit`.
                 for variable in task.optimizer.variables:
                     variable.assign(np.array(variable.value))
+    for averages in swap:
+        averages.on_epoch_begin(config.epochs)  # The live weights again, as in any saved state.
     checkpoint.save()
 
 
-def _card(config, sets, embedding, colors, floors, environment, checkpoint):
+def _card(config, run, sets, embedding, colors, floors, environment):
+    """What a run's card says beside its course, which the checkpoint adds."""
     training, validation = sets.values()
     start = _start_record(config)
     own = {"photos": None, "validation": None, "start": start and start["name"]}  # no folders
     return {
-        "name": checkpoint.run.name,
+        "name": run.name,
         "network": config.network,
         "embedding": embedding,
         "working_size": config.short_side,
@@ -396,9 +444,6 @@ def _card(config, sets, embedding, colors, floors, environment, checkpoint):
             "unreadable": len(training.skipped),
         },
         "colors": colors,
-        "best_val_loss": checkpoint.best,
         "floors": floors,
-        "seconds": round(checkpoint.trained_seconds, 1),
         "machine": environment,
-        "history": checkpoint.history,
     }

@@ -5,12 +5,14 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,7 +20,8 @@ import pytest
 from keras import ops
 from skimage.color import rgb2lab
 
-from colorlib import ColorlibError, data, lab
+from colorlib import Colorizer, ColorlibError, data, lab, photos, presets
+from colorlib.__main__ import main
 from colorlib.checkpoint import Checkpoint
 from colorlib.config import TrainingConfig
 from colorlib.embedding import shared_embedder
@@ -307,7 +310,9 @@ train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
         process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     step = state(run)[0]["step"]
-    assert 18 <= step < 32 and not (run / "card.json").exists()
+    assert 18 <= step < 32
+    stopped = {"at_step": 16, "planned_steps": 32}  # as of the last validation
+    assert presets.load_card(run)["stopped"] == stopped
 
     train(tiny_config, run, verbose=0)
     assert f"resuming at step {step} of 32" in capsys.readouterr().out
@@ -325,11 +330,14 @@ train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
 
 
-def test_ctrl_c_saves_the_step_and_the_run_goes_on(tiny_run, tiny_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("last", [5, 20])  # in the first and in the last epoch
+def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
+    last, tiny_run, tiny_config, tmp_path, monkeypatch, capsys
+):
     count = Checkpoint.on_train_batch_end
 
     def interrupted(self, batch, logs=None):
-        if self.step == 19:
+        if self.step == last - 1:
             signal.raise_signal(signal.SIGINT)
         count(self, batch, logs)
 
@@ -338,17 +346,83 @@ def test_ctrl_c_saves_the_step_and_the_run_goes_on(tiny_run, tiny_config, tmp_pa
     monkeypatch.setattr(Checkpoint, "on_train_batch_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, run, verbose=0)
-    assert state(run)[0]["step"] == 20 and signal.getsignal(signal.SIGINT) == before
+    assert state(run)[0]["step"] == last and signal.getsignal(signal.SIGINT) == before
     monkeypatch.undo()
+    assert f"stopped at step {last} of 32; {run} can be used as a preset" in capsys.readouterr().out
+    card = presets.load_card(run)
+    assert card["stopped"] == {"at_step": last, "planned_steps": 32}
+    assert len(card["history"]) == last // 16
+    photo = Path(tiny_config.photos[0])
+    assert main(["colorize", str(photo), "--output", str(tmp_path), "--preset", str(run)]) == 0
+    stopped = photos.read(tmp_path / photo.name)
+    assert np.abs(stopped.astype(float) - Colorizer.from_preset(run).colorize(photo)).mean() < 3
+    assert np.ptp(stopped, axis=-1).mean() > 0.5, "gray"
+
     train(config, run, verbose=0)
+    assert "stopped" not in presets.load_card(run)
     for a, b in zip(network_of(run).get_weights(), network_of(tiny_run).get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
+@pytest.mark.backend
+def test_a_run_goes_on_with_more_epochs(tiny_config, tmp_path, capsys):
+    """Where the schedule doesn't hang on the length, as if it had been so long from the start."""
+    config = short(tiny_config, steps=6, schedule="constant")
+    whole = train(replace(config, epochs=2), tmp_path / "whole", verbose=0)
+    run = train(config, tmp_path / "run", verbose=0)
+    assert train(replace(config, epochs=2), run, verbose=0) == run
+    meta, longer = state(run)
+    assert meta["step"] == 12 and len(history(run)) == 2
+    for name, value in state(whole)[1].items():
+        np.testing.assert_allclose(longer[name], value, atol=1e-6, rtol=0, err_msg=name)
+    card = presets.load_card(run)
+    assert card["extended"] == [{"at_step": 6, "planned_steps": 6}] and "stopped" not in card
+    assert card["config"]["epochs"] == 2 and len(card["history"]) == 2
+    with pytest.raises(ColorlibError, match="epochs: 2 -> 1"):
+        train(config, run, verbose=0)
+
+    capsys.readouterr()
+    (run / "state.npz").unlink()
+    with pytest.raises(ColorlibError, match=r"without its state\.npz; --from") as error:
+        train(replace(config, epochs=3), run, verbose=0)
+    assert str(run) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_longer_run_has_the_learning_rate_of_its_length(tiny_run, tiny_config, tmp_path, capsys):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    train(replace(tiny_config, epochs=4), run, verbose=0)
+    out = capsys.readouterr().out
+    # 6 of 64 steps are the warm-up; the cosine is at 26 of 58 here.
+    rate = 1e-3 * (1 + np.cos(np.pi * 26 / 58)) / 2
+    assert "resuming at step 32 of 64" in out and f"the learning rate is {rate:.2g} here" in out
+    assert [row["step"] for row in history(run)] == [16, 32, 48, 64]
+
+
+def test_fine_tuning_starts_from_the_presets_weights(tiny_run, folder, tmp_path, capsys):
+    def fine_tune(run, *options):
+        small = ("--size", "32", "--short-side", "48", "--batch", "2", "--epochs", "1")
+        train = ("train", "--photos", folder, "--output", run, "--from", tiny_run, *small)
+        return main([*map(str, train), "--steps-per-epoch", "1", *options])
+
+    run = tmp_path / "run"
+    assert fine_tune(run, "--network", "pyramid") == 2
+    assert "weights of the network paper" in capsys.readouterr().err and not run.exists()
+    # Its network needs no naming.
+    assert fine_tune(run, "--learning-rate", "1e-9", "--ema", "0") == 0
+    for a, b in zip(network_of(run).get_weights(), network_of(tiny_run).get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-2 if a.ndim == 1 else 1e-6)
+    card, start = presets.load_card(run), presets.load_card(tiny_run)
+    assert card["embedding"] == start["embedding"], "the weights know embeddings as they were"
+    digest = hashlib.sha256((tiny_run / "weights.weights.h5").read_bytes()).hexdigest()
+    assert card["started_from"] == {"name": "tiny", "weights_sha256": digest}
+
+
 def test_a_run_that_learns_nothing_says_so(tiny_config, tmp_path, capsys):
-    train(short(tiny_config, learning_rate=1e-9, ema=0.0), tmp_path / "run", verbose=0)
+    train(short(tiny_config, learning_rate=1e-9, ema=0.0), tmp_path / "run", verbose=2)
     out = capsys.readouterr().out
     floors = json.loads((tmp_path / "run" / "card.json").read_text())["floors"]
+    beside = [f"val_floor_{name.replace(' ', '_')}: {x:.4f}" for name, x in floors.items()]
+    assert re.search(r"val_mse: 0\.\d+ - " + " - ".join(beside), out), out
     assert f"gray {floors['gray']:.5f}, mean ab {floors['mean ab']:.5f}" in out
     assert "no more than one color for everything" in out
 
@@ -406,10 +480,13 @@ def test_validation_photos_are_not_trained_on(tiny_config, sample, tmp_path):
 
 
 def test_what_is_left_out_is_said(tiny_config, folder, tmp_path, capsys):
-    (folder / "text.jpg").write_text("text")
+    names = [f"text{number}.jpg" for number in range(7)]
+    for name in names:  # also of one content
+        (folder / name).write_text("text")
     train(short(tiny_config, photos=str(folder)), tmp_path / "run", verbose=0)
     said = capsys.readouterr().out
-    assert "6 photos; left out: 0 near gray, 1 unreadable" in said
-    assert str(folder / "text.jpg") in said
-    assert str(folder / "text.jpg") in (tmp_path / "run" / "unreadable.txt").read_text()
+    assert "6 photos; left out: 0 near gray, 7 unreadable" in said
+    assert str(folder / names[0]) in said
+    lines = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(folder / name) for name in names]
     assert "device: " in said
