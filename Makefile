@@ -37,8 +37,11 @@ test-all: .venv
 	$(BIN)/python -m pytest -m "not network"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend and not network"
 
+# Uploads to a notebook come in one message, of which the server takes 10 MB else.
+UPLOADS = --ServerApp.tornado_settings='{"websocket_max_message_size": 1000000000}'
+
 lab: .venv
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(UPLOADS)
 
 figures: .venv
 	$(BIN)/python notebooks/run.py --profile quick --figures figures

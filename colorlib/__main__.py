@@ -34,7 +34,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from colorlib import ColorlibError, __version__, files
+from colorlib import ColorlibError, __version__
 
 
 def _numbers(kind):
@@ -156,7 +156,7 @@ def _colorize(args):
 
     if args.preset and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
-    card = presets.load_card(args.preset)
+    presets.load_card(args.preset)  # A wrong name is told before all else.
     for name, value, holds, what in (
         ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
         ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
@@ -169,18 +169,9 @@ def _colorize(args):
     jobs = archive.plan(
         args.photos, args.output, suffix=args.suffix, kind=args.format, recursive=args.recursive
     )
-    weights = presets.preset_folder(args.preset) / presets.WEIGHTS
-    settings = {
-        "preset": card["name"],
-        "weights_sha256": card.get("weights_sha256") or files.sha256(weights),
-        "vividness": card.get("vividness") if args.vividness is None else args.vividness,
-        "size": args.size or card["working_size"],
-        "quality": args.quality,
-        "metadata": not args.strip,
-    }
-    options = archive.Options(
-        settings=json.dumps(settings, sort_keys=True),
-        made_by=_made_by(args),
+    options = archive.options(
+        args.preset,
+        size=args.size,
         vividness=args.vividness,
         quality=args.quality,
         overwrite=args.overwrite,
@@ -194,7 +185,7 @@ def _colorize(args):
 
 def _colorize_stream(args):
     """Colors one photo, of which input, output or both are a stream."""
-    from colorlib import framing, photos
+    from colorlib import framing, photos, presets
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
@@ -216,19 +207,13 @@ def _colorize_stream(args):
         photos.write(
             target, rgb, quality=args.quality,
             metadata=None if args.strip else photo.metadata,
-            made_by=None if args.strip else _made_by(args),
+            made_by=None if args.strip else presets.made_by(args.preset),
         )  # fmt: skip
         if target.parent == Path(folder):
             with target.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.flush()
     return 0
-
-
-def _made_by(args):
-    from colorlib import presets
-
-    return f"colorlib {__version__}, preset {presets.load_card(args.preset)['name']}"
 
 
 def _colorizer(args, count):

@@ -8,6 +8,7 @@ moment goes on where it stopped. At the end of a run the ledger is exported as `
 """
 
 import glob
+import json
 import os
 import secrets
 import sqlite3
@@ -15,12 +16,12 @@ import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from colorlib import ColorlibError, __version__, files, framing, lab, photos
+from colorlib import ColorlibError, __version__, files, framing, lab, photos, presets
 
 LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
 _EXPORTED, _NOT_EXPORTED = 1, 2  # the ledger's user_version: whether all of it is in the table
@@ -94,6 +95,29 @@ class Options:
     skip_color: bool = False
     metadata: bool = True
     max_pixels: int = 250_000_000
+
+
+def options(preset=None, *, size=None, **changes):
+    """The Options of coloring with a preset.
+
+    Args:
+        preset: str, path or None, as for `presets.preset_folder`.
+        size: int or None. Short side that the network sees, px; None is the preset's.
+        changes: fields of Options.
+    """
+    card = presets.load_card(preset)
+    chosen = Options("", presets.made_by(preset), **changes)
+    weights = presets.preset_folder(preset) / presets.WEIGHTS
+    vividness = chosen.vividness
+    settings = {
+        "preset": card["name"],
+        "weights_sha256": card.get("weights_sha256") or files.sha256(weights),
+        "vividness": card.get("vividness") if vividness is None else vividness,
+        "size": size or card["working_size"],
+        "quality": chosen.quality,
+        "metadata": chosen.metadata,
+    }
+    return replace(chosen, settings=json.dumps(settings, sort_keys=True))
 
 
 class Ledger:

@@ -10,7 +10,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from colorlib import ASSETS, ColorlibError
+from colorlib import ASSETS, ColorlibError, __version__
 from colorlib.files import sha256, write_atomically
 
 DEFAULT_PRESET = "pyramid"
@@ -50,6 +50,11 @@ def preset_folder(name=None):
 def load_card(name=None):
     """The card of a preset or run: dict."""
     return json.loads((preset_folder(name) / CARD).read_text(encoding="utf-8"))
+
+
+def made_by(name=None):
+    """What a photo's metadata says of the program that made its colors: str."""
+    return f"colorlib {__version__}, preset {load_card(name)['name']}"
 
 
 def vividness(name, default, value):

@@ -1,4 +1,4 @@
-"""Comparison slider and gallery, alive in Jupyter and in exported HTML, and an explorer.
+"""Comparison slider and gallery, alive in Jupyter and in exported HTML, an explorer, and an upload.
 
 Slider and gallery are each one `<iframe srcdoc>` that holds its photos, style and script: no kernel
 and no network is asked for. The frame keeps Jupyter's keyboard shortcuts and styles out (in
@@ -8,21 +8,26 @@ frame defines the slider element once, however many a page has.
 
 import os
 import tempfile
+import warnings
+import zipfile
 from base64 import b64encode
 from functools import cache
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import ipywidgets
 import numpy as np
 import pyvips
 from IPython.display import display
 
-from colorlib import ASSETS, ColorlibError, lab, photos
-from colorlib.files import first_line
-from colorlib.presets import preset_names
+from colorlib import ASSETS, ColorlibError, archive, lab, photos
+from colorlib.files import first_line, write_atomically
+from colorlib.presets import made_by, preset_names
 
 _LARGEST, _THUMBNAIL = 1280, 132  # longest side in pixels
+_SHOWN = 24  # photos in a gallery of colored files: each adds about half a megabyte to the notebook
+_ACCEPT = ",".join(("image/*", *photos.READ_SUFFIXES))
 _ARROW = (
     '<svg width="{0}" height="{0}" viewBox="0 0 24 24" fill="none" stroke="currentColor" '
     'stroke-width="2" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">'
@@ -157,7 +162,7 @@ class Explorer:
         self.vividness = ipywidgets.FloatSlider(
             max=1.0, step=0.05, description="Vividness", continuous_update=False, layout=wide
         )
-        self.upload = ipywidgets.FileUpload(accept="image/*,.tif,.tiff", description="Your photo")
+        self.upload = ipywidgets.FileUpload(accept=_ACCEPT, description="Your photo")
         self.save = ipywidgets.Button(description="Save the result", icon="download")
         self.status = ipywidgets.HTML()
         controls = [self.photo, self.preset, self.vividness, self.upload, self.save]
@@ -170,19 +175,11 @@ class Explorer:
         self._uploads = tempfile.TemporaryDirectory()
 
     def _ipython_display_(self):
-        line = {"text/html": "<p>The controls of this cell work while the notebook runs.</p>"}
-        # What is executed to be made a page has the line alone: no kernel answers there.
-        bundle = {} if "COLORLIB_OUTPUT" in os.environ else self.controls._repr_mimebundle_()
-        display(bundle | line, raw=True)
-        # Not an ipywidget: a display is saved with the notebook and survives export.
-        self._picture = display(Page("", ""), display_id=True)
+        self._picture = _display(self.controls)
         self._show()
 
     def _add(self, change):
-        for upload in change["new"]:
-            # A folder for each: the same name may come again, with another content.
-            path = Path(tempfile.mkdtemp(dir=self._uploads.name), Path(upload["name"]).name)
-            path.write_bytes(upload["content"])
+        for path in _keep(change["new"], self._uploads.name):
             self.photo.options = [(path.name, path), *self.photo.options]  # chooses the first
 
     def _show(self, change=None):
@@ -209,10 +206,136 @@ class Explorer:
         suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
         target = Path.cwd() / f"{path.stem}_colored{suffix}"
         try:
-            photos.write(target, self._colored)
+            photos.write(
+                target,
+                self._colored,
+                metadata=photos.load(path).metadata,
+                made_by=made_by(self.preset.value),
+            )
             self.status.value = f"Saved as {escape(str(target))}"
         except ColorlibError as error:
             self.status.value = f"<b>{escape(str(error))}</b>"
+
+
+def color_files(source, folder, *, preset=None, vividness=None):
+    """Colors photos as the command does, shows each beside its original, and offers the files.
+
+    In a running notebook more photos can be uploaded. The colored files are written to `folder`, at
+    their full size, with the photo's metadata and with the mark that their colors are machine-made;
+    what is colored there already is not colored again. They are offered one by one and, if there
+    are several, as a zip. A photo that can't be read gets a line, and the others are colored.
+
+    Args:
+        source: path or list of paths: photos or folders, as for `colorlib.archive.plan`.
+        folder: path of the folder to write to, made if it is new. The zip comes beside it.
+        preset, vividness: as for `Colorizer.from_preset` and `Colorizer.colorize`.
+
+    Returns:
+        A `ColoredFiles`, shown when it is a cell's value.
+
+    Raises:
+        ColorlibError: no such file or folder or preset, no photo, or two photos of one name.
+    """
+    sources = source if isinstance(source, list | tuple) else [source]
+    options = archive.options(preset, vividness=vividness)
+    return ColoredFiles(archive.plan(sources, folder), Path(folder), preset, options)
+
+
+class ColoredFiles:
+    """What `color_files` returns."""
+
+    def __init__(self, jobs, folder, preset, options):
+        self.jobs, self.folder, self.preset, self.options = jobs, folder, preset, options
+        self.colored, self.lines = {}, []  # original by colored file; what is said of the others
+        self.upload = ipywidgets.FileUpload(
+            accept=_ACCEPT, multiple=True, description="Your photos", layout={"width": "auto"}
+        )
+        self.status = ipywidgets.HTML()
+        self.controls = ipywidgets.HBox([self.upload, self.status])
+        self.upload.observe(self._add, "value")
+        self._uploads = tempfile.TemporaryDirectory()
+
+    def _ipython_display_(self):
+        self._results = _display(self.controls)
+        self._color(self.jobs)
+
+    def _add(self, change):
+        self.colored, self.lines = {}, []
+        try:
+            self._color(archive.plan(_keep(change["new"], self._uploads.name), self.folder))
+        except Exception as error:  # whatever it is, the reader sees one line and goes on
+            self.status.value = f"<b>{escape(first_line(error))}</b>"
+
+    def _color(self, jobs):
+        self.status.value = f"Coloring {len(jobs)} photos …"
+        colored = archive.colorize(jobs, lambda count: _colorizer(self.preset), self.options)
+        for number, result in enumerate(colored, 1):
+            self.status.value = f"Coloring: {number} of {len(jobs)}"
+            self.lines += result.notes
+            if result.outcome in ("colored", "unchanged"):
+                self.colored[result.job.target] = result.job.source
+        self.status.value = ""
+        self._results.update(Page(self._html(), f"<{len(self.colored)} colored photos>"))
+
+    def _html(self):
+        html = "".join(f'<p style="overflow-wrap:anywhere">{escape(x)}</p>' for x in self.lines)
+        if not self.colored:
+            return html
+        shown = dict(sorted(self.colored.items())[:_SHOWN])
+        labels = ("photo", "colored")
+        with warnings.catch_warnings(action="ignore"):  # The lines above say the same.
+            if len(shown) == 1:
+                ((colored, original),) = shown.items()
+                html += compare(original, colored, labels=labels, alt=original.name).html
+            else:
+                pairs = [(original, colored) for colored, original in shown.items()]
+                titles = [original.name for original in shown.values()]
+                html += gallery(pairs, titles=titles, labels=labels).html
+        if len(shown) < len(self.colored):
+            html += f"<p>The first {len(shown)} of {len(self.colored)} photos are shown.</p>"
+        return html + self._offer()
+
+    def _offer(self):
+        """Links to the files, and to a zip of them if they are several."""
+        colored, target = sorted(self.colored), self.folder.with_name(f"{self.folder.name}.zip")
+
+        def write(part):
+            with zipfile.ZipFile(part, "w") as file:  # Stored: photos don't get smaller.
+                for path in colored:
+                    file.write(path, path.relative_to(self.folder))
+
+        links = [_link(path, str(path.relative_to(self.folder))) for path in colored]
+        if len(colored) > 1:
+            write_atomically(target, write)
+            links.insert(0, _link(target, f"{target.name}, all {len(colored)}"))
+        return "<ul>" + "".join(f"<li>{link}</li>" for link in links) + "</ul>"
+
+
+def _link(path, text):
+    text, size = escape(text), f"{path.stat().st_size / 1e6:.1f} MB"
+    if "COLORLIB_OUTPUT" in os.environ:  # Who reads the page has not got the files.
+        return f"{text} ({size}), in the output folder"
+    href = quote(Path(os.path.relpath(path)).as_posix())  # JupyterLab follows it from the notebook.
+    return f'<a href="{href}" download>{text}</a> ({size})'
+
+
+def _display(controls):
+    """Shows the controls of a cell, and below them what the display that it returns is given."""
+    line = {"text/html": "<p>The controls of this cell work while the notebook runs.</p>"}
+    # What is executed to be made a page has the line alone: no kernel answers there.
+    bundle = {} if "COLORLIB_OUTPUT" in os.environ else controls._repr_mimebundle_()
+    display(bundle | line, raw=True)
+    # Not an ipywidget: a display is saved with the notebook and survives export.
+    return display(Page("", ""), display_id=True)
+
+
+def _keep(uploads, folder):
+    """Writes uploads to a new folder below `folder`: the same names may come again."""
+    folder = tempfile.mkdtemp(dir=folder)
+    paths = [Path(folder, Path(upload["name"]).name) for upload in uploads]
+    for path, upload in zip(paths, uploads, strict=True):
+        path.write_bytes(upload["content"])
+    return paths
 
 
 @cache

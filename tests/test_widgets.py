@@ -3,10 +3,14 @@
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import nbformat
@@ -18,6 +22,8 @@ from PIL import Image
 
 import colorlib
 from colorlib import photos, presets, widgets
+from colorlib.__main__ import main
+from notebooks import figures
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -26,6 +32,7 @@ needs_chromium = pytest.mark.skipif(
     not CHROMIUM, reason="no Chromium to open pages in: install the system's package `chromium`"
 )
 
+FLOWER = "nature_python3_flower.jpg"
 SETUP = """
 from colorlib import photos
 from colorlib.widgets import compare, explorer, gallery
@@ -257,17 +264,19 @@ def test_everything_fits_the_page_undistorted(visit, address, width):
             assert drawn == pytest.approx(natural, rel=0.02)
 
 
-@needs_chromium
-@pytest.mark.slow
-def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
-    nbformat.write(notebook(COMPARE), tmp_path / "slider.ipynb")
+@contextmanager
+def jupyterlab(browser, tmp_path, *sources):
+    """A page of JupyterLab as `make lab` starts it, in which the cells of a notebook run."""
+    nbformat.write(notebook(*sources), tmp_path / "cells.ipynb")
+    makefile = (figures.ROOT / "Makefile").read_text()
+    uploads = shlex.split(re.search(r"^UPLOADS = (.*)", makefile, re.MULTILINE)[1])
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     environment = os.environ | {f"JUPYTER_{name}": str(tmp_path / name) for name in folders}
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
         + ["--ip=127.0.0.1", "--IdentityProvider.token=secret", "--ServerApp.root_dir=."]
         + ["--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
-        + ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+        + ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *uploads],
         cwd=tmp_path,
         env=environment | {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")},
         stdout=subprocess.DEVNULL,
@@ -276,18 +285,55 @@ def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
     try:
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(180_000)
-        page.goto(f"{url_of(server, tmp_path / 'RUNTIME_DIR')}lab/tree/slider.ipynb?token=secret")
+        page.goto(f"{url_of(server, tmp_path / 'RUNTIME_DIR')}lab/tree/cells.ipynb?token=secret")
         page.locator(".jp-Notebook .jp-CodeCell").first.click()
         # Before the kernel is there, JupyterLab takes a cell's run for a question: which kernel?
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-        for _ in range(2):
+        for _ in (SETUP, *sources):
             page.keyboard.press("Shift+Enter")
-        page.locator("iframe.colorlib").wait_for()
-        assert_slides(page, slider_in(page))
+        yield page
         page.close()
     finally:
         server.terminate()
         server.wait(60)
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
+    with jupyterlab(browser, tmp_path, COMPARE) as page:
+        page.locator("iframe.colorlib").wait_for()
+        assert_slides(page, slider_in(page))
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_jupyterlab_takes_uploads_and_gives_back_the_colored_files(browser, tmp_path, sample):
+    noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), "uint8")
+    large = tmp_path / "large.png"
+    Image.fromarray(noise).save(large)
+    assert large.stat().st_size > 12e6
+    source = "from colorlib.widgets import color_files\ncolor_files(flower, 'out/colored')"
+    with jupyterlab(browser, tmp_path, source) as page:
+        link = page.get_by_role("link", name=FLOWER, exact=True)
+        link.wait_for()
+        with page.expect_download() as download:
+            link.click()
+        colored = (tmp_path / "out" / "colored" / FLOWER).read_bytes()
+        assert download.value.path().read_bytes() == colored
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Your photos").click()
+        chooser.value.set_files([sample[0], large])
+        link = page.get_by_role("link", name="colored.zip, all 2")
+        link.wait_for()
+        with page.expect_download() as download:
+            link.click()
+        with zipfile.ZipFile(download.value.path()) as file:
+            assert sorted(file.namelist()) == sorted([sample[0].name, large.name])
+            for name in file.namelist():
+                assert file.read(name) == (tmp_path / "out" / "colored" / name).read_bytes()
+        gallery = page.frame_locator("iframe.colorlib").locator(".gallery")
+        assert gallery.locator("img-comparison-slider").count() == 2
 
 
 def url_of(server, folder):
@@ -351,15 +397,25 @@ def test_explorer_has_a_vividness_where_the_preset_has_one(displayed, sample):
     assert not slider.disabled and slider.value == pytest.approx(default) and len(pages) == 5
 
 
-def upload(explorer, name, content):
-    file = {"name": name, "type": "image/jpeg", "size": len(content), "content": content}
-    explorer.upload.value = [file | {"last_modified": datetime.now(UTC)}]
+def upload(widget, **contents):
+    now = {"type": "image/jpeg", "last_modified": datetime.now(UTC)}
+    widget.upload.value = [
+        now | {"name": name, "size": len(content), "content": content}
+        for name, content in contents.items()
+    ]
+
+
+def says_machine_made(path):
+    """Whether the file itself says so, in IPTC's words, and names the program and preset."""
+    content = path.read_bytes()
+    made_by = f"colorlib {colorlib.__version__}, preset pyramid".encode()
+    return b"DigitalSourceType" in content and made_by in content
 
 
 def test_explorer_saves_what_it_shows(displayed, sample, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     explorer, pages = displayed(sample[:1], ["pyramid"])
-    upload(explorer, "mine.JPG", sample[1].read_bytes())
+    upload(explorer, **{"mine.JPG": sample[1].read_bytes()})
     assert explorer.photo.value.name == "mine.JPG"
     explorer.vividness.value = 0.25
     explorer.save.click()
@@ -367,10 +423,10 @@ def test_explorer_saves_what_it_shows(displayed, sample, tmp_path, monkeypatch):
     assert explorer.status.value == f"Saved as {target}"
     expected = widgets._colorizer("pyramid").colorize(sample[1], 0.25)
     saved = photos.read(target)
-    assert saved.shape == expected.shape
+    assert saved.shape == expected.shape and says_machine_made(target)
     assert np.abs(saved.astype(float) - expected).mean() < 3, "but for JPEG"
 
-    upload(explorer, "mine.JPG", sample[2].read_bytes())
+    upload(explorer, **{"mine.JPG": sample[2].read_bytes()})
     assert len(set(pages)) == 4, "the same name with another content is shown anew"
     target.unlink()
     target.mkdir()
@@ -381,11 +437,97 @@ def test_explorer_saves_what_it_shows(displayed, sample, tmp_path, monkeypatch):
 def test_an_error_clears_the_picture_of_the_explorer(displayed, sample):
     explorer, pages = displayed(sample[:1], ["pyramid"])
     assert pages[-1] != "" and not explorer.save.disabled
-    upload(explorer, "broken.png", b"no photo")
+    upload(explorer, **{"broken.png": b"no photo"})
     assert pages[-1] == "" and explorer.save.disabled
     assert explorer.status.value.startswith("<b>") and "broken.png" in explorer.status.value
     explorer.photo.value = sample[0]
     assert pages[-1] == pages[0] and not explorer.save.disabled and explorer.status.value == ""
+
+
+@pytest.fixture
+def box(tmp_path, sample):
+    """A folder with two photos, of one name in two folders, and one that is broken."""
+    box = tmp_path / "box"
+    (box / "trip").mkdir(parents=True)
+    with Image.open(sample[0]) as image:
+        image.resize((90, 60)).save(box / "a.jpg", exif=exif_of("Ann"))
+        image.resize((61, 93)).save(box / "trip" / "a.jpg")
+    (box / "broken.jpg").write_text("no photo <b>")
+    return box
+
+
+def exif_of(artist):
+    exif = Image.Exif()
+    exif[315] = artist
+    return exif
+
+
+@pytest.fixture
+def color_files(tmp_path, monkeypatch):
+    """`color_files` as a notebook shows it, which stands in tmp_path; and the pages shown."""
+
+    def color(source, **options):
+        recorder = Recorder()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(widgets, "display", lambda *_, **__: recorder)
+        shown = widgets.color_files(source, tmp_path / "out" / "of it", **options)
+        shown._ipython_display_()
+        return shown, recorder.pages
+
+    return color
+
+
+def links(page):
+    return re.findall(r'<a href="([^"]+)" download>([^<]+)</a>', page)
+
+
+def test_a_folders_photos_are_colored_shown_and_offered(color_files, box, tmp_path, capsys):
+    shown, (page,) = color_files(box)
+    out = tmp_path / "out" / "of it"
+    assert links(page) == [
+        ("out/of%20it.zip", "of it.zip, all 2"),
+        ("out/of%20it/a.jpg", "a.jpg"),
+        ("out/of%20it/trip/a.jpg", "trip/a.jpg"),
+    ]
+    assert page.count("&lt;img-comparison-slider ") == 2 and shown.status.value == ""
+    (line,) = re.findall(r"<p [^>]*>([^<]*broken[^<]*)</p>", page)
+    assert line.startswith(f"{box / 'broken.jpg'}: not a photo")
+    # The very files that the command writes.
+    assert main(["colorize", str(box), "--output", str(tmp_path / "command")]) == 1
+    for name, shape in [("a.jpg", (60, 90, 3)), ("trip/a.jpg", (93, 61, 3))]:
+        colored, other = (photos.read(folder / name) for folder in (out, tmp_path / "command"))
+        assert colored.shape == shape and says_machine_made(out / name)
+        assert np.abs(colored.astype(float) - other).mean() < 0.5
+    with Image.open(out / "a.jpg") as image:
+        assert image.getexif()[315] == "Ann"
+    with zipfile.ZipFile(out.with_name("of it.zip")) as file:
+        assert sorted(file.namelist()) == ["a.jpg", "trip/a.jpg"]
+        assert file.read("a.jpg") == (out / "a.jpg").read_bytes()
+
+    before = (out / "a.jpg").stat().st_mtime_ns
+    assert color_files(box)[1] == [page] and (out / "a.jpg").stat().st_mtime_ns == before
+    color_files(box, vividness=1.0)
+    assert (out / "a.jpg").stat().st_mtime_ns > before
+
+
+def test_uploads_are_colored_and_bad_ones_get_a_line(color_files, box, tmp_path):
+    shown, pages = color_files(box / "a.jpg")
+    assert 'title="Gallery"' not in pages[0] and [text for _, text in links(pages[0])] == ["a.jpg"]
+    files = {"b c.jpg": (box / "a.jpg").read_bytes(), "bad.tif": b"text", "notes.txt": b""}
+    upload(shown, **files)
+    assert [href for href, _ in links(pages[1])] == ["out/of%20it/b%20c.jpg"]
+    assert all(len(re.findall(f"/{name}: not a photo", pages[1])) == 1 for name in list(files)[1:])
+    upload(shown, **{"a.png": files["b c.jpg"], "a.gif": files["b c.jpg"]})
+    assert shown.status.value.startswith("<b>") and "would both become" in shown.status.value
+    assert len(pages) == 2
+    upload(shown, **{"last.jpg": files["b c.jpg"]})
+    assert [text for _, text in links(pages[2])] == ["last.jpg"] and shown.status.value == ""
+
+
+def test_a_page_names_the_colored_files_without_links(color_files, box, monkeypatch):
+    monkeypatch.setenv("COLORLIB_OUTPUT", "out")
+    _, (page,) = color_files(box)
+    assert links(page) == [] and "<li>of it.zip, all 2 (" in page and "in the output folder" in page
 
 
 def test_sixteen_bit_photos_look_like_eight_bit_ones():
