@@ -308,11 +308,12 @@ class ColoredFiles:
         if len(colored) > 1:
             write_atomically(target, write)
             links.insert(0, _link(target, f"{target.name}, all {len(colored)}"))
-        return "<ul>" + "".join(f"<li>{link}</li>" for link in links) + "</ul>"
+        items = "".join(f"<li>{link}</li>" for link in links)
+        return f'<ul style="margin-top:1em">{items}</ul>'
 
 
 def _link(path, text):
-    text, size = escape(text), f"{path.stat().st_size / 1e6:.1f} MB"
+    text, size = escape(text), f"{path.stat().st_size / 1e3:,.0f} KB"
     if "COLORLIB_OUTPUT" in os.environ:  # Who reads the page has not got the files.
         return f"{text} ({size}), in the output folder"
     href = quote(Path(os.path.relpath(path)).as_posix())  # JupyterLab follows it from the notebook.

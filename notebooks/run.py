@@ -51,7 +51,7 @@ FIGURES = (
 )
 
 # Parameters that may be paths. A notebook runs in its own folder, so they become absolute.
-PATHS = ("PRESET", "PRESETS", "MY_PHOTO", "ORIGINALS", "PROTOCOL", "EXPORT", "STIMULI")
+PATHS = ("PRESET", "PRESETS", "FOLDER", "ORIGINALS", "PROTOCOL", "EXPORT", "STIMULI")
 
 
 def run(
