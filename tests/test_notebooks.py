@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import threading
+import zipfile
 
 import nbformat
 import pytest
@@ -111,6 +112,22 @@ def test_a_reader_sees_no_notes_of_tensorflow(first, monkeypatch):
     NotebookClient(notebook, kernel_name="python3", startup_timeout=180, resources=folder).execute()
     shown = [(output.name, output.text) for cell in notebook.cells for output in cell.outputs]
     assert shown == [("stdout", "2.0\n")]
+
+
+@pytest.mark.slow
+def test_a_folder_of_photos_is_colored_whatever_else_is_in_it(sample, tmp_path):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for photo in sample[:2]:
+        shutil.copy(photo, folder)
+    (folder / "broken.jpg").write_text("no photo")
+    assert run.run("smoke", ["04"], {"FOLDER": str(folder)}, output=output) == 0
+    names = sorted(photo.name for photo in sample[:2])
+    assert sorted(path.name for path in (output / "colored").glob("*.jpg")) == names
+    with zipfile.ZipFile(output / "colored.zip") as file:
+        assert sorted(file.namelist()) == names
+    text = (output / "04_historical_photos.ipynb").read_text()
+    assert text.count(f"{folder / 'broken.jpg'}: not a photo") == 1
 
 
 @pytest.mark.slow
