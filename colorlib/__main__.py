@@ -34,7 +34,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from colorlib import ColorlibError, __version__
+from colorlib import ColorlibError, __version__, files
 
 
 def _numbers(kind):
