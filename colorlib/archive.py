@@ -11,40 +11,20 @@ import glob
 import json
 import os
 import secrets
-import sqlite3
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from colorlib import ColorlibError, __version__, files, framing, lab, photos, presets
+from colorlib.ledger import LEDGER, Ledger
 
-LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
-_EXPORTED, _NOT_EXPORTED = 1, 2  # the ledger's user_version: whether all of it is in the table
 _AHEAD, _AHEAD_PIXELS = 32, 192 << 20  # photos in work at a time, and their pixels
 _WORKERS = 8  # threads at most: each holds a network's memory and a decoded photo
-_COLUMNS = {
-    "output": "TEXT PRIMARY KEY",  # below the ledger's folder
-    "output_sha256": "TEXT",
-    "output_size": "INTEGER",
-    "output_modified": "INTEGER",  # ns since 1970
-    "replaced_sha256": "TEXT",  # of what stood there before
-    "source": "TEXT",
-    "source_sha256": "TEXT",
-    "source_size": "INTEGER",
-    "source_modified": "INTEGER",
-    "width": "INTEGER",
-    "height": "INTEGER",
-    "settings": "TEXT",
-    "version": "TEXT",
-    "seconds": "REAL",
-    "notes": "TEXT",
-    "error": "TEXT",
-}
 
 
 @dataclass(frozen=True)
@@ -118,87 +98,6 @@ def options(preset=None, *, size=None, **changes):
         "metadata": chosen.metadata,
     }
     return replace(chosen, settings=json.dumps(settings, sort_keys=True))
-
-
-class Ledger:
-    """The record of a folder's outputs; None as folder keeps it in memory alone.
-
-    One process at a time: another one that opens it gets a ColorlibError.
-    """
-
-    def __init__(self, folder):
-        self.folder = folder
-        path = ":memory:" if folder is None else folder / LEDGER
-        try:
-            self._database = sqlite3.connect(path, timeout=2)
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
-            self._database.execute(f"CREATE TABLE IF NOT EXISTS files ({columns}) WITHOUT ROWID")
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            self.exported = version != _NOT_EXPORTED
-            # A write, which takes the lock.
-            self._database.execute(f"PRAGMA user_version = {version or _EXPORTED}")
-        except sqlite3.DatabaseError as error:
-            if hasattr(self, "_database"):
-                self._database.close()
-            what = f"not a ledger ({error}); delete it"
-            if isinstance(error, sqlite3.OperationalError):
-                what = f"{error}; check the disk's space and the folder's permissions"
-            if "locked" in str(error):
-                what = "another colorlib is at work here; wait for it"
-            raise ColorlibError(f"{path}: {what}") from None
-
-    def close(self):
-        self._database.close()
-
-    def get(self, output):
-        """The row of an output, by its name below the folder: dict, or None."""
-        with self._told():
-            rows = self._database.execute("SELECT * FROM files WHERE output = ?", (output,))
-            row = rows.fetchone()
-        return row and dict(zip(_COLUMNS, row, strict=True))
-
-    def outputs(self):
-        """The names of all outputs that were written, below the folder: set of str."""
-        query = "SELECT output FROM files WHERE output_sha256 IS NOT NULL"
-        return {name for (name,) in self._database.execute(query)}
-
-    def put(self, **row):
-        """Writes the row of an output, in place of an earlier one."""
-        values = [
-            files.utf8(value) if isinstance(value, str) else value
-            for value in map(row.get, _COLUMNS)
-        ]
-        with self._told(), self._database:
-            marks = ", ".join("?" * len(values))
-            self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
-            if self.exported:
-                self._database.execute(f"PRAGMA user_version = {_NOT_EXPORTED}")
-        self.exported = False
-
-    def export(self):
-        """Writes the ledger as a Parquet table beside it."""
-        import pandas as pd
-
-        _clear_parts([self.folder], 0)
-        with self._told():
-            table = pd.read_sql_query("SELECT * FROM files ORDER BY output", self._database)
-            files.write_atomically(self.folder / TABLE, table.to_parquet())
-            self._database.execute(f"PRAGMA user_version = {_EXPORTED}")
-        self.exported = True
-
-    @contextmanager
-    def _told(self):
-        """Makes one line of what hinders the ledger."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise ColorlibError(
-                f"{self.folder}: the record of what is done can't be written "
-                f"({files.first_line(error)}); make room on the disk, then run the same command "
-                "again"
-            ) from None
 
 
 def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
@@ -497,7 +396,7 @@ def _source_of(job):
 
 
 def _work(todo, ledger, colorizer, options):
-    _clear_parts({job.target.parent for job, _ in todo}, 0 if ledger.folder else 600)
+    files.clear_parts({job.target.parent for job, _ in todo}, 0 if ledger.folder else 600)
     ready, loading, coloring, lines = {}, {}, {}, dict(todo)
     # A small file can hold many pixels: each photo may have its share of what fits in memory, and
     # one that turns out to be larger is begun again when there is room for it.
@@ -549,17 +448,6 @@ def _work(todo, ledger, colorizer, options):
 def workers(count):
     """How many threads color `count` photos side by side: int."""
     return max(1, min(count, (os.cpu_count() or 1) + 1, _WORKERS))
-
-
-def _clear_parts(folders, age):
-    """Removes what killed runs have left half-written, at least `age` seconds ago."""
-    for folder in folders:
-        for path in folder.glob(".*.part.*"):
-            name = path.name.split(".")[1]
-            with suppress(OSError):  # It may be another process', and gone.
-                fresh = time.time() - path.stat().st_mtime < age
-                if len(name) == 16 and set(name) <= set("0123456789abcdef") and not fresh:
-                    path.unlink()
 
 
 def _finish(photo, result, ledger, options, lines):

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -51,3 +53,14 @@ def utf8(text):
 def first_line(error):
     """The first line of what an error says, or its type where it says nothing: str."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def clear_parts(folders, age):
+    """Removes what killed runs have left half-written, at least `age` seconds ago."""
+    for folder in folders:
+        for path in folder.glob(".*.part.*"):
+            name = path.name.split(".")[1]
+            with suppress(OSError):  # It may be another process', and gone.
+                fresh = time.time() - path.stat().st_mtime < age
+                if len(name) == 16 and set(name) <= set("0123456789abcdef") and not fresh:
+                    path.unlink()

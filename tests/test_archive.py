@@ -20,7 +20,8 @@ from skimage.color import rgb2lab
 
 from colorlib import ColorlibError, lab, photos
 from colorlib.__main__ import main
-from colorlib.archive import LEDGER, TABLE, Ledger, plan
+from colorlib.archive import plan
+from colorlib.ledger import LEDGER, TABLE, Ledger
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from PIL import Image
 
 from colorlib import ColorlibError, archive, data, framing, lab, photos, training
 from colorlib.__main__ import main
-from colorlib.archive import LEDGER, TABLE
+from colorlib.ledger import COLUMNS, LEDGER, TABLE, Ledger
 
 HOSTILE, CASES = Path(__file__).parent / "hostile", Path(__file__).parent / "cases"
 # What of tests/hostile and tests/cases can't be read, and a word of the reason. All others can.
@@ -524,8 +524,8 @@ def test_a_table_that_a_killed_run_left_behind_is_written_again(colorize, small,
         row = list(database.execute("SELECT * FROM files").fetchone())
         database.execute("DELETE FROM files")
         database.commit()
-    with closing(archive.Ledger(out)) as ledger:
-        ledger.put(**dict(zip(archive._COLUMNS, row, strict=True)))
+    with closing(Ledger(out)) as ledger:
+        ledger.put(**dict(zip(COLUMNS, row, strict=True)))
     assert colorize(small, "--output", out)[2] == ["colorlib: 1 unchanged"]
     assert len(records(out)) == 1 and not parts(out)
 

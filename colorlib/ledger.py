@@ -1,0 +1,108 @@
+"""The ledger of a folder: a record of what was colored into it, one row for each output."""
+
+import sqlite3
+from contextlib import contextmanager
+
+from colorlib import ColorlibError, files
+
+LEDGER, TABLE = ".colorlib.sqlite", "colorlib.parquet"
+_EXPORTED, _NOT_EXPORTED = 1, 2  # the ledger's user_version: whether all of it is in the table
+COLUMNS = {
+    "output": "TEXT PRIMARY KEY",  # below the ledger's folder
+    "output_sha256": "TEXT",
+    "output_size": "INTEGER",
+    "output_modified": "INTEGER",  # ns since 1970
+    "replaced_sha256": "TEXT",  # of what stood there before
+    "source": "TEXT",
+    "source_sha256": "TEXT",
+    "source_size": "INTEGER",
+    "source_modified": "INTEGER",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "settings": "TEXT",
+    "version": "TEXT",
+    "seconds": "REAL",
+    "notes": "TEXT",
+    "error": "TEXT",
+}
+
+
+class Ledger:
+    """The record of a folder's outputs; None as folder keeps it in memory alone.
+
+    One process at a time: another one that opens it gets a ColorlibError.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        path = ":memory:" if folder is None else folder / LEDGER
+        try:
+            self._database = sqlite3.connect(path, timeout=2)
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS files ({columns}) WITHOUT ROWID")
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            self.exported = version != _NOT_EXPORTED
+            # A write, which takes the lock.
+            self._database.execute(f"PRAGMA user_version = {version or _EXPORTED}")
+        except sqlite3.DatabaseError as error:
+            if hasattr(self, "_database"):
+                self._database.close()
+            what = f"not a ledger ({error}); delete it"
+            if isinstance(error, sqlite3.OperationalError):
+                what = f"{error}; check the disk's space and the folder's permissions"
+            if "locked" in str(error):
+                what = "another colorlib is at work here; wait for it"
+            raise ColorlibError(f"{path}: {what}") from None
+
+    def close(self):
+        self._database.close()
+
+    def get(self, output):
+        """The row of an output, by its name below the folder: dict, or None."""
+        with self._told():
+            rows = self._database.execute("SELECT * FROM files WHERE output = ?", (output,))
+            row = rows.fetchone()
+        return row and dict(zip(COLUMNS, row, strict=True))
+
+    def outputs(self):
+        """The names of all outputs that were written, below the folder: set of str."""
+        query = "SELECT output FROM files WHERE output_sha256 IS NOT NULL"
+        return {name for (name,) in self._database.execute(query)}
+
+    def put(self, **row):
+        """Writes the row of an output, in place of an earlier one."""
+        values = [
+            files.utf8(value) if isinstance(value, str) else value
+            for value in map(row.get, COLUMNS)
+        ]
+        with self._told(), self._database:
+            marks = ", ".join("?" * len(values))
+            self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
+            if self.exported:
+                self._database.execute(f"PRAGMA user_version = {_NOT_EXPORTED}")
+        self.exported = False
+
+    def export(self):
+        """Writes the ledger as a Parquet table beside it."""
+        import pandas as pd
+
+        files.clear_parts([self.folder], 0)
+        with self._told():
+            table = pd.read_sql_query("SELECT * FROM files ORDER BY output", self._database)
+            files.write_atomically(self.folder / TABLE, table.to_parquet())
+            self._database.execute(f"PRAGMA user_version = {_EXPORTED}")
+        self.exported = True
+
+    @contextmanager
+    def _told(self):
+        """Makes one line of what hinders the ledger."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise ColorlibError(
+                f"{self.folder}: the record of what is done can't be written "
+                f"({files.first_line(error)}); make room on the disk, then run the same command "
+                "again"
+            ) from None
