@@ -7,7 +7,9 @@ and its header can be read, and refused, before a pixel is decoded.
 import io
 import os
 import re
+import threading
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +60,8 @@ _WRITERS = {
 WRITE_SUFFIXES = tuple(_WRITERS)
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*")  # "Easter 1.4.1934" and "Mr. Fox" end in none.
 _SIXTEEN_BIT = (".png", *_TIFF_SUFFIXES)  # also the lossless ones: no quality
+_TURNS = 64  # threads that read at a time
+_turns, _alone = threading.Semaphore(_TURNS), threading.Lock()
 _LARGEST_PROFILE = 1 << 22  # bytes of the start of a JPEG 2000 file
 
 
@@ -113,15 +117,12 @@ def load(source, *, max_pixels=250_000_000, page=None):
         file.seek(0)
         if kind in ("BMP", "JPEG 2000", "HEIC"):
             return _load_with_pillow(file, kind, name, max_pixels)
-        with pixels.told_by_name(name):
-            for attempt in range(3):
-                file.seek(0)
-                try:
-                    return _load_with_vips(file, source, kind, name, max_pixels, page)
-                except pyvips.Error as error:
-                    # libvips has one text for the errors of all threads: another may have taken it.
-                    if error.detail or attempt == 2:
-                        raise
+        arguments = (file, source, kind, name, max_pixels, page)
+        try:
+            with _turns:
+                return _load_with_vips(*arguments)
+        except pyvips.Error:
+            return _load_alone(*arguments)
 
 
 def read(path, *, max_pixels=250_000_000):
@@ -354,12 +355,7 @@ def _open(source, kind, name, **options):
     else:
         stream = pyvips.Source.new_from_file(os.fsencode(source))
     options = {"access": "sequential", "fail_on": "error"} | options
-    try:
-        image = pyvips.Image.new_from_source(stream, "", **options)
-    except pyvips.Error as error:
-        if "known format" not in error.detail:
-            raise
-        raise _no_photo(name) from error
+    image = pyvips.Image.new_from_source(stream, "", **options)
     if not image.get("vips-loader").startswith(_LOADERS[kind]):
         raise _no_photo(name)
     return image
@@ -392,7 +388,26 @@ def _frames(image):
     return [f"frame 1 of {count}; the others are left out"] if count > 1 else []
 
 
+def _load_alone(file, source, kind, name, *arguments):
+    """Reads a broken photo again for the reason, while no other thread reads.
+
+    libvips has one text for the errors of all threads, and pyvips clears it time and again.
+    """
+    with _alone, pixels.told_by_name(name), ExitStack() as stack:
+        for _ in range(_TURNS):
+            stack.enter_context(_turns)
+        for attempt in range(3):
+            try:
+                return _load_with_vips(file, source, kind, name, *arguments)
+            except pyvips.Error as error:
+                if "known format" in error.detail:
+                    raise _no_photo(name) from error
+                if error.detail or attempt == 2:
+                    raise
+
+
 def _load_with_vips(file, source, kind, name, max_pixels, page):
+    file.seek(0)
     if kind == "TIFF":
         return _load_tiff(file, source, name, max_pixels, page)
     image = _open(source, kind, name)
