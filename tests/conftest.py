@@ -1,8 +1,10 @@
 """Tests see neither the user's settings nor leave anything in the user's folders."""
 
+import functools
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,40 @@ def tiny_run(tiny_config, tmp_path_factory):
     from colorlib.training import train
 
     return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
+
+
+@pytest.fixture(scope="session")
+def colorizers():
+    """`Colorizer.from_preset`, which loads each preset once and keeps the programs it compiled."""
+    from colorlib import Colorizer
+
+    return functools.cache(Colorizer.from_preset)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A function that starts Chromium; skips what needs it where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        pytest.skip("no Chromium to open pages in: install the system's package `chromium`")
+
+    @contextmanager
+    def start():
+        with playwright.sync_playwright() as running:
+            arguments = ["--no-sandbox", "--force-color-profile=srgb"]
+            browser = running.chromium.launch(executable_path=path, args=arguments)
+            yield browser
+            browser.close()
+
+    return start
+
+
+@pytest.fixture(scope="module")  # While it is open, its event loop is in the way of other tests.
+def browser(chromium):
+    with chromium() as browser:
+        yield browser
 
 
 def shifted_weights(path):

@@ -222,7 +222,12 @@ def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
     assert set(err[0].removeprefix("colorlib: ").split(", ")) == {"2 colored", "1 unchanged"}
     after = contents(tmp_path / "out")
     assert [name for name in NAMES if after[name] != before[name]] == ["trip/a.jpg"]
-    assert len(colorize(box, *out, "--size", "64")[1]) == 3
+
+
+@pytest.mark.slow  # as another quality, above
+def test_another_size_is_another_output(colorize, box, tmp_path):
+    out = ("--output", tmp_path / "out")
+    assert len(colorize(box, *out)[1]) == len(colorize(box, *out, "--size", "64")[1]) == 3
 
 
 def test_a_second_run_does_not_import_keras(colorize, box, tmp_path, tiny_run):

@@ -5,14 +5,17 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from skimage.color import rgb2lab
 
 from colorlib import photos
 from colorlib.__main__ import main
+from colorlib.metadata import MACHINE_COLORED
+from colorlib.presets import load_card
 
 
 def command(*arguments):
@@ -88,6 +91,30 @@ def test_what_cannot_begin_is_told_at_once(tmp_path):
     assert time.perf_counter() - start < 10  # Without loading a backend.
 
 
+def test_metadata_goes_with_a_photo_unless_it_is_stripped(here, tiny_run, tmp_path):
+    scan = Path(__file__).parent / "cases" / "scan_600dpi_exif_date_copyright_gps.jpg"
+    for options, kept in ((), True), (("--strip",), False):
+        target = tmp_path / f"{kept}.jpg"
+        options = ("--output", target, "--preset", tiny_run, *options)
+        assert here("colorize", scan, *options) == (0, [str(target)], ["colorlib: 1 colored"])
+        with Image.open(target) as image:
+            block = image.getexif()
+        assert (block.get(ExifTags.Base.ImageDescription) == "On the porch, 1938") == kept
+        assert bool(block.get_ifd(ExifTags.IFD.GPSInfo)) == kept
+        assert (MACHINE_COLORED.encode() in target.read_bytes()) == kept
+
+
+def test_help_lists_the_options_of_each_command(capsys):
+    for command, options in [
+        ("colorize", ("--output", "--vividness", "--overwrite", "--dry-run", "--strip")),
+        ("train", ("--photos", "--validation", "--from", "--precision", "--paper", "--distribute")),
+        ("package", ("--output", "--evaluate")),
+    ]:
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert set(options) <= set(capsys.readouterr().out.replace(",", " ").split())
+
+
 def test_misspelt_and_missing_options(capsys, tmp_path):
     for arguments, message in [
         (["colorize", "photo.jpg", "--output", "out", "--presset", "paper"], "--presset"),
@@ -109,44 +136,49 @@ def test_an_output_that_cannot_be_made(here, folder, tiny_run, tmp_path):
     assert code and out == [] and len(err) == 1 and str(tmp_path / "file") in err[0]
 
 
-def test_train_then_colorize_with_the_run(here, sample, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for path in sample[:8]:
-        shutil.copy(path, folder)
-    train = ("train", "--photos", folder, "--output", tmp_path / "run", "--epochs", "2")
-    train += (
-        "--network",
-        "paper",
-        "--steps-per-epoch",
-        "1",
-        "--scales",
-        "0.8,1.2",
-        "--batch",
-        "2",
-        "--size",
-        "24,32",
-        "--short-side",
-        "40",
-    )
+def test_train_then_package_the_run(here, sample, tmp_path):
+    folders = tmp_path / "photos", tmp_path / "held back"
+    for folder, paths in zip(folders, (sample[:6], sample[6:8]), strict=True):
+        folder.mkdir()
+        for path in paths:
+            shutil.copy(path, folder)
+    run, preset = tmp_path / "run", tmp_path / "preset"
+    train = ("train", "--photos", folders[0], "--output", run, "--precision", "mixed_bfloat16")
+    train += ("--epochs", "1", "--steps-per-epoch", "1", "--batch", "2", "--size", "32")
+    train += ("--short-side", "40", "--scales", "0.8,1.2")
     code, out, err = here(*train)
     assert (code, err) == (0, [])
-    assert any("8 photos" in line for line in out)
-    assert str(tmp_path / "run") in out[-1]
+    assert any("6 photos" in line for line in out)
+    assert str(run) in out[-1]
     assert here(*train)[0] == 0  # Finished: at once.
     code, _, (line,) = here(*train, "--seed", "2")
     assert code == 2 and "seed: 1 -> 2" in line
 
-    code, out, err = here(
-        "colorize", folder, "--output", tmp_path / "out", "--preset", tmp_path / "run"
-    )
-    assert (code, err, len(out)) == (0, ["colorlib: 8 colored"], 8)
-
-    code, _, err = here("package", tmp_path / "run", "--output", tmp_path / "preset")
+    options = ("--evaluate", folders[1], "--vividness", "0.7")
+    code, _, err = here("package", run, "--output", preset, *options)
     assert (code, err) == (0, [])
-    assert {path.name for path in (tmp_path / "preset").iterdir()} == {
-        *("card.json", "manifest.csv.gz", "weights.weights.h5")
+    assert {path.name for path in preset.iterdir()} == {
+        *("card.json", "manifest.csv.gz", "scores.csv", "weights.weights.h5")
     }
+    card = load_card(preset)
+    assert card["network"] == "pyramid" and card["config"]["precision"] == "mixed_bfloat16"
+    assert [result["vividness"] for result in card["results"]["held back"]] == [0, 0.7]
+
+
+def test_the_papers_training_says_where_to_put_the_weights_of_its_backbone(
+    here, sample, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLORLIB_WEIGHTS", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    train = ("train", "--paper", "--photos", sample[0].parent, "--output", tmp_path / "run")
+    code, _, (line,) = here(*train, "--epochs", "10")
+    assert code == 2 and line.startswith("colorlib: Backbone InceptionResNetV2: no weights")
+    assert "put inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5 into" in line
+    for way in (f"none in COLORLIB_WEIGHTS={tmp_path}", "network", "backbone_weights"):
+        assert way in line
 
 
 def test_training_on_nothing(here, tmp_path):

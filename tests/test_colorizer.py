@@ -16,18 +16,18 @@ from colorlib.model import ab_bins
 
 
 @pytest.fixture(scope="module")
-def colorizer(tiny_run):
-    return Colorizer.from_preset(tiny_run)
+def colorizer(colorizers, tiny_run):
+    return colorizers(tiny_run)
 
 
-@pytest.fixture(scope="module")
-def vivid(tiny_run):
-    """A colorizer whose network exaggerates: far more color than sRGB has room for."""
-    colorizer = Colorizer.from_preset(tiny_run)
+@pytest.fixture
+def vivid(colorizer):
+    """It with a network that exaggerates: far more color than sRGB has room for."""
     last = colorizer.network.get_layer("decoder_5")
     kernel, bias = last.get_weights()
     last.set_weights([200 * kernel, 200 * bias])
-    return colorizer
+    yield colorizer
+    last.set_weights([kernel, bias])
 
 
 def difference(a, b):
@@ -96,8 +96,7 @@ def test_a_batch_is_its_photos_one_by_one(colorizer, sample):
     assert colorizer.colorize_batch([]) == []
 
 
-def test_photos_of_all_shapes_go_through_a_handful_of_programs(tiny_run):
-    colorizer = Colorizer.from_preset(tiny_run)
+def test_photos_of_all_shapes_go_through_a_handful_of_programs(colorizer):
     rng = np.random.default_rng(1)
     planes = [np.full(shape, 50.0, np.float32) for shape in rng.integers(20, 200, (40, 2))]
     for plane, ab in zip(planes, colorizer.predict_ab(planes), strict=True):
@@ -120,9 +119,9 @@ def test_a_photo_lies_whole_in_the_middle_of_its_working_shape(colorizer, shape)
         assert photo.shape[0] / photo.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.08)
 
 
-def test_a_flat_surround_stays_gray_and_the_print_in_it_gets_color():
+def test_a_flat_surround_stays_gray_and_the_print_in_it_gets_color(colorizers):
     mount = Path(__file__).parent / "cases" / "print_on_grey_mount.jpg"
-    rgb = Colorizer.from_preset().colorize(mount)
+    rgb = colorizers("pyramid").colorize(mount)
     chroma = np.hypot(*np.moveaxis(rgb2lab(rgb)[..., 1:], -1, 0))
     assert max(part.max() for part in (chroma[:34], chroma[-34:], chroma[:, :34])) < 1
     assert chroma[60:230, 50:190].mean() > 8
@@ -154,8 +153,8 @@ def test_half_precision_is_close(tiny_run, colorizer, sample):
 # Vividness
 
 
-def test_vividness_adds_chroma_and_keeps_lightness(sample):
-    colorizer = Colorizer.from_preset("pyramid")
+def test_vividness_adds_chroma_and_keeps_lightness(sample, colorizers):
+    colorizer = colorizers("pyramid")
     paths = sample[:4]
     gray = [lab.lightness(photos.read(path)) for path in paths]
     chroma = []
@@ -170,27 +169,27 @@ def test_vividness_adds_chroma_and_keeps_lightness(sample):
     assert difference(colorizer.colorize(paths[0]), colorizer.colorize(paths[0], default)) == 0
 
 
-def test_a_distribution_is_what_the_colors_are_made_of(sample, colorizer):
-    pyramid = Colorizer.from_preset("pyramid")
-    pyramid.working_size = 256
-    plane = lab.lightness(photos.read(sample[0]))[:256, :256]  # nothing is resized
+def test_a_distribution_is_what_the_colors_are_made_of(sample, colorizer, colorizers):
+    pyramid = colorizers("pyramid")
+    plane = lab.lightness(photos.read(sample[0]))[:224, :224]  # nothing is resized
+    assert pyramid.working_size == 224
     shares = pyramid.distribution(plane)
-    assert shares.shape == (64, 64, len(ab_bins())) and shares.min() >= 0
+    assert shares.shape == (56, 56, len(ab_bins())) and shares.min() >= 0
     np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-5)
     (ab,) = pyramid.predict_ab([plane], vividness=0)
     expected = shares @ ab_bins()
     # Upsampled by four, then averaged over four by four, a smooth map is about itself.
-    assert np.abs(ab.reshape(64, 4, 64, 4, 2).mean(axis=(1, 3)) - expected).mean() < 0.3
+    assert np.abs(ab.reshape(56, 4, 56, 4, 2).mean(axis=(1, 3)) - expected).mean() < 0.3
     with pytest.raises(ColorlibError, match="no vividness"):
         colorizer.distribution(plane)
 
 
-def test_vividness_out_of_range_or_without_a_distribution(colorizer, sample):
+def test_vividness_out_of_range_or_without_a_distribution(colorizer, colorizers, sample):
     with pytest.raises(ColorlibError, match="no vividness: leave it out"):
         colorizer.colorize(sample[0], vividness=0.5)
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ColorlibError, match=f"in 0..1. Received: {wrong}"):
-            Colorizer.from_preset("pyramid").colorize(sample[0], vividness=wrong)
+            colorizers("pyramid").colorize(sample[0], vividness=wrong)
 
 
 # Lightness

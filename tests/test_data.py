@@ -92,6 +92,7 @@ def test_another_size_is_another_photo(folder, cache):
     assert min(small.pixels(0).shape[:2]) == 32 and min(large.pixels(0).shape[:2]) == 40
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, sample, monkeypatch):
     folder = tmp_path / "photos"
     folder.mkdir()

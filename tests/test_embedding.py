@@ -163,6 +163,7 @@ def test_the_card_belongs_to_the_weights():
     assert "probably from the network's training set" in accuracy["caution"]
 
 
+@pytest.mark.slow
 def test_the_cards_command_measures_accuracy(tmp_path, monkeypatch, capsys):
     for source, name in (
         ("animal_python3_chelsea", "n02124075_egyptian_cat"),
@@ -207,6 +208,7 @@ def test_a_wrong_file_for_the_packaged_backbone_is_one_line(tmp_path):
 # The paper's backbone
 
 
+@pytest.mark.slow  # below, another backbone comes from such a folder, and this one's file is found
 def test_papers_backbone_from_a_folder_of_weights(inception_weights, monkeypatch):
     monkeypatch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
     embedder = Embedder(PAPER_BACKBONE)
@@ -225,14 +227,6 @@ def test_papers_backbone_from_a_folder_of_weights(inception_weights, monkeypatch
     assert seen.shape == (2, 299, 299, 3) and -1 <= seen.min() < -0.8 and 0.8 < seen.max() <= 1
     direct = embedder.model.predict_on_batch(seen)
     np.testing.assert_allclose(embedder.embed(prepared), direct, atol=spread / 1e3)
-
-
-def test_without_weights_the_papers_backbone_says_where_to_put_them(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLORLIB_WEIGHTS", str(tmp_path))
-    message = fails("^Backbone InceptionResNetV2: no weights", PAPER_BACKBONE)
-    assert "put inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5 into" in message
-    for way in (f"none in COLORLIB_WEIGHTS={tmp_path}", "network", "backbone_weights"):
-        assert way in message
 
 
 @pytest.mark.network
@@ -261,6 +255,7 @@ def test_another_backbone_gives_its_logits(tmp_path, monkeypatch):
 
 
 # MobileNetV3 takes photos of any size even with its classifier.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file", "size"),
     [

@@ -6,14 +6,24 @@ import sys
 import numpy as np
 import pytest
 
-from colorlib import Colorizer, ColorlibError, framing, lab, photos
+from colorlib import ColorlibError, framing, lab, photos
 from colorlib.litert import LiteColorizer, exported
 
 
-@pytest.mark.parametrize("preset", ["pyramid", "paper"])
-def test_colors_are_those_of_keras(preset):
-    keras, lite = Colorizer.from_preset(preset), LiteColorizer(exported(preset))
-    originals = [photos.read(path) for path in photos.packaged("sample")["path"][::3]]
+# `tiny_run` has the network of `paper`, at a smaller size.
+@pytest.mark.parametrize(
+    ("preset", "every"),
+    [
+        ("pyramid", 12),
+        ("tiny_run", 12),
+        pytest.param("pyramid", 3, marks=pytest.mark.slow),
+        pytest.param("paper", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_colors_are_those_of_keras(preset, every, colorizers, tiny_run):
+    preset = tiny_run if preset == "tiny_run" else preset
+    keras, lite = colorizers(preset), LiteColorizer(exported(preset))
+    originals = [photos.read(path) for path in photos.packaged("sample")["path"][::every]]
     originals += [originals[0][:, :150], originals[1][:80]]  # an upright and a long one
     planes = list(map(lab.lightness, originals))
     for vividness in (None, 0.2) if keras.architecture.vividness else (None,):
@@ -28,15 +38,15 @@ def test_colors_are_those_of_keras(preset):
             assert np.percentile(np.abs(rgb - wanted), 99.9) <= 2
 
 
-def test_a_vividness_is_checked_as_by_keras():
-    pyramid, paper = LiteColorizer(exported("pyramid")), LiteColorizer(exported("paper"))
+def test_a_vividness_is_checked_as_by_keras(tiny_run):
+    pyramid, paper = LiteColorizer(exported("pyramid")), LiteColorizer(exported(tiny_run))
     with pytest.raises(ColorlibError, match="must be in 0..1. Received: 2"):
         pyramid.predict_maps([], 2)
-    with pytest.raises(ColorlibError, match="paper gives one color"):
+    with pytest.raises(ColorlibError, match="tiny gives one color"):
         paper.predict_maps([], 0.5)
 
 
-def test_a_fresh_process_colors_without_keras(tmp_path):
+def test_a_fresh_process_colors_without_keras(colorizers, tmp_path):
     exported()
     photo, target = photos.packaged("sample")["path"][0], tmp_path / "out.png"
     code = (
@@ -48,6 +58,6 @@ def test_a_fresh_process_colors_without_keras(tmp_path):
     assert done.stdout.splitlines() == [str(target), "set()"]
     assert done.stderr == "colorlib: 1 colored\n"
     plane = lab.lightness(photos.read(photo))
-    (expected,) = Colorizer.from_preset().predict_ab([plane])
+    (expected,) = colorizers("pyramid").predict_ab([plane])
     error = photos.read(target).astype(int) - lab.recombine(plane, expected)
     assert np.percentile(np.abs(error), 99.9) <= 2

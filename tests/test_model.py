@@ -245,6 +245,15 @@ def test_a_network_colors_and_is_judged(name):
 # The pyramid
 
 
+@pytest.fixture(scope="module")
+def pyramid():
+    """As a training begins with it."""
+    keras.utils.set_random_seed(1)
+    network = pyramid_network()
+    start_body(network.get_layer("body"), shared_embedder())
+    return network
+
+
 def test_the_pyramid_is_one_network_of_seven_million_parameters():
     network = pyramid_network(dropout=0.2, dtype="mixed_bfloat16")
     assert network.count_params() == 7_060_429
@@ -255,19 +264,18 @@ def test_the_pyramid_is_one_network_of_seven_million_parameters():
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
 
 
-def test_of_the_body_the_pointwise_convolutions_of_the_upper_blocks_are_trained():
-    layers = [layer for layer in pyramid_network().get_layer("body").layers if layer.weights]
+def test_of_the_body_the_pointwise_convolutions_of_the_upper_blocks_are_trained(pyramid):
+    layers = [layer for layer in pyramid.get_layer("body").layers if layer.weights]
     trained = {layer.name for layer in layers if layer.trainable}
     pairs = itertools.product(range(8, 21), ("expand", "project"))
     assert trained == {"conv_head", *(f"blocks_{n}_{kind}_conv" for n, kind in pairs)}
     assert all(layer.kernel_size == (1, 1) for layer in layers if layer.trainable)
 
 
-def test_the_body_sees_the_gray_of_an_l_as_the_classifier_does():
-    embedder, network = shared_embedder(), pyramid_network()
-    start_body(network.get_layer("body"), embedder)
+def test_the_body_sees_the_gray_of_an_l_as_the_classifier_does(pyramid):
+    embedder = shared_embedder()
     lightness = np.random.default_rng(0).uniform(0, 100, (1, 256, 256, 1)).astype("float32")
-    deepest = keras.Model(network.input, network.get_layer("whole").output)
+    deepest = keras.Model(pyramid.input, pyramid.get_layer("whole").output)
     pooled = ops.convert_to_numpy(deepest({"l": lab.scale_l(lightness)}, training=False))[:, 0, 0]
     # The classifier on the mean of the deepest map gives the embedding.
     kernel, bias = embedder.model.get_layer("fc").get_weights()
@@ -276,17 +284,14 @@ def test_the_body_sees_the_gray_of_an_l_as_the_classifier_does():
     np.testing.assert_allclose(pooled @ kernel + bias, logits, atol=2e-3)
 
 
-def test_every_scale_reaches_the_pyramids_output():
-    keras.utils.set_random_seed(1)
-    network = pyramid_network()
-    start_body(network.get_layer("body"), shared_embedder())
+def test_every_scale_reaches_the_pyramids_output(pyramid):
     inputs = {"l": np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 1)).astype("float32")}
-    before = ops.convert_to_numpy(network(inputs, training=False))
+    before = ops.convert_to_numpy(pyramid(inputs, training=False))
     for layer in ("lateral_4", "lateral_8", "lateral_16", "lateral_32", "whole_project"):
-        kernel, *rest = network.get_layer(layer).get_weights()
-        network.get_layer(layer).set_weights([0 * kernel, *rest])
-        after = ops.convert_to_numpy(network(inputs, training=False))
-        network.get_layer(layer).set_weights([kernel, *rest])
+        kernel, *rest = pyramid.get_layer(layer).get_weights()
+        pyramid.get_layer(layer).set_weights([0 * kernel, *rest])
+        after = ops.convert_to_numpy(pyramid(inputs, training=False))
+        pyramid.get_layer(layer).set_weights([kernel, *rest])
         assert np.abs(after - before).max() > 1e-3, layer
 
 

@@ -18,7 +18,6 @@ from colorlib.__main__ import _parser
 from colorlib.config import TrainingConfig
 from notebooks import figures, run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOTEBOOKS = {
     path.stem: f"{folder}/{path.name}"
     for folder in run.FOLDERS
@@ -41,10 +40,7 @@ def test_every_notebook_runs_and_has_a_page(smoke):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
-def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke):
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
+def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke, chromium):
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -53,7 +49,7 @@ def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke):
     foreign, wrong = [], []
     with (
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        playwright.sync_playwright() as running,
+        chromium() as browser,
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://127.0.0.1:{server.server_port}/"
@@ -64,7 +60,6 @@ def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke):
             foreign.append(route.request.url)
             return route.abort()
 
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": 390, "height": 844})
         context.set_default_timeout(120_000)
         page = context.new_page()
@@ -83,7 +78,6 @@ def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke):
         slider.first.focus()
         page.keyboard.press("Home")
         assert slider.first.get_attribute("aria-valuenow") == "0"
-        browser.close()
         server.shutdown()
     assert foreign == [] and wrong == []
 
@@ -94,6 +88,7 @@ def imports_of(stem):
     return next(cell.source for cell in cells if "import keras" in cell.source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     ["from colorlib import Colorizer", imports_of("02_training")],

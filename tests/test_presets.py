@@ -88,6 +88,7 @@ def test_the_results_on_a_card_are_those_of_its_scores(packaged):
     )
 
 
+@pytest.mark.slow  # test_cli packages a run with that knob
 def test_a_knob_is_scored_at_zero_and_at_its_default(photo_folder, tmp_path):
     card = package("pyramid", tmp_path / "vivid", [photo_folder], vividness=0.9)
     assert card["vividness"] == 0.9

@@ -19,6 +19,7 @@ from notebooks import run as runner
 from notebooks.figures import ROOT, check_manifest, read_manifest
 
 NOTEBOOKS = ROOT / "tests" / "notebooks"
+PRESET = preset_folder().relative_to(ROOT).as_posix()
 
 
 def command(output, **arguments):
@@ -70,7 +71,7 @@ def run(tmp_path_factory):
         folder / "outputs {of} a run",
         environment,
         only=["draws", "fails", "ok"],
-        parameters={"NUMBER": 3, "WORDS": "it's $HOME {here}", "COUNT": 2},
+        parameters={"NUMBER": 3, "WORDS": "it's $HOME {here}", "COUNT": 2, "PRESET": PRESET},
         photos=os.path.relpath(folder / "my photos", ROOT),
         site=str(folder / "outputs {of} a run" / "site"),
     )
@@ -120,8 +121,10 @@ def test_parameters_reach_every_notebook_that_declares_them(run):
     assert seen["values"] == [3, 1e-3, words, photos, None, ["a", "b"], 2017]
     assert list(seen["parameters"].values()) == seen["values"]
     entry = read_manifest(run.output / "figures")["grid"]
-    assert entry["parameters"] == {"SEED": 7, "COUNT": 2, "PRESET": None}
-    assert len(entry["inputs"]) == 3  # Two photos and the notebook.
+    # A preset's folder is found from where the command is given.
+    assert entry["parameters"] == {"SEED": 7, "COUNT": 2, "PRESET": str(preset_folder())}
+    assert len(entry["inputs"]) == 4  # Two photos, the notebook and the weights.
+    assert f"{PRESET}/weights.weights.h5" in entry["inputs"]
 
 
 def test_the_source_notebooks_stay_as_they_are(run):
@@ -279,7 +282,10 @@ def refused(message, **arguments):
     assert not output.exists()
 
 
-def test_misspelt_names_are_refused():
+def test_misspelt_names_are_refused(capsys):
+    assert runner.main(["--only", "03", "-p", "SEDE=2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("notebooks/run.py: SEDE: not a parameter of 03_results; known are")
     refused("quik: no such profile; there are quick, smoke, full", profile="quik")
     refused("oak: no such notebook; there are draws, fails", only=["oak"])
     refused(
@@ -322,14 +328,6 @@ def test_folders_are_checked_before_anything_runs(tmp_path):
     refused("nowhere: no such folder of photos", evaluate=tmp_path / "nowhere")
     refused("nowhere: no such folder of photos", parameters={"PHOTOS": str(tmp_path / "nowhere")})
     refused("full: .* needs photos; add --photos DIR", profile="full")
-
-
-def test_a_preset_named_by_its_folder_is_found_from_where_the_command_is_given(tmp_path):
-    folder = str(preset_folder().relative_to(ROOT))
-    run = Run(tmp_path, {}, only=["draws"], parameters={"COUNT": 1, "PRESET": folder})
-    assert run.code == 0
-    weights = f"colorlib/assets/presets/{preset_folder().name}/weights.weights.h5"
-    assert weights in read_manifest(tmp_path / "figures")["grid"]["inputs"]
 
 
 def test_source_notebooks_are_never_written_over():

@@ -1,23 +1,13 @@
 """The survey as people meet it: in a browser, by keys and fingers, with lost connections."""
 
-import shutil
 import sqlite3
 from contextlib import ExitStack
 
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
-pytest.importorskip("playwright", reason="pip install playwright")
-
-from playwright import sync_api as playwright
 from survey_parts import Server, Study, fill_in, make_stimuli, wait_for, write_protocol
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium to open the survey in: install the system's `chromium`"
-)
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {
     "viewport": {"width": 390, "height": 844},
@@ -26,14 +16,6 @@ PHONE = {
     "is_mobile": True,
 }
 READY = "#stage button:enabled, #stage input[type=submit]"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +155,8 @@ def go_through(page, act, look=lambda page: None, until="Thank you"):
     ("name", "act"),
     [
         pytest.param("balanced-yesno", press, id="balanced-yesno-keyboard"),
-        pytest.param("2afc-1s", tap, id="2afc-1s-touch"),
         # The other ways through the same pages.
+        pytest.param("2afc-1s", tap, id="2afc-1s-touch", marks=pytest.mark.slow),
         pytest.param("balanced-yesno", tap, id="balanced-yesno-touch", marks=pytest.mark.slow),
         pytest.param("2afc-1s", press, id="2afc-1s-keyboard", marks=pytest.mark.slow),
         pytest.param("replicate-2017", press, id="replicate-keyboard", marks=pytest.mark.slow),
@@ -294,6 +276,7 @@ def test_reload_goes_on_where_it_stopped(serve, visit):
     assert len(rows(server)) == 5
 
 
+@pytest.mark.slow  # as a reload, above
 def test_back_and_forward_lose_nothing(serve, visit):
     server = serve(practice=0)
     page = visit("about:blank")
@@ -307,6 +290,7 @@ def test_back_and_forward_lose_nothing(serve, visit):
     assert len(rows(server)) == 5
 
 
+@pytest.mark.slow
 def test_a_second_tab_waits_for_the_first(serve, visit):
     server = serve(practice=0)
     first = visit(server.address)
@@ -321,6 +305,7 @@ def test_a_second_tab_waits_for_the_first(serve, visit):
     assert len(rows(server)) == 5
 
 
+@pytest.mark.slow
 def test_without_a_network_answers_wait_and_then_arrive(serve, visit):
     server = serve(practice=0)
     page = visit(server.address, tolerate=["ERR_INTERNET_DISCONNECTED"])
@@ -349,6 +334,7 @@ def left_behind(server, page):
     return page.context
 
 
+@pytest.mark.slow  # test_study_survey kills servers, too
 def test_killed_server_and_closed_page_lose_nothing(serve, visit):
     server = serve(practice=0, process=True)
     context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))

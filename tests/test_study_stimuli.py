@@ -1,6 +1,5 @@
 """Stimuli: nothing but pixels tells versions apart, lists are balanced, the key is sealed."""
 
-import functools
 import io
 import json
 import os
@@ -21,16 +20,16 @@ from notebooks.figures import ROOT
 from study import leaks, protocol
 from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
 
-RECIPE = Recipe(("pyramid", "paper"), scenes=8, practice=2, catch=2, longest_side=128)
+RECIPE = Recipe(("pyramid", "paper"), scenes=8, practice=2, catch=2, longest_side=128, seed=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def networks_once():
+def networks_once(colorizers):
     """Loads and compiles each preset once for all builds of this file."""
     from colorlib.colorizer import Colorizer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Colorizer, "from_preset", functools.cache(Colorizer.from_preset))
+        patch.setattr(Colorizer, "from_preset", colorizers)
         yield
 
 

@@ -43,7 +43,8 @@ from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, 
 from study.survey.plan import Material
 from study.survey.store import Store
 
-DATABASES = ["sqlite", "postgresql"]
+# Who tries the survey has SQLite; PostgreSQL is one more system to start.
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -379,9 +380,11 @@ def test_script_and_odd_characters_in_every_field_are_refused(study):
     assert not study.rows(tables.answers) and not study.rows(tables.replies)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_nothing_else_is_served(study):
+    person = study.person()
+    person.take_part(upto=0)
+    cookie = {"Cookie": f"koala={person.http.cookies['koala']}"}
+    for path in (
         "/static/../server.py",
         "/static/..%2fserver.py",
         "/static/%2e%2e/%2e%2e/__main__.py",
@@ -393,16 +396,11 @@ def test_script_and_odd_characters_in_every_field_are_refused(study):
         "/key.csv",
         "/study.sqlite3",
         "/.git/config",
-    ],
-)
-def test_nothing_else_is_served(study, path):
-    person = study.person()
-    person.take_part(upto=0)
-    cookie = {"Cookie": f"koala={person.http.cookies['koala']}"}
-    raw = http.client.HTTPConnection(study.address.removeprefix("http://"))
-    raw.request("GET", path, headers=cookie)  # httpx would tidy up the path
-    assert raw.getresponse().status == 404
-    raw.close()
+    ):
+        raw = http.client.HTTPConnection(study.address.removeprefix("http://"))
+        raw.request("GET", path, headers=cookie)  # httpx would tidy up the path
+        assert raw.getresponse().status == 404, path
+        raw.close()
 
 
 def test_every_reply_carries_the_headers_of_security(study):
@@ -462,7 +460,10 @@ def _near(form):
 @pytest.mark.parametrize(
     ("path", "form"),
     [
-        ("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
+        pytest.param(
+            *("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
+            marks=pytest.mark.slow,
+        ),
         ("/api/answers", an_answer(1)),
         pytest.param(
             *("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
@@ -608,7 +609,7 @@ def test_a_database_that_takes_nothing_confirms_nothing(make, database):
     assert person.answer(1).status_code == 200, "trying again is right"
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database", DATABASES[1:], indirect=True)
 def test_connections_that_the_database_has_dropped_are_replaced(make, database):
     study = make(database=database)
     person = study.person()

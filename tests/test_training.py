@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import keras
@@ -26,7 +28,7 @@ from colorlib.checkpoint import Checkpoint
 from colorlib.config import TrainingConfig
 from colorlib.embedding import shared_embedder
 from colorlib.model import get_architecture
-from colorlib.training import prepare, stages, train
+from colorlib.training import prepare, stages, start_network, train
 
 RUN_FOLDER = {
     *("card.json", "config.json", "environment.json", "history.csv", "logs"),
@@ -66,13 +68,20 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def folder(tmp_path, sample):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def one_step(tiny_config, sample, tmp_path_factory):
+    """A run that learns nothing, of six photos and seven texts: its config, folder and words."""
+    folder = tmp_path_factory.mktemp("one_step")
+    (folder / "photos").mkdir()
     for path in sample[:6]:
-        shutil.copy(path, folder)
-    return folder
+        shutil.copy(path, folder / "photos")
+    for number in range(7):  # also of one content
+        (folder / "photos" / f"text{number}.jpg").write_text("text")
+    config = short(tiny_config, photos=str(folder / "photos"), validation=sample[4:8])
+    config = replace(config, learning_rate=1e-9, ema=0.0)
+    with redirect_stdout(StringIO()) as said:
+        run = train(config, folder / "run", verbose=2)
+    return config, run, said.getvalue()
 
 
 # The config
@@ -132,10 +141,9 @@ def test_the_papers_run_has_the_papers_values():
 # A step
 
 
+@pytest.mark.slow
 @pytest.mark.backend
-@pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_step_changes_the_weights_and_leaves_a_whole_run(tiny_config, tmp_path, precision):
     config = short(tiny_config, precision=precision)
     run = train(config, tmp_path / "run", verbose=0)
@@ -188,6 +196,7 @@ def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkey
     assert np.isfinite(history(run)[0]["loss"])
 
 
+@pytest.mark.slow  # test_cli trains this network, at one size
 @pytest.mark.backend
 def test_stages_rise_in_one_run(pyramid_config, tmp_path):
     config = short(pyramid_config, steps=2, epochs=3, size=(32, 64))
@@ -211,6 +220,14 @@ def test_stages_rise_in_one_run(pyramid_config, tmp_path):
     ab = ops.image.resize(architecture.decode(output), (64, 64), "bilinear")
     errors = (ops.convert_to_numpy(ab) - color[..., 1:]) / 127
     assert best["val_mse"] == pytest.approx((errors**2).mean(), rel=1e-3)
+
+
+def test_a_run_starts_from_the_weights_of_a_preset(sample):
+    config = TrainingConfig(sample, network="pyramid", start="pyramid")
+    weights = get_architecture("pyramid").build(None)
+    weights.load_weights(presets.preset_folder("pyramid") / presets.WEIGHTS)
+    for a, b in zip(start_network(config, None).get_weights(), weights.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.slow
@@ -245,6 +262,7 @@ def test_the_loss_on_held_out_photos_falls(tiny_run, tiny_config):
     assert loss < 0.8 * mean_color
 
 
+@pytest.mark.slow  # the test above says that what is validated is kept
 def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
     def weights(name, **changes):
         config = short(tiny_config, dropout=0.0, schedule="constant", **changes)
@@ -262,6 +280,7 @@ def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
     assert history(run)[0]["val_loss"] == pytest.approx(loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
     with pytest.raises(ColorlibError, match="learning_rate") as error:
         train(short(tiny_config, steps=3, learning_rate=1e30, ema=0.0), tmp_path / "run", verbose=0)
@@ -286,8 +305,9 @@ def pyramid_config(tiny_config):
     )
 
 
+@pytest.mark.slow  # the test below stops a run with Ctrl-C
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-@pytest.mark.parametrize("network", ["paper", pytest.param("pyramid", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", ["paper", "pyramid"])
 def test_a_killed_run_ends_like_an_uninterrupted_one(
     network, tiny_run, tiny_config, pyramid_config, tmp_path, capsys
 ):
@@ -330,7 +350,8 @@ train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("last", [5, 20])  # in the first and in the last epoch
+# In the first and in the last epoch.
+@pytest.mark.parametrize("last", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
     last, tiny_run, tiny_config, tmp_path, monkeypatch, capsys
 ):
@@ -364,6 +385,7 @@ def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow  # the test below makes a run longer, too
 @pytest.mark.backend
 def test_a_run_goes_on_with_more_epochs(tiny_config, tmp_path, capsys):
     """Where the schedule doesn't hang on the length, as if it had been so long from the start."""
@@ -398,8 +420,9 @@ def test_a_longer_run_has_the_learning_rate_of_its_length(tiny_run, tiny_config,
     assert [row["step"] for row in history(run)] == [16, 32, 48, 64]
 
 
-def test_fine_tuning_starts_from_the_presets_weights(tiny_run, folder, tmp_path, capsys):
+def test_fine_tuning_starts_from_the_presets_weights(tiny_run, one_step, tmp_path, capsys):
     def fine_tune(run, *options):
+        folder = one_step[0].photos
         small = ("--size", "32", "--short-side", "48", "--batch", "2", "--epochs", "1")
         train = ("train", "--photos", folder, "--output", run, "--from", tiny_run, *small)
         return main([*map(str, train), "--steps-per-epoch", "1", *options])
@@ -417,28 +440,27 @@ def test_fine_tuning_starts_from_the_presets_weights(tiny_run, folder, tmp_path,
     assert card["started_from"] == {"name": "tiny", "weights_sha256": digest}
 
 
-def test_a_run_that_learns_nothing_says_so(tiny_config, tmp_path, capsys):
-    train(short(tiny_config, learning_rate=1e-9, ema=0.0), tmp_path / "run", verbose=2)
-    out = capsys.readouterr().out
-    floors = json.loads((tmp_path / "run" / "card.json").read_text())["floors"]
+def test_a_run_that_learns_nothing_says_so(one_step):
+    _, run, said = one_step
+    floors = json.loads((run / "card.json").read_text())["floors"]
     beside = [f"val_floor_{name.replace(' ', '_')}: {x:.4f}" for name, x in floors.items()]
-    assert re.search(r"val_mse: 0\.\d+ - " + " - ".join(beside), out), out
-    assert f"gray {floors['gray']:.5f}, mean ab {floors['mean ab']:.5f}" in out
-    assert "no more than one color for everything" in out
+    assert re.search(r"val_mse: 0\.\d+ - " + " - ".join(beside), said), said
+    assert f"gray {floors['gray']:.5f}, mean ab {floors['mean ab']:.5f}" in said
+    assert "no more than one color for everything" in said
 
 
-def test_a_finished_run_is_returned_as_it_is(tiny_config, folder, tmp_path):
-    config = short(tiny_config, photos=str(folder))
-    run = train(config, tmp_path / "run", verbose=0)
+def test_a_finished_run_is_returned_as_it_is(one_step, tmp_path):
+    config, run, _ = one_step
     before = contents(run)
-    shutil.rmtree(folder)  # Nothing of it is needed any more.
+    away = Path(config.photos).rename(tmp_path / "away")  # Nothing of it is needed any more.
     assert train(replace(config, checkpoint_seconds=1.0), run) == run
     assert contents(run) == before
+    away.rename(config.photos)
 
 
-def test_another_config_or_other_photos_are_refused(tiny_config, folder, tmp_path):
-    config = short(tiny_config, photos=str(folder))
-    run = train(config, tmp_path / "run", verbose=0)
+def test_another_config_or_other_photos_are_refused(one_step, tmp_path):
+    config, run, _ = one_step
+    run, folder = shutil.copytree(run, tmp_path / "run"), Path(config.photos)
     before = contents(run)
     with pytest.raises(ColorlibError, match="seed: 1 -> 2") as error:
         train(replace(config, seed=2), run, verbose=0)
@@ -446,29 +468,29 @@ def test_another_config_or_other_photos_are_refused(tiny_config, folder, tmp_pat
     assert contents(run) == before
 
     os.unlink(run / "card.json")  # As if it had been stopped.
-    shutil.copy(config_photo := sorted(folder.iterdir())[0], folder / "copy.jpg")
+    shutil.copy(photo := sorted(folder.iterdir())[0], folder / "copy.jpg")
     train(config, run, verbose=0)  # A copy is nothing new.
     os.unlink(run / "card.json")
-    os.unlink(config_photo)
     os.unlink(folder / "copy.jpg")
+    away = photo.rename(tmp_path / "away.jpg")
     with pytest.raises(ColorlibError, match="0 are new or changed, 1 gone") as error:
         train(config, run, verbose=0)
     assert "\n" not in str(error.value)
+    away.rename(photo)
 
 
-def test_a_misspelt_folder_leaves_nothing_behind(tiny_config, folder, tmp_path):
+def test_a_misspelt_folder_leaves_nothing_behind(tiny_config, tmp_path):
     run = tmp_path / "run"
-    for wrong in (str(folder) + "s", str(tmp_path / "empty")):
-        (tmp_path / "empty").mkdir(exist_ok=True)
+    (tmp_path / "empty").mkdir()
+    for wrong in (str(tmp_path / "photoss"), str(tmp_path / "empty")):
         with pytest.raises(ColorlibError):
             train(short(tiny_config, photos=wrong), run, verbose=0)
     assert not run.exists()
-    assert train(short(tiny_config, photos=str(folder)), run, verbose=0) == run
 
 
-def test_validation_photos_are_not_trained_on(tiny_config, sample, tmp_path):
-    config = short(tiny_config, photos=sample[:6], validation=sample[4:8])
-    rows = manifest(train(config, tmp_path / "run", verbose=0))
+def test_validation_photos_are_not_trained_on(one_step, sample, tmp_path):
+    config, run, _ = one_step
+    rows = manifest(run)
     names = {
         split: {row["file"].rsplit("/", 1)[1] for row in rows if row["split"] == split}
         for split in ("training", "validation")
@@ -479,14 +501,11 @@ def test_validation_photos_are_not_trained_on(tiny_config, sample, tmp_path):
         train(replace(config, validation=sample[:6]), tmp_path / "other", verbose=0)
 
 
-def test_what_is_left_out_is_said(tiny_config, folder, tmp_path, capsys):
-    names = [f"text{number}.jpg" for number in range(7)]
-    for name in names:  # also of one content
-        (folder / name).write_text("text")
-    train(short(tiny_config, photos=str(folder)), tmp_path / "run", verbose=0)
-    said = capsys.readouterr().out
+def test_what_is_left_out_is_said(one_step):
+    config, run, said = one_step
     assert "6 photos; left out: 0 near gray, 7 unreadable" in said
-    assert str(folder / names[0]) in said
-    lines = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
-    assert [line.split(": ")[0] for line in lines] == [str(folder / name) for name in names]
+    names = [str(Path(config.photos, f"text{number}.jpg")) for number in range(7)]
+    assert names[0] in said
+    lines = (run / "unreadable.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in lines] == names
     assert "device: " in said

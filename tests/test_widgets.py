@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -24,13 +23,6 @@ import colorlib
 from colorlib import photos, presets, widgets
 from colorlib.__main__ import main
 from notebooks import figures
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium to open pages in: install the system's package `chromium`"
-)
 
 FLOWER = "nature_python3_flower.jpg"
 SETUP = """
@@ -66,17 +58,7 @@ def export(folder, *sources):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as running:
-        arguments = ["--no-sandbox", "--force-color-profile=srgb"]
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(chromium, tmp_path_factory):
     """A page with two sliders, a gallery, and an explorer run by hand and by the runner."""
     explorer = "explorer([flower, cat])"
     runner = f"import os; os.environ['COLORLIB_OUTPUT'] = '.'\n{explorer}"
@@ -174,14 +156,12 @@ def assert_slides(page, slider):
     assert slider.get_attribute("aria-valuenow") == str(round(position(slider)))
 
 
-@needs_chromium
 def test_exported_slider_follows_mouse_and_keys_without_network(visit, address):
     page = visit(address)
     for frame in (0, 1):
         assert_slides(page, slider_in(page, frame))
 
 
-@needs_chromium
 def test_slider_says_what_it_shows(visit, address):
     slider = slider_in(visit(address))
     assert slider.get_attribute("role") == "slider"
@@ -193,7 +173,6 @@ def test_slider_says_what_it_shows(visit, address):
         assert caption.is_visible() and caption.inner_text() == text
 
 
-@needs_chromium
 def test_slider_follows_a_finger(visit, address):
     page = visit(address, width=390, touch=True)
     slider = slider_in(page)
@@ -219,7 +198,6 @@ def shown(gallery):
     return visible.index(True) + 1
 
 
-@needs_chromium
 def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
     page = visit(address, width=800, touch=True)
     gallery = page.frame_locator("iframe.colorlib").nth(2).locator(".gallery")
@@ -246,7 +224,6 @@ def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
     assert shown(gallery) == 2, "a finger on the slider moves the divider only"
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_everything_fits_the_page_undistorted(visit, address, width):
     page = visit(address, width=width)
@@ -298,7 +275,6 @@ def jupyterlab(browser, tmp_path, *sources):
         server.wait(60)
 
 
-@needs_chromium
 @pytest.mark.slow
 def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
     with jupyterlab(browser, tmp_path, COMPARE) as page:
@@ -306,7 +282,6 @@ def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
         assert_slides(page, slider_in(page))
 
 
-@needs_chromium
 @pytest.mark.slow
 def test_jupyterlab_takes_uploads_and_gives_back_the_colored_files(browser, tmp_path, sample):
     noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), "uint8")
@@ -345,7 +320,6 @@ def url_of(server, folder):
     raise AssertionError("JupyterLab did not start within two minutes")
 
 
-@needs_chromium
 @pytest.mark.parametrize("frame", [3, 4])
 def test_explorer_leaves_a_live_slider_in_an_export(visit, address, frame):
     page = visit(address)
@@ -369,8 +343,10 @@ class Recorder:
 
 
 @pytest.fixture
-def displayed(monkeypatch):
+def displayed(monkeypatch, colorizers):
     """Shows an explorer as a notebook does; gives it and the pages that it has shown since."""
+
+    monkeypatch.setattr(widgets, "_colorizer", colorizers)  # as it keeps them, for all tests
 
     def display(paths, names):
         recorder = Recorder()
