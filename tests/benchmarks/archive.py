@@ -1,6 +1,6 @@
 """Seconds and memory of `colorlib colorize`: one photo, large scans, and a folder, once and again.
 
-    python tests/benchmarks/archive.py [--count 2000] [--megapixels 1 12 100] [--photos FOLDER]
+    python tests/benchmarks/archive.py [--count 2000] [--scale 1] [--megapixels 1 12 100]
 
 Each row is a process of its own. The folder holds copies of the photos at several sizes and shapes;
 its rate stands beside that of the bare network on the same working shapes.
@@ -25,10 +25,10 @@ from colorlib.litert import LiteColorizer, exported
 SIZES = [(640, 480), (480, 640), (600, 400), (512, 512), (800, 450), (400, 600)]
 
 
-def folder_of(paths, count, folder):
+def folder_of(paths, count, folder, scale=1.0):
     """Photos of many shapes, each with a content of its own."""
     for number, path in zip(range(count), itertools.cycle(paths)):
-        width, height = SIZES[number % len(SIZES)]
+        width, height = (round(scale * side) for side in SIZES[number % len(SIZES)])
         target = resized(path, folder / f"{number:05}.jpg", width - number // 97 % 8, height)
         assert target.exists()
     return folder
@@ -52,6 +52,7 @@ def main():
     parser.add_argument("--photos", type=Path, help="color photos (default: the packaged sample)")
     parser.add_argument("--preset", default="pyramid")
     parser.add_argument("--count", type=int, default=2000, help="photos in the folder")
+    parser.add_argument("--scale", type=float, default=1.0, help="1: they have 0.3 megapixels")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 100])
     arguments = parser.parse_args()
     paths = photos.find(arguments.photos or list(photos.packaged("sample")["path"]))
@@ -74,7 +75,7 @@ def main():
             measure(f"{megapixels:g} megapixels", scan, "--output", target, "--overwrite")
         many = folder / "many"
         many.mkdir()
-        folder_of(paths, arguments.count, many)
+        folder_of(paths, arguments.count, many, arguments.scale)
         for what in ("photos", "photos, once more"):
             measure(
                 f"{arguments.count:,} {what}", many, "--output", folder / "out",
