@@ -61,7 +61,7 @@ $(BIN)/python:
 
 # One version of a package for all platforms and Pythons. Versions stay as they are where they fit.
 lock:
-	uv pip compile pyproject.toml --extra heic --extra jax --extra study --extra site --extra dev --quiet --universal \
+	uv pip compile pyproject.toml --extra cluster --extra heic --extra jax --extra study --extra site --extra dev --quiet --universal \
 	  --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --custom-compile-command "make lock" $(UPGRADE) --output-file requirements.lock
 

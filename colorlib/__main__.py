@@ -11,12 +11,17 @@ import sys
 for _name in ("stdin", "stdout", "stderr"):
     if getattr(sys, _name) is None:  # Closed: the next file that is opened would take its place.
         setattr(sys, _name, open(os.devnull, "r" if _name == "stdin" else "w"))  # noqa: SIM115
+_KEPT = {
+    "colorize": "what is done is kept, and the same command goes on",
+    "train": "the same command goes on from the last checkpoint",
+    "package": "nothing is kept",
+}
 _STDERR = os.dup(2)  # `quiet` turns the number 2 elsewhere for a while.
 
 
 def _leave(number, frame):
     """Ends at once: what is done is done, and what is half-written is cleared by the next run."""
-    os.write(_STDERR, b"colorlib: stopped; what is done is kept, and the same command goes on\n")
+    os.write(_STDERR, f"colorlib: stopped; {_KEPT['colorize']}\n".encode())
     os._exit(130)
 
 
@@ -30,6 +35,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -120,6 +126,13 @@ def _parser():
     command.add_argument(
         "--max-pixels", type=int, default=250_000_000, help="refuse larger photos (250 million)"
     )
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="ray: several workers, on this machine or a cluster; opens s3:// and gs:// too",
+    )  # fmt: skip
+    command.add_argument("--address", help="of a Ray cluster, such as auto (default: start one)")
+    command.add_argument("--workers", type=int, help="of Ray (default: as many as there is room)")
+    command.add_argument("--gpus-per-worker", type=float, help="may be a share, such as 0.25")
     command.add_argument("--dry-run", action="store_true", help="only say what would be done")
     command.add_argument("--json", action="store_true", help="a line of JSON for each photo")
 
@@ -156,7 +169,7 @@ def _colorize(args):
 
     if args.preset and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
-    presets.load_card(args.preset)  # A wrong name is told before all else.
+    card = presets.load_card(args.preset)  # A wrong name is told before all else.
     for name, value, holds, what in (
         ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
         ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
@@ -164,11 +177,24 @@ def _colorize(args):
     ):
         if not holds:
             raise ColorlibError(f"--{name} must be {what}. Received: {value}")
+    if args.engine == "local":
+        for name in ("address", "workers", "gpus_per_worker"):
+            if getattr(args, name) is not None:
+                raise ColorlibError(f"--{name.replace('_', '-')} belongs to --engine ray")
+        if away := [name for name in (*args.photos, args.output or "") if "://" in name]:
+            raise ColorlibError(f"{away[0]}: an address needs --engine ray")
     if "-" in args.photos or args.output == "-":
+        if args.engine == "ray":
+            raise ColorlibError("- stands for one photo: leave --engine out")
         return _colorize_stream(args)
-    jobs = archive.plan(
-        args.photos, args.output, suffix=args.suffix, kind=args.format, recursive=args.recursive
-    )
+    where = {"kind": args.format, "recursive": args.recursive}
+    if args.engine == "ray":
+        from colorlib import cluster, shards
+
+        machines = _machines(args)
+        jobs = cluster.plan(args.photos, args.output, **where)
+    else:
+        jobs = archive.plan(args.photos, args.output, suffix=args.suffix, **where)
     options = archive.options(
         args.preset,
         size=args.size,
@@ -178,9 +204,35 @@ def _colorize(args):
         skip_color=args.skip_color,
         metadata=not args.strip,
         max_pixels=args.max_pixels,
+        cores=machines.cores if args.engine == "ray" else None,
     )
-    results = archive.colorize(jobs, lambda count: _colorizer(args, count), options, args.dry_run)
+    if args.engine == "ray":
+        presets.vividness(card["name"], card.get("vividness"), args.vividness)
+        make = partial(_colorizer, args, shards.SIZE, machines.cores)
+        results = cluster.colorize(jobs, args.output, make, options, machines, args.dry_run)
+    else:
+        results = archive.colorize(
+            jobs, lambda count: _colorizer(args, count), options, args.dry_run
+        )
     return _report(results, len(jobs), args.json)
+
+
+def _machines(args):
+    """The cluster that the arguments ask for."""
+    from colorlib import cluster
+
+    cluster.require()
+    if args.output is None:
+        raise ColorlibError("--engine ray: give --output, a folder or an address")
+    if args.workers is not None and args.workers < 1:
+        raise ColorlibError(f"--workers must be at least 1. Received: {args.workers}")
+    if not 0 <= (args.gpus_per_worker or 0) < float("inf"):
+        raise ColorlibError(
+            f"--gpus-per-worker must be at least 0. Received: {args.gpus_per_worker}"
+        )
+    if args.gpus_per_worker and args.runtime != "keras":
+        raise ColorlibError("--gpus-per-worker: LiteRT uses none; add --runtime keras")
+    return cluster.Cluster(args.address, args.workers, args.gpus_per_worker or 0)
 
 
 def _colorize_stream(args):
@@ -216,13 +268,14 @@ def _colorize_stream(args):
     return 0
 
 
-def _colorizer(args, count):
+def _colorizer(args, count, cores=None):
     """What colors `count` photos."""
     if args.runtime == "litert":
         from colorlib.archive import workers
         from colorlib.litert import LiteColorizer, exported
 
-        threads = max(1, (os.cpu_count() or 1) // workers(count))
+        cores = cores or os.cpu_count() or 1
+        threads = max(1, cores // workers(count, cores))
         colorizer = LiteColorizer(exported(args.preset, args.size), threads)
     else:
         from colorlib.colorizer import Colorizer
@@ -319,11 +372,11 @@ def main(argv=None):
             stream.reconfigure(errors="backslashreplace")
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        if args.command == "colorize":
+        if args.command == "colorize" and args.engine == "local":
             # Every file is whole and on record at any moment: nothing needs to be tidied up, and an
             # exception would be lost where libvips or TensorFlow has called back into Python.
             signal.signal(signal.SIGINT, _leave)
-        else:
+        else:  # A training's state is saved, and Ray's processes are ended.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return _COMMANDS[args.command](args)
     except BrokenPipeError:  # Who reads the output has seen enough.
@@ -339,9 +392,7 @@ def main(argv=None):
         print(f"colorlib: {_printable(what)}; {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = "the same command goes on from the last checkpoint"
-        kept = kept if args.command == "train" else "nothing is kept"
-        print(f"colorlib: stopped; {kept}", file=sys.stderr)
+        print(f"colorlib: stopped; {_KEPT[args.command]}", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGINT, interrupt)

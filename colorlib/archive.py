@@ -65,6 +65,7 @@ class Options:
         skip_color: bool. Leave photos alone that are in color.
         metadata: bool. Keep the input's metadata and say that the colors are machine-made.
         max_pixels: int. Larger photos are refused by their header.
+        cores: int or None. Processor cores to use. Defaults to all.
     """
 
     settings: str
@@ -75,6 +76,7 @@ class Options:
     skip_color: bool = False
     metadata: bool = True
     max_pixels: int = 250_000_000
+    cores: int | None = None
 
 
 def options(preset=None, *, size=None, **changes):
@@ -133,10 +135,10 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
             if as_file:
                 target, folder = Path(output), None
             elif output is None:
-                target, folder = path.with_name(_renamed(path, suffix, kind)), root
+                target, folder = path.with_name(renamed(path, suffix, kind)), root
             else:
                 keep = source.name if several and source.is_dir() else ""
-                below = path.relative_to(root).with_name(_renamed(path, "", kind))
+                below = path.relative_to(root).with_name(renamed(path, "", kind))
                 target, folder = Path(output, keep, below), Path(output)
             ledger = folder if output is not None or source.is_dir() else None
             pages = photos.count_pages(path)
@@ -148,12 +150,20 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
                 jobs.append(Job(path, named, ledger, page))
     if not jobs:
         raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
-    _check(jobs)
+    check(jobs)
     return jobs
 
 
-def _renamed(path, suffix, kind):
-    """The name of a photo's output; a dot before what is no suffix, as in "Mr. Fox", stays."""
+def renamed(path, suffix="", kind=None):
+    """The name of a photo's output.
+
+    A dot before what is no suffix, as in "Mr. Fox", stays.
+
+    Args:
+        path: Path or PurePath of the photo.
+        suffix: str. What is added to its name.
+        kind: str or None. As for `plan`.
+    """
     known = path.suffix.lower() in photos.READ_SUFFIXES
     ending = f".{kind}" if kind else path.suffix
     if ending.lower() not in photos.WRITE_SUFFIXES:
@@ -188,7 +198,7 @@ def _photos_of(source, output, recursive):
     return found
 
 
-def _check(jobs):
+def check(jobs):
     """Refuses two inputs for one output, and an output that is an input."""
     targets, sources = {}, {_identity(job.source): job.source for job in jobs}
     sources.pop(None, None)
@@ -225,28 +235,31 @@ def _identity(path):
     return status and (status.st_dev, status.st_ino)
 
 
-def _fingerprint(path):
+def fingerprint(path):
     """(size, time of the last change in ns) of a file, or None if there is none."""
     status = _status(path)
     return status and (status.st_size, status.st_mtime_ns)
 
 
-def _same(path, row, which):
+def _same(path, row, which, fingerprint, digest):
     """Whether a file is the one that a row tells of. It is read only if it may have changed."""
-    fingerprint = _fingerprint(path)
-    if fingerprint == (row[f"{which}_size"], row[f"{which}_modified"]):
+    now = fingerprint(path)
+    if now == (row[f"{which}_size"], row[f"{which}_modified"]):
         return True
     hashes = [row[f"{which}_sha256"], row["replaced_sha256"] if which == "output" else None]
     with suppress(OSError):  # It is gone, is a folder now, or may not be read.
-        return files.sha256(path) in filter(None, hashes)
+        return digest(path) in filter(None, hashes)
     return False
 
 
-def _decide(job, row, settings, overwrite):
-    """What to do with a job: (outcome or None to color it, a line about it or "")."""
+def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.sha256):
+    """What to do with a job: (outcome or None to color it, a line about it or "").
+
+    Another store than this machine's gives its own `fingerprint` and `digest`.
+    """
     ours = row is not None and row["output_sha256"] is not None
-    if os.path.lexists(job.target):
-        if not (ours and _same(job.target, row, "output")):
+    if fingerprint(job.target) or os.path.lexists(job.target):
+        if not (ours and _same(job.target, row, "output", fingerprint, digest)):
             if overwrite:
                 return None, f"{job.target}: is replaced"
             if ours:
@@ -255,7 +268,7 @@ def _decide(job, row, settings, overwrite):
                 f"{job.target}: is there already, and is no output that this folder's ledger "
                 "knows; rename it, or replace it with --overwrite"
             )
-        if row["settings"] == settings and _same(job.source, row, "source"):
+        if row["settings"] == settings and _same(job.source, row, "source", fingerprint, digest):
             return "unchanged", ""
     return None, ""
 
@@ -280,7 +293,7 @@ class _Passed(Exception):
 
 def _load(job, colorizer, options, max_pixels):
     """Reads a job's photo and prepares it; runs beside the network."""
-    started, fingerprint = time.monotonic(), _fingerprint(job.source)
+    started, before = time.monotonic(), fingerprint(job.source)
     photo = photos.load(job.source, max_pixels=max_pixels, page=job.page)
     if options.skip_color and _has_color(photo.rgb):
         raise _Passed(f"{job.source}: has color already, and is left as it is")
@@ -290,7 +303,7 @@ def _load(job, colorizer, options, max_pixels):
         colorizer.prepare_photo(photo.rgb),
         photo.metadata if options.metadata else None,
         photo.notes,
-        fingerprint,
+        before,
         files.sha256(job.source),
         started,
     )
@@ -361,7 +374,7 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
                 if job.folder != folder:
                     continue
                 row = ledger.get(_name(job))
-                outcome, line = _decide(job, row, options.settings, options.overwrite)
+                outcome, line = decide(job, row, options.settings, options.overwrite)
                 lines = (line,) if line else ()
                 if outcome == "failed":
                     refused.append({**(row or {}), **_source_of(job), "error": line})
@@ -401,7 +414,7 @@ def _work(todo, ledger, colorizer, options):
     # A small file can hold many pixels: each photo may have its share of what fits in memory, and
     # one that turns out to be larger is begun again when there is room for it.
     pixels, share = {}, _AHEAD_PIXELS // _AHEAD
-    with ThreadPoolExecutor(workers(len(todo))) as pool:
+    with ThreadPoolExecutor(workers(len(todo), options.cores)) as pool:
         try:
             while todo or loading or coloring:
                 batches = [*ready.values(), *coloring.values()]
@@ -445,9 +458,9 @@ def _work(todo, ledger, colorizer, options):
             pool.shutdown(cancel_futures=True)
 
 
-def workers(count):
-    """How many threads color `count` photos side by side: int."""
-    return max(1, min(count, (os.cpu_count() or 1) + 1, _WORKERS))
+def workers(count, cores=None):
+    """How many threads color `count` photos side by side, on `cores` or on all: int."""
+    return max(1, min(count, (cores or os.cpu_count() or 1) + 1, _WORKERS))
 
 
 def _finish(photo, result, ledger, options, lines):
@@ -461,7 +474,7 @@ def _finish(photo, result, ledger, options, lines):
         notes = (*lines[job], *photo.notes)
         ledger.put(
             **_source_of(job),
-            **dict(zip(("output_size", "output_modified"), _fingerprint(part), strict=True)),
+            **dict(zip(("output_size", "output_modified"), fingerprint(part), strict=True)),
             **dict(zip(("source_size", "source_modified"), photo.fingerprint, strict=True)),
             output_sha256=digest,
             replaced_sha256=before,

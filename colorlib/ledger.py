@@ -1,5 +1,6 @@
 """The ledger of a folder: a record of what was colored into it, one row for each output."""
 
+import io
 import sqlite3
 from contextlib import contextmanager
 
@@ -62,7 +63,9 @@ class Ledger:
     def get(self, output):
         """The row of an output, by its name below the folder: dict, or None."""
         with self._told():
-            rows = self._database.execute("SELECT * FROM files WHERE output = ?", (output,))
+            rows = self._database.execute(
+                "SELECT * FROM files WHERE output = ?", (files.utf8(output),)
+            )
             row = rows.fetchone()
         return row and dict(zip(COLUMNS, row, strict=True))
 
@@ -73,25 +76,27 @@ class Ledger:
 
     def put(self, **row):
         """Writes the row of an output, in place of an earlier one."""
+        self.put_all([row])
+
+    def put_all(self, rows):
+        """Writes rows in one transaction, each in place of an earlier one."""
+        marks = ", ".join("?" * len(COLUMNS))
         values = [
-            files.utf8(value) if isinstance(value, str) else value
-            for value in map(row.get, COLUMNS)
+            [files.utf8(v) if isinstance(v, str) else v for v in map(row.get, COLUMNS)]
+            for row in rows
         ]
         with self._told(), self._database:
-            marks = ", ".join("?" * len(values))
-            self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
+            self._database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", values)
             if self.exported:
                 self._database.execute(f"PRAGMA user_version = {_NOT_EXPORTED}")
         self.exported = False
 
     def export(self):
         """Writes the ledger as a Parquet table beside it."""
-        import pandas as pd
-
         files.clear_parts([self.folder], 0)
         with self._told():
-            table = pd.read_sql_query("SELECT * FROM files ORDER BY output", self._database)
-            files.write_atomically(self.folder / TABLE, table.to_parquet())
+            rows = self._database.execute("SELECT * FROM files ORDER BY output").fetchall()
+            files.write_atomically(self.folder / TABLE, as_parquet(rows))
             self._database.execute(f"PRAGMA user_version = {_EXPORTED}")
         self.exported = True
 
@@ -106,3 +111,16 @@ class Ledger:
                 f"({files.first_line(error)}); make room on the disk, then run the same command "
                 "again"
             ) from None
+
+
+def as_parquet(rows):
+    """Rows, values in the order of COLUMNS, as a Parquet file: bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    types = {"TEXT": pa.string(), "INTEGER": pa.int64(), "REAL": pa.float64()}
+    schema = pa.schema([(name, types[kind.split()[0]]) for name, kind in COLUMNS.items()])
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(list(map(list, columns)), schema=schema), buffer)
+    return buffer.getvalue()

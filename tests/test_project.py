@@ -63,7 +63,7 @@ def test_every_dependency_says_what_it_is_for(file):
 def test_lock_pins_every_requirement_with_hashes():
     lock = locked()
     wanted = list(PROJECT["dependencies"])
-    for extra in ("jax", "study", "site", "dev"):
+    for extra in ("cluster", "jax", "study", "site", "dev"):
         wanted += PROJECT["optional-dependencies"][extra]
     for name, requirement in requirements(wanted).items():
         assert name in lock, f"{name} is not locked: make lock"
@@ -115,13 +115,12 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
         name for lines in PROJECT["optional-dependencies"].values() for name in requirements(lines)
     }
     used = packages([*ROOT.glob("colorlib/**/*.py"), *ROOT.glob("notebooks/*.py"), *NOTEBOOKS])
-    # The runner goes on without the pages where their extra is not installed, and reading photos
-    # without HEIC.
-    used -= {"sphinx", "pillow-heif"}
-    # The default backend, its logs, pandas' writer of Parquet, and what the reader opens notebooks
-    # with: used without import.
+    # What goes on where an extra is not installed: the runner without pages, reading without HEIC,
+    # coloring without a cluster.
+    used -= {"sphinx", "pillow-heif", "fsspec", "ray"}
+    # The default backend, its logs, and what the reader opens notebooks with: used without import.
     assert used <= core
-    assert core - used <= {"tensorflow", "tensorboard", "pyarrow", "jupyterlab", "ipykernel"}
+    assert core - used <= {"tensorflow", "tensorboard", "jupyterlab", "ipykernel"}
     assert packages(ROOT.glob("tests/**/*.py")) <= core | extra
     study = set(requirements(PROJECT["optional-dependencies"]["study"]))
     used = packages(ROOT.glob("study/**/*.py"))
