@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import secrets
+import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -244,7 +245,10 @@ def _connect(cluster):
     """Ray, connected, or started on this machine for this run alone: the module."""
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     options = {"address": cluster.address or "local"}
-    if cluster.alone:
+    if cluster.address:
+        settings |= {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 45 s each
+        _answers(cluster.address)
+    else:
         # On the loopback device only, and with a word that only its own processes know.
         settings |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
         settings |= {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -260,7 +264,8 @@ def _connect(cluster):
             ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
         except (ConnectionError, ValueError, RuntimeError) as error:
             what = f"--address {cluster.address}" if cluster.address else "Ray"
-            raise ColorlibError(f"{what}: {files.first_line(error)}") from None
+            reason = ": ".join(files.first_line(e) for e in (error, error.__cause__) if e)
+            raise ColorlibError(f"{what}: {reason.partition(' Last connection')[0]}") from None
     # Ray tells of each worker that dies, on standard output, where only results belong.
     ray._private.worker._worker_logs_enabled = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -272,3 +277,13 @@ def _connect(cluster):
             raise ColorlibError(f"--gpus-per-worker {cluster.gpus}: Ray finds no such GPU here")
         print("colorlib: waiting for a machine with room for a worker", file=sys.stderr)
     return ray
+
+
+def _answers(address):
+    """Says at once if nothing is at a host and port, for which Ray would wait."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ColorlibError(f"--address {address}: no Ray answers there ({error})") from None

@@ -44,7 +44,7 @@ def worker(tiny_run):
     """Makes a worker, of which the results go to an address."""
     from colorlib.litert import LiteColorizer, exported
 
-    colorizer = LiteColorizer(exported(tiny_run, 32))
+    colorizer = LiteColorizer(exported(tiny_run))
     options = archive.Options(settings="{}", made_by="a test")
     return lambda output: shards.Worker(lambda: colorizer, options, output)
 
