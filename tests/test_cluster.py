@@ -19,7 +19,7 @@ from PIL import Image
 
 from colorlib import ColorlibError, cluster, shards, stores
 from colorlib.__main__ import main
-from colorlib.archive import LEDGER, TABLE, Ledger
+from colorlib.ledger import LEDGER, TABLE, Ledger
 
 pytest.importorskip("fsspec", reason="pip install -e '.[cluster]'")
 
