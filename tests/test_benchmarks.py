@@ -122,7 +122,8 @@ def test_scale(lines, output):
 
 @pytest.mark.slow
 def test_hostile():
-    command = [sys.executable, FOLDER / "hostile.py", "--count", "20", "--preset", "paper"]
+    options = "--count 20 --bombs 1 --preset paper"
+    command = [sys.executable, FOLDER / "hostile.py", *options.split()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "no crash, a record for each" in done.stdout and "peak memory: " in done.stdout
