@@ -587,7 +587,7 @@ def interrupted(box, out, preset, seconds):
 def test_ctrl_c_at_any_moment_of_fifty(sample, tiny_run, tmp_path):
     box, moments = tmp_path / "box", random.Random(1)
     box.mkdir()
-    for number in range(400):
+    for number in range(1000):  # more than are colored until the latest moment
         shutil.copyfile(sample[number % len(sample)], box / f"{number:03}.jpg")
     # Once to the end of the preparation, and to know how long Python itself takes: until it has
     # begun to run the package, nothing of ours can answer.
@@ -601,6 +601,7 @@ def test_ctrl_c_at_any_moment_of_fifty(sample, tiny_run, tmp_path):
     slowest, wrong = 0, []
     for number in range(50):
         moment = pythons + moments.uniform(0, 4)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         code, seconds, lines = interrupted(box, tmp_path / "out", tiny_run, moment)
         slowest = max(slowest, seconds)
         if code != 130 or len(lines) != 1 or "stopped" not in lines[0] or seconds > 2:
