@@ -194,7 +194,7 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
                     yield archive.Result(photo, outcome or "would color", lines)
                 else:
                     todo.append(replace(photo, line=line, replaces=stamp(photo.target) is not None))
-            if dry_run or not (todo or refused or stopped):
+            if dry_run or not (todo or refused or stopped or not ledger.exported):
                 return
             parts = shards.split(todo, cluster.workers)
             for part, results in _run(parts, output, make_colorizer, options, cluster):
@@ -213,8 +213,11 @@ def _run(parts, output, make_colorizer, options, cluster):
     if not parts:
         return
     check = f"{output}/{shards.FOLDER}/check"
-    stores.put(check, b"")  # It fails now, and not after an hour.
-    stores.remove(check)
+    try:
+        stores.put(check, b"")  # It fails now, and not after an hour.
+        stores.remove(check)
+    except Exception as error:  # Each store has errors of its own.
+        raise OSError(f"{output}: can't be written: {files.first_line(error)}") from None
     ray = _connect(cluster)
     try:
         size = {"min_size": 1, "max_size": len(parts)}
@@ -244,9 +247,9 @@ def _run(parts, output, make_colorizer, options, cluster):
 def _connect(cluster):
     """Ray, connected, or started on this machine for this run alone: the module."""
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    settings |= {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 45 s each
     options = {"address": cluster.address or "local"}
     if cluster.address:
-        settings |= {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 45 s each
         _answers(cluster.address)
     else:
         # On the loopback device only, and with a word that only its own processes know.
@@ -260,12 +263,18 @@ def _connect(cluster):
         import ray
         import ray.data
 
-        try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            what = f"--address {cluster.address}" if cluster.address else "Ray"
-            reason = ": ".join(files.first_line(e) for e in (error, error.__cause__) if e)
-            raise ColorlibError(f"{what}: {reason.partition(' Last connection')[0]}") from None
+        for last in (False, False, True):
+            try:
+                ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
+                break
+            except Exception as error:  # Ray has many, and some that are nothing but Exception.
+                ray.shutdown()
+                if cluster.alone and not last:
+                    continue  # It gives itself 30 s, which a busy machine may not keep.
+                what = f"--address {cluster.address}" if cluster.address else "Ray"
+                reason = ": ".join(files.first_line(e) for e in (error, error.__cause__) if e)
+                reason = reason.partition(" Last connection")[0]
+                raise ColorlibError(f"{what}: {reason}") from None
     # Ray tells of each worker that dies, on standard output, where only results belong.
     ray._private.worker._worker_logs_enabled = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -31,7 +31,7 @@ def store(address):
 
     try:
         return fsspec.filesystem(address.split("://")[0] if remote(address) else "file")
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:
         raise ColorlibError(f"{address}: {files.first_line(error)}") from None
 
 

@@ -85,21 +85,26 @@ def box(many, tmp_path):
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_and_everything_is_there_once(many, tiny_run, tmp_path):
     pytest.importorskip("ray")
+    for path in many.rglob("[0-9]*.jpg"):  # so large that both workers are met at work
+        with Image.open(path) as image:
+            image.resize((8 * image.width, 8 * image.height)).save(path)
     out = tmp_path / "out"
     arguments = (many, "--output", out, "--preset", tiny_run, "--engine", "ray", "--workers", "2")
     run = process(*arguments)
 
     def workers():
-        children = psutil.Process(run.pid).children(recursive=True)
-        return [child for child in children if child.name().startswith("ray::MapWorker")]
+        found = []
+        for child in psutil.Process(run.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.name().startswith("ray::MapWorker"):
+                    found.append(child)
+        return found
 
     def starts():
         found = []
         for path in (out / shards.FOLDER).glob("[!.]*.state"):
-            try:
+            with suppress(OSError):  # That shard is done.
                 found.append(json.loads(path.read_text())["starts"])
-            except OSError:  # That shard is done.
-                continue
         return found
 
     for _ in range(3):  # On a busy machine it may be over before we look.
@@ -164,7 +169,7 @@ def test_stopped_with_ctrl_c_nothing_stays_behind_and_the_same_command_goes_on(
     children = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate()
-    assert run.returncode == 130
+    assert run.returncode == 130, stderr
     assert stderr.splitlines()[-1].startswith("colorlib: stopped; what is done is kept"), stderr
     assert not psutil.wait_procs(children, timeout=30)[1]
     before = Path(first).read_bytes()
@@ -189,13 +194,9 @@ def test_a_cluster_by_address_and_shares_of_a_gpu(many, tiny_run, tmp_path):
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     arguments = (many, "--output", tmp_path / "out", "--preset", tiny_run, "--engine", "ray")
     arguments += ("--address", address)
-    head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=-3)
+    head = subprocess.Popen(start, env=environment, stdout=subprocess.PIPE, stderr=-2, text=True)
     try:
-        for _ in range(60):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(address.split(":")[1]))) == 0:
-                    break
-            time.sleep(1)
+        assert any("Ray runtime started" in line for line in head.stdout)
         share = ("--runtime", "keras", "--gpus-per-worker", "0.5", "--workers", "2")
         run = process(*arguments, *share, env=environment)
         stdout, stderr = run.communicate()
@@ -318,6 +319,18 @@ def test_what_is_refused(colorize, box, many, tmp_path):
         code, lines, (line,) = colorize(*arguments)
         assert (code, lines) == (2, []) and message in line, line
     assert not os.path.exists(out)
+
+
+def test_results_that_cannot_be_written_are_told_before_ray_starts(
+    many, tiny_run, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / shards.FOLDER).write_text("")  # a file, where a folder is wanted
+    arguments = ["colorize", str(many), "--preset", str(tiny_run), "--engine", "ray"]
+    assert main([*arguments, "--output", str(out)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"colorlib: {out}: can't be written: ")
 
 
 def test_two_at_one_output_do_not_disturb_each_other(colorize, many, tmp_path):

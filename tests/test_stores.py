@@ -41,6 +41,7 @@ def test_a_copy_that_fails_leaves_no_half_of_a_file(tmp_path):
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_an_address_that_nothing_opens():
-    with pytest.raises(ColorlibError, match=r"^xyz://bucket: .*xyz"):
-        stores.listing("xyz://bucket")
+@pytest.mark.parametrize("address", ["xyz://bucket", "github://bucket"])
+def test_an_address_that_nothing_opens(address):
+    with pytest.raises(ColorlibError, match=f"^{address}: ."):
+        stores.listing(address)
