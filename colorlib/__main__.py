@@ -170,19 +170,22 @@ def _colorize(args):
     if args.preset and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
     card = presets.load_card(args.preset)  # A wrong name is told before all else.
-    for name, value, holds, what in (
-        ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
-        ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
-        ("max-pixels", args.max_pixels, args.max_pixels >= 1, "at least 1"),
-    ):
-        if not holds:
-            raise ColorlibError(f"--{name} must be {what}. Received: {value}")
     if args.engine == "local":
         for name in ("address", "workers", "gpus_per_worker"):
             if getattr(args, name) is not None:
                 raise ColorlibError(f"--{name.replace('_', '-')} belongs to --engine ray")
         if away := [name for name in (*args.photos, args.output or "") if "://" in name]:
             raise ColorlibError(f"{away[0]}: an address needs --engine ray")
+    workers, gpus = args.workers, args.gpus_per_worker
+    for name, value, holds, what in (
+        ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
+        ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
+        ("max-pixels", args.max_pixels, args.max_pixels >= 1, "at least 1"),
+        ("workers", workers, workers is None or workers >= 1, "at least 1"),
+        ("gpus-per-worker", gpus, gpus is None or 0 <= gpus < float("inf"), "at least 0"),
+    ):
+        if not holds:
+            raise ColorlibError(f"--{name} must be {what}. Received: {value}")
     if "-" in args.photos or args.output == "-":
         if args.engine == "ray":
             raise ColorlibError("- stands for one photo: leave --engine out")
@@ -224,12 +227,6 @@ def _machines(args):
     cluster.require()
     if args.output is None:
         raise ColorlibError("--engine ray: give --output, a folder or an address")
-    if args.workers is not None and args.workers < 1:
-        raise ColorlibError(f"--workers must be at least 1. Received: {args.workers}")
-    if not 0 <= (args.gpus_per_worker or 0) < float("inf"):
-        raise ColorlibError(
-            f"--gpus-per-worker must be at least 0. Received: {args.gpus_per_worker}"
-        )
     if args.gpus_per_worker and args.runtime != "keras":
         raise ColorlibError("--gpus-per-worker: LiteRT uses none; add --runtime keras")
     return cluster.Cluster(args.address, args.workers, args.gpus_per_worker or 0)

@@ -10,7 +10,6 @@ moment goes on where it stopped. At the end of a run the ledger is exported as `
 import glob
 import json
 import os
-import secrets
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -141,13 +140,8 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
                 below = path.relative_to(root).with_name(renamed(path, "", kind))
                 target, folder = Path(output, keep, below), Path(output)
             ledger = folder if output is not None or source.is_dir() else None
-            pages = photos.count_pages(path)
-            if pages == 1 or as_file:
-                jobs.append(Job(path, target, ledger))
-                continue
-            for page in range(pages):
-                named = target.with_stem(f"{target.stem}-{page + 1}")
-                jobs.append(Job(path, named, ledger, page))
+            count = 1 if as_file else photos.count_pages(path)
+            jobs += [Job(path, named, ledger, page) for named, page in pages(target, count)]
     if not jobs:
         raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
     check(jobs)
@@ -169,6 +163,13 @@ def renamed(path, suffix="", kind=None):
     if ending.lower() not in photos.WRITE_SUFFIXES:
         ending = ".png"
     return (path.stem if known else path.name) + suffix + ending
+
+
+def pages(target, count):
+    """The outputs of a photo of `count` pages: list of (path, page), where one alone has None."""
+    if count == 1:
+        return [(target, None)]
+    return [(target.with_stem(f"{target.stem}-{page + 1}"), page) for page in range(count)]
 
 
 def _expand(source):
@@ -337,7 +338,7 @@ def _save(photo, ab, options):
     rgb = framing.color(photo.rgb, ab, output=photo.rgb)  # A large scan is in memory only once.
     target = photo.job.target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    part = files.part_of(target)
     try:
         photos.write(
             part, rgb, quality=options.quality, metadata=photo.metadata,

@@ -17,10 +17,11 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from colorlib import ColorlibError, archive, files, formats, photos, quiet, shards, stores
+from colorlib import ColorlibError, archive, files, photos, quiet, shards, stores
 from colorlib.ledger import LEDGER, TABLE, Ledger
 
 CORES = 2  # of a worker on a cluster; a machine alone shares out its own
@@ -97,12 +98,12 @@ def plan(sources, output, *, kind=None, recursive=True):
             if not ours:
                 raise ColorlibError(f"{source}: no photos found; check the address")
             with ThreadPoolExecutor(32) as pool:  # Each TIFF is asked how many pages it has.
-                pages = list(pool.map(_pages, [address for address, _, _ in ours]))
-            for (address, path, stamp), count in zip(ours, pages, strict=True):
+                ask = partial(photos.count_pages, opener=_opened)
+                counts = list(pool.map(ask, [address for address, _, _ in ours]))
+            for (address, path, stamp), count in zip(ours, counts, strict=True):
                 name = PurePosixPath(keep, path)
                 name = name.with_name(archive.renamed(name, kind=kind))
-                for page in range(count) if count > 1 else [None]:
-                    named = name if page is None else name.with_stem(f"{name.stem}-{page + 1}")
+                for named, page in archive.pages(name, count):
                     jobs.append(_photo(address, output, named, page, stamp))
     archive.check(jobs)
     return jobs
@@ -131,16 +132,9 @@ def _below(source, output, recursive):
     return found
 
 
-def _pages(address):
-    """How many pages a photo of a store has."""
-    if PurePosixPath(address).suffix.lower() not in (".tif", ".tiff"):
-        return 1
-    try:
-        with stores.store(address).open(address, "rb", block_size=1 << 16) as file:
-            found = formats.tiff_page(file, 0)
-    except Exception:  # A worker says what is wrong.
-        return 1
-    return found.pages if found else 1
+def _opened(address):
+    """A photo of a store, open for reading its header: it comes in small blocks."""
+    return stores.store(address).open(address, "rb", block_size=1 << 16)
 
 
 def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):

@@ -21,6 +21,13 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def part_of(path):
+    """A new path beside a file's, with its suffix, for what becomes the file when it is whole."""
+    # Hidden, so that a search for photos passes it by, and short, as names have a limit.
+    suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
+    return path.with_name(f".{secrets.token_hex(8)}.part{suffix}")
+
+
 def write_atomically(path, content):
     """Writes a file so that a reader sees the old one or the new one, never half of it.
 
@@ -30,9 +37,7 @@ def write_atomically(path, content):
             writes it.
     """
     path = Path(path)
-    # Hidden, so that a search for photos passes it by, and short, as names have a limit.
-    suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part{suffix}")
+    temporary = part_of(path)
     try:
         if callable(content):
             content(temporary)
@@ -56,7 +61,7 @@ def first_line(error):
 
 
 def clear_parts(folders, age):
-    """Removes what killed runs have left half-written, at least `age` seconds ago."""
+    """Removes the parts (`part_of`) that killed runs have left, at least `age` seconds ago."""
     for folder in folders:
         for path in folder.glob(".*.part.*"):
             name = path.name.split(".")[1]

@@ -38,9 +38,9 @@ class Prepared(NamedTuple):
 
     def color(self, maps):
         """The photo's part of a map of ab, with what surrounds a print left gray."""
-        ab = self.crop(maps)
-        cells = np.array(self.crop(self.plane).shape) // ab.shape[:2]
-        blocks = self.crop(self.plane).reshape(ab.shape[0], cells[0], ab.shape[1], cells[1])
+        ab, plane = self.crop(maps), self.crop(self.plane)
+        height, width = ab.shape[:2]
+        blocks = plane.reshape(height, plane.shape[0] // height, width, plane.shape[1] // width)
         return np.where(surround(blocks.mean(axis=(1, 3)))[..., None], 0, ab)
 
     def crop(self, maps):
@@ -144,14 +144,7 @@ def enlarge(ab, height, width):
     Returns:
         float32 array (H, W, 2), within -128..127.
     """
-    output = np.empty((height, width, 2), "float32")
-    enlarged = _enlarger(ab, height, width)
-
-    def enlarge_rows(rows):
-        output[rows] = enlarged(rows)
-
-    lab.in_strips(enlarge_rows, height, width)
-    return output
+    return np.concatenate(lab.in_strips(_enlarger(ab, height, width), height, width))
 
 
 def _enlarger(ab, height, width):

@@ -145,15 +145,25 @@ def read(path, *, max_pixels=250_000_000):
     return photo.rgb
 
 
-def count_pages(path):
-    """How many full-size pages a file has: int; 1 for all but TIFFs (by suffix)."""
-    if Path(path).suffix.lower() not in _TIFF_SUFFIXES or not os.path.isfile(path):
+def count_pages(path, opener=None):
+    """How many full-size pages a file has.
+
+    Args:
+        path: path, or an address that `opener` knows.
+        opener: callable that is given it and returns a binary file, or None for a file here.
+
+    Returns:
+        int; 1 for all but TIFFs (by suffix), and for what can't be opened.
+    """
+    if Path(path).suffix.lower() not in _TIFF_SUFFIXES:
+        return 1
+    if opener is None and not os.path.isfile(path):  # a pipe would make us wait for ever
         return 1
     try:
-        with open(path, "rb") as file:
+        with opener(path) if opener else open(path, "rb") as file:
             found = formats.tiff_page(file, 0)
-    except OSError:
-        return 1  # `load` says what is wrong.
+    except Exception:  # Each store has errors of its own; `load` says what is wrong.
+        return 1
     return found.pages if found else 1
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from memory import EXPORT, MACHINE, peak
+from memory import EXPORT, MACHINE, peak, watch
 
 from colorlib import photos
 
@@ -47,16 +47,15 @@ def color(folder, output, preset, limit):
     start = time.perf_counter()
     with tempfile.TemporaryFile() as results, tempfile.TemporaryFile("w+") as log:
         process = psutil.Popen([*map(str, command), "--preset", preset], stdout=results, stderr=log)
-        while process.poll() is None:
+        for now in watch(process):
+            megabytes = max(megabytes, now)
             with contextlib.suppress(psutil.Error):  # It has just ended.
-                megabytes = max(megabytes, process.memory_info().rss / 1e6)
                 busy = sum(process.cpu_times()[:2])  # whatever else the machine does
             size = os.fstat(results.fileno()).st_size
             if told < size:
                 longest, last, told = max(longest, busy - (last or busy)), busy, size
             if time.perf_counter() - start > limit:
                 process.kill()
-            time.sleep(0.01)
         log.seek(0)
         lines = log.read().splitlines()
     return process.returncode, megabytes, time.perf_counter() - start, busy, longest, lines

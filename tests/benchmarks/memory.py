@@ -23,17 +23,22 @@ MACHINE = "import json; from colorlib.training import machine; print(json.dumps(
 EXPORT = "from colorlib.litert import exported; exported({!r})"  # once, before it is measured
 
 
+def watch(process):
+    """Yields the MB that a process takes, until it ends."""
+    # The system's own maximum begins with the parent's memory: look every 10 ms instead.
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):  # It has just ended.
+            yield process.memory_info().rss / 1e6
+        time.sleep(0.01)
+
+
 def peak(*command):
     """(MB at the peak, seconds, what it printed) of a Python process."""
-    # The system's own maximum begins with the parent's memory: look every 10 ms instead.
-    command, megabytes = [sys.executable, *map(str, command)], 0.0
+    command = [sys.executable, *map(str, command)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
         process = psutil.Popen(command, stdout=output, stderr=log, text=True)
-        while process.poll() is None:
-            with contextlib.suppress(psutil.Error):  # It has just ended.
-                megabytes = max(megabytes, process.memory_info().rss / 1e6)
-            time.sleep(0.01)
+        megabytes = max(watch(process), default=0.0)
         seconds = time.perf_counter() - start
         for file in (output, log):
             file.seek(0)
