@@ -34,7 +34,7 @@ test: .venv
 	@echo "These were the quick tests; make test-all runs all of them."
 
 test-all: .venv
-	$(BIN)/python -m pytest -m "not network"
+	$(BIN)/python -m pytest -m "not network" --durations 40
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend and not network"
 
 # Uploads to a notebook come in one message, of which the server takes 10 MB else.
@@ -60,8 +60,10 @@ $(BIN)/python:
 	  $(error colorlib needs Python 3.11, 3.12 or 3.13: install one, or uv, and run make again)))
 
 # One version of a package for all platforms and Pythons. Versions stay as they are where they fit.
+# Of backports-strenum, later releases refuse Python 3.11 and newer, which uv overlooks and pip
+# doesn't. In [tool.uv] the bound would make `uv pip install --require-hashes` refuse the lock.
 lock:
-	uv pip compile pyproject.toml --extra cluster --extra heic --extra jax --extra study --extra site --extra dev --quiet --universal \
+	echo "backports-strenum<1.3" | uv pip compile --constraint - pyproject.toml --extra cluster --extra heic --extra jax --extra study --extra site --extra dev --quiet --universal \
 	  --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --custom-compile-command "make lock" $(UPGRADE) --output-file requirements.lock
 

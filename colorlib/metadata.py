@@ -53,6 +53,7 @@ class Metadata(NamedTuple):
     xmp: bytes | None = None
     iptc: bytes | None = None  # IIM records
     dpi: tuple[float, float] | None = None
+    texts: bytes | None = None  # a PNG's chunks of text
 
 
 def of_vips(image):
@@ -71,6 +72,35 @@ def of_pillow(picture):
     """The metadata of an opened PIL image: Metadata, or None if there is none."""
     info = picture.info
     return _checked(info.get("exif"), info.get("xmp"), None, info.get("dpi"))
+
+
+def of_png(image, file):
+    """The metadata of a PNG: Metadata, or None if there is none.
+
+    libvips would spoil its texts: keywords with a space, and all that is not ASCII.
+
+    Args:
+        image: the opened libvips image.
+        file: the file, open for reading.
+    """
+    texts = b""
+    with contextlib.suppress(*_DAMAGED):
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            size, kind = struct.unpack(">L4s", head)
+            if kind not in (b"tEXt", b"zTXt", b"iTXt") or size > _LARGEST_DIRECTORY:
+                file.seek(size + 4, 1)
+                continue
+            content = file.read(size + 4)
+            # XMP has a place of its own, and other old forms than IPTC's may be outdated.
+            old = content.startswith(b"Raw profile type") and b"iptc\0" not in content[:30]
+            check = zlib.crc32(kind + content[:size]).to_bytes(4, "big")
+            if content[size:] == check and not content.startswith(b"XML:") and not old:
+                texts += head + content
+            if len(texts) > _LARGEST_DIRECTORY:
+                break
+    others = of_vips(image) or Metadata()
+    return _checked(others.exif, others.xmp, others.iptc, others.dpi, texts)
 
 
 def of_tiff(image, file, offset):
@@ -137,7 +167,7 @@ def finish(path, metadata, made_by):
     metadata = metadata or Metadata()
     suffix = path.suffix.lower()
     if suffix == ".png":
-        _finish_png(path, _packet(metadata.xmp, made_by), metadata.dpi)
+        _finish_png(path, _packet(metadata.xmp, made_by), metadata)
     elif suffix.startswith(".tif"):
         _add_tags(path, metadata)
 
@@ -146,14 +176,15 @@ def _blob(image, name):
     return bytes(image.get(name)) if image.get_typeof(name) else None
 
 
-def _checked(exif, xmp, iptc, dpi):
+def _checked(exif, xmp, iptc, dpi, texts=None):
     exif = _without_thumbnail(exif)
     dpi = dpi or _exif_dpi(exif)
     if dpi and not all(0.1 < value < 1e6 for value in dpi):
         dpi = None
     # Fill bytes stand after many a packet.
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    metadata = Metadata(exif, xmp.rstrip(b"\0 ") if xmp else None, iptc or None, dpi)
+    xmp = xmp.rstrip(b"\0 ") if xmp else None
+    metadata = Metadata(exif, xmp, iptc or None, dpi, texts or None)
     return metadata if any(metadata) else None
 
 
@@ -250,14 +281,19 @@ def _parsed(xmp):
         return None
 
 
-def _finish_png(path, xmp, dpi):
-    """Puts XMP into a PNG as its standard wants it (libvips compresses it), and no made-up dpi."""
+def _finish_png(path, xmp, metadata):
+    """Puts XMP into a PNG as its standard wants it (libvips compresses it), and its texts.
+
+    What libvips makes up for an unknown resolution goes.
+    """
     with open(path, "r+b") as file:
         start = file.read(4096).find(b"pHYs")
-        if start > 0 and not dpi:
+        if start > 0 and not metadata.dpi:
             file.seek(start)
             content = b"pHYs" + struct.pack(">LLB", 1, 1, 0)  # square pixels, of no known size
             file.write(content + struct.pack(">L", zlib.crc32(content)))
+        if metadata.texts:
+            _insert(file, 33, metadata.texts)
         if xmp:
             content = b"iTXtXML:com.adobe.xmp" + bytes(5) + xmp
             size, check = len(content) - 4, zlib.crc32(content)

@@ -19,7 +19,7 @@ from PIL import BmpImagePlugin, Image, Jpeg2KImagePlugin
 
 from colorlib import ASSETS, ColorlibError, formats, pixels
 from colorlib.files import first_line, write_atomically
-from colorlib.metadata import Metadata, attach, finish, of_pillow, of_tiff, of_vips
+from colorlib.metadata import Metadata, attach, finish, of_pillow, of_png, of_tiff, of_vips
 
 # libvips' messages quote names and files, whose bytes need not be UTF-8. There pyvips prints a
 # traceback for a warning: these end in libvips (see `colorlib`), as they help nobody. And it fails
@@ -172,8 +172,8 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
 
     The file is written under another name beside its place and then moved there. It carries an
     sRGB profile (480 bytes). With metadata it keeps EXIF (without a thumbnail, and upright), XMP
-    and the resolution, and in JPEG and TIFF IPTC; a JPEG holds at most 64 KB of each. Without, the
-    resolution is unknown.
+    and the resolution, in JPEG and TIFF IPTC, and in PNG the texts of a PNG; a JPEG holds at most
+    64 KB of each. Without, the resolution is unknown.
 
     Args:
         path: str or Path. The suffix (`WRITE_SUFFIXES`) chooses JPEG, PNG, TIFF, WebP or AVIF.
@@ -422,7 +422,7 @@ def _load_with_vips(file, source, kind, name, max_pixels, page):
         return _load_tiff(file, source, name, max_pixels, page)
     image = _open(source, kind, name)
     _check_size(image.width, image.height, name, max_pixels)
-    notes, found = _frames(image), of_vips(image)
+    notes, found = _frames(image), of_png(image, file) if kind == "PNG" else of_vips(image)
     try:
         rgb = pixels.decode(image, name)
     except pyvips.Error as error:

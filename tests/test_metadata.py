@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
 
 from colorlib import photos
 from colorlib.metadata import MACHINE_COLORED, Metadata
@@ -154,6 +154,23 @@ def test_iptc_of_a_jpeg(tmp_path, rgb):
             found = IptcImagePlugin.getiptcinfo(image)
         assert found[2, 80] == b"Author" and found[2, 105] == b"Porch"
         assert photos.load(path).metadata.iptc[: len(iim)] == iim
+
+
+def test_texts_of_a_png(tmp_path, rgb):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Author", "Zoë Größer")  # Latin-1, as the standard has it
+    texts.add_itxt("Description", "Anna, \u017deleznice 1911", lang="cs")
+    texts.add_text("Raw profile type iptc", "\niptc\n      4\n1c025000\n", zip=True)
+    texts.add_text("Raw profile type exif", "\nexif\n      4\n00000000\n")  # it may be outdated
+    Image.fromarray(rgb).save(tmp_path / "in.png", pnginfo=texts)
+    metadata = photos.load(tmp_path / "in.png").metadata
+    for made_by in (None, "a test"):
+        photos.write(tmp_path / "out.png", rgb, metadata=metadata, made_by=made_by)
+        with Image.open(tmp_path / "out.png") as image:
+            found = {key: value for key, value in image.text.items() if "xmp" not in key}
+        assert found.pop("Raw profile type iptc").split() == ["iptc", "4", "1c025000"]
+        assert found == {"Author": "Zoë Größer", "Description": "Anna, \u017deleznice 1911"}
+    photos.write(tmp_path / "out.jpg", rgb, metadata=metadata)  # which has no place for them
 
 
 @pytest.mark.parametrize("suffix", EVERY)

@@ -78,6 +78,8 @@ def test_lock_names_no_address_and_installs_on_every_platform():
     text = (ROOT / "requirements.lock").read_text()
     for word in ("://", "--index", "--extra-index", "--find-links", " @ ", "file:"):
         assert word not in text, word
+    # uv holds every constraint there against the hashes, and then refuses the whole lock.
+    assert "[tool.uv]" not in (ROOT / "pyproject.toml").read_text()
     # NVIDIA's wheels exist for Linux only; the GPU line is apart.
     assert not [name for name in locked() if "nvidia" in name or "cuda" in name]
 
