@@ -159,6 +159,10 @@ def _parser():
     )  # fmt: skip
     command.add_argument("--working-size", type=int, help="short side at use, px")
     command.add_argument("--vividness", type=float, help="default of that knob, 0 to 1")
+    command.add_argument(
+        "--keep", type=float, metavar="SHARE",
+        help="how much of the weights that the run started from is mixed in, 0 to 1",
+    )  # fmt: skip
     return parser
 
 
@@ -349,7 +353,7 @@ def _train(args):
 def _package(args):
     from colorlib.presets import package
 
-    package(args.run, args.output, args.evaluate, args.working_size, args.vividness)
+    package(args.run, args.output, args.evaluate, args.working_size, args.vividness, args.keep)
     return 0
 
 

@@ -103,16 +103,29 @@ def _format(value, indent=0):
     return f"{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{' ' * indent}{closing}"
 
 
-def shrink_weights(source, target):
-    """Stores a `.weights.h5` as float16, in half the bytes; Keras loads it into any precision."""
+def shrink_weights(source, target, start=None, keep=0.0):
+    """Stores a `.weights.h5` as float16, in half the bytes; Keras loads it into any precision.
+
+    Args:
+        source, target: paths.
+        start: path or None. Weights of the same network, of which the share `keep` is mixed in.
+        keep: float in 0..1.
+    """
     import h5py
 
-    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
+    with (
+        h5py.File(source, "r") as old,
+        h5py.File(start or source, "r") as first,
+        h5py.File(target, "w") as new,
+    ):
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
-                half = item.dtype.kind == "f"
-                new[name] = item[()].astype("f2") if half else item[()]
+                values = item[()]
+                if item.dtype.kind == "f":
+                    mixed = keep * first[name][()].astype("f4") + (1 - keep) * values.astype("f4")
+                    values = mixed.astype("f2")
+                new[name] = values
             else:
                 new.require_group(name)
             new[name].attrs.update(item.attrs)
@@ -121,7 +134,7 @@ def shrink_weights(source, target):
         old.visititems(copy)
 
 
-def package(run, target, evaluate=(), working_size=None, vividness=None):
+def package(run, target, evaluate=(), working_size=None, vividness=None, keep=None):
     """Makes a preset of a training run: float16 weights, a card with scores, the manifest.
 
     Args:
@@ -131,6 +144,9 @@ def package(run, target, evaluate=(), working_size=None, vividness=None):
         evaluate: folders of photos to score on; each folder's name is the set's name.
         working_size: int or None. Short side at use, px; None keeps the run's.
         vividness: float in 0..1 or None. The default of that knob; None keeps the run's.
+        keep: float in 0..1 or None. The share of the weights that the run started from: the preset
+            has the average of those and what was learned, which often serves photos of all kinds
+            better than either (Wortsman et al. 2022, arXiv 2109.01903). None keeps nothing of them.
 
     Returns:
         dict: the card, with the metrics of each set in `results`, where there is that knob at a
@@ -138,7 +154,8 @@ def package(run, target, evaluate=(), working_size=None, vividness=None):
         default vividness.
 
     Raises:
-        ColorlibError: `run` is no run folder, or a folder holds no photos.
+        ColorlibError: `run` is no run folder, a folder holds no photos, or nothing can be kept: the
+            run started from random weights, or from others than are there now.
     """
     from colorlib import photos
 
@@ -147,9 +164,16 @@ def package(run, target, evaluate=(), working_size=None, vividness=None):
         raise ColorlibError(f"{target}: is the run itself; give another folder for the preset")
     sets = {Path(folder).name: photos.find(folder) for folder in evaluate}
     card = _packaged_card(run, target, working_size, vividness)
+    start = None if keep is None else _start_weights(run, card, keep)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / MANIFEST, target / MANIFEST)
-    shrink_weights(run / WEIGHTS, target / WEIGHTS)
+
+    def mixed(part):
+        shrink_weights(run / WEIGHTS, part, start, keep or 0.0)
+
+    write_atomically(target / WEIGHTS, mixed)  # It may be what the run started from.
+    if keep is not None:
+        card["kept"] = keep
     card["weights_sha256"] = sha256(target / WEIGHTS)
     write_card(target, card)
     if sets:
@@ -157,6 +181,19 @@ def package(run, target, evaluate=(), working_size=None, vividness=None):
         write_card(target, card)
         scores.to_csv(target / SCORES, index=False, float_format="%.6g", lineterminator="\n")
     return card
+
+
+def _start_weights(run, card, keep):
+    """The path of the weights that a run started from."""
+    if not 0 <= keep <= 1:
+        raise ColorlibError(f"keep must be in 0..1. Received: {keep}")
+    record, name = card.get("started_from"), card["config"].get("start")
+    if not record:
+        raise ColorlibError(f"{run}: started from random weights, of which nothing can be kept")
+    path = preset_folder(name) / WEIGHTS
+    if sha256(path) != record["weights_sha256"]:
+        raise ColorlibError(f"{path}: not the weights that {run} started from; bring those back")
+    return path
 
 
 def _packaged_card(run, target, working_size, vividness):

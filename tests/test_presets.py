@@ -118,3 +118,30 @@ def test_what_cannot_be_packaged_is_told(tiny_run, tmp_path):
     with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
         package(tiny_run, tmp_path / "other", vividness=0.5)
     assert not (tmp_path / "other").exists()
+
+
+def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    with h5py.File(run / presets.WEIGHTS, "r+") as file:
+        file["layers/conv2d/vars/0"][...] += 1.0
+    card = presets.load_card(run)
+    record = {"name": "tiny", "weights_sha256": files.sha256(tiny_run / presets.WEIGHTS)}
+    card |= {"started_from": record, "config": card["config"] | {"start": str(tiny_run)}}
+    presets.write_card(run, card)
+    assert package(run, tmp_path / "mixed", keep=0.25)["kept"] == 0.25
+    with (
+        h5py.File(tiny_run / presets.WEIGHTS) as old,
+        h5py.File(tmp_path / "mixed" / presets.WEIGHTS) as new,
+    ):
+        for name, moved in (("layers/conv2d/vars/0", 0.75), ("layers/conv2d_1/vars/0", 0.0)):
+            assert np.allclose(new[name][()], old[name][()] + moved, atol=2e-3)
+    with pytest.raises(ColorlibError, match="started from random weights"):
+        package(tiny_run, tmp_path / "other", keep=0.5)
+    with pytest.raises(ColorlibError, match="0..1"):
+        package(run, tmp_path / "other", keep=2)
+    record["weights_sha256"] = "0" * 64
+    presets.write_card(run, card)
+    with pytest.raises(ColorlibError, match="not the weights"):
+        package(run, tmp_path / "other", keep=0.5)
+    assert not (tmp_path / "other").exists()
