@@ -52,6 +52,16 @@ def load_card(name=None):
     return json.loads((preset_folder(name) / CARD).read_text(encoding="utf-8"))
 
 
+def manifest(name=None):
+    """The path of the list of a preset's photos. Presets of the same photos share one."""
+    data = load_card(name)["data"]
+    for other in (name, *preset_names()):
+        path = preset_folder(other) / MANIFEST
+        if path.exists() and load_card(other)["data"] == data:
+            return path
+    raise ColorlibError(f"{preset_folder(name)}: its {MANIFEST} is missing; restore the folder")
+
+
 def made_by(name=None):
     """What a photo's metadata says of the program that made its colors: str."""
     return f"colorlib {__version__}, preset {load_card(name)['name']}"

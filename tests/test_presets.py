@@ -1,5 +1,6 @@
 """A training run becomes a preset: smaller weights, and a card that says how good it is."""
 
+import hashlib
 import json
 import shutil
 
@@ -145,3 +146,21 @@ def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
     with pytest.raises(ColorlibError, match="not the weights"):
         package(run, tmp_path / "other", keep=0.5)
     assert not (tmp_path / "other").exists()
+
+
+def test_each_preset_has_the_list_of_its_photos():
+    for name in presets.preset_names():
+        data = presets.load_card(name)["data"]
+        table = pd.read_csv(presets.manifest(name))
+        for split in ("training", "validation"):
+            hashes = sorted(table.loc[table["split"] == split, "sha256"])
+            assert len(hashes) == data[split]["photos"]
+            assert hashlib.sha256("".join(hashes).encode()).hexdigest() == data[split]["sha256"]
+
+
+def test_a_missing_list_of_photos_is_told(tiny_run, tmp_path):
+    assert presets.manifest(tiny_run) == tiny_run / presets.MANIFEST
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run" / presets.MANIFEST).unlink()
+    with pytest.raises(ColorlibError, match="manifest.csv.gz is missing"):
+        presets.manifest(tmp_path / "run")
