@@ -319,11 +319,12 @@ def packaged(which="sample"):
     """Lists the photos that come with the package.
 
     Args:
-        which: "sample" (54 in color) or "historical" (ten made gray, of about the 1940s).
+        which: "sample" (54 in color) or "historical": ten of about the 1940s, made gray (their
+            `kind`), and four that have always been "black and white".
 
     Returns:
-        DataFrame with a row per photo: file, path (Path), kind, author, license, truth (Path of
-        the color original, or None; always None for "sample").
+        DataFrame with a row per photo: file, title, path (Path), kind, author,
+        license, truth (Path of the color original, or None; always None for "sample").
 
     Raises:
         ColorlibError: another name.
@@ -338,7 +339,7 @@ def packaged(which="sample"):
     numbers = table["file"].str.extract(r"_(\d+)_grey", expand=False)
     originals = [next((ASSETS / "sample").glob(f"*_endless_loc{n}.jpg"), None) for n in numbers]
     table["truth"] = pd.Series(originals, dtype=object)
-    return table[["file", "path", "kind", "author", "license", "truth"]]
+    return table[["file", "title", "path", "kind", "author", "license", "truth"]]
 
 
 def _check_readable(path):

@@ -190,7 +190,7 @@ def _distribute(config, validation):
     return validation.select(range(len(validation) // devices * devices))
 
 
-def train(config, run, *, cache=None, verbose=None, distribute=False):
+def train(config, run, *, cache=None, verbose=None, distribute=False, callbacks=()):
     """Trains a network, or goes on with an interrupted run.
 
     Args:
@@ -207,6 +207,8 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
             batch. Several processes, on one machine or more, see the same `run` and photos and are
             told each other by `keras.distribution.initialize` before; the first one writes.
             Defaults to False.
+        callbacks: list of `keras.callbacks.Callback`. Their `model.network` is the network, which
+            has the averaged weights at the end of an epoch. Defaults to none.
 
     Returns:
         Path of the run folder: `card.json`, `weights.weights.h5` (of the epoch with the lowest
@@ -254,7 +256,7 @@ def train(config, run, *, cache=None, verbose=None, distribute=False):
         said = ", ".join(f"{floor} {loss:.5f}" for floor, loss in floors.items())
         _say(f"floors of val_mse, the error of one color everywhere: {said}")
         card = _card(config, run, sets, embedding, colors, floors, environment)
-        checkpoint = _train(config, run, training, validated, card, verbose)
+        checkpoint = _train(config, run, training, validated, card, verbose, callbacks)
     finally:
         keras.distribution.set_distribution(before)
     if checkpoint.writes:
@@ -315,7 +317,7 @@ def _start_record(config):
     return {"name": folder.name, "weights_sha256": digest}
 
 
-def _train(config, run, training, validation, card, verbose):
+def _train(config, run, training, validation, card, verbose, callbacks):
     keras.utils.set_random_seed(config.seed)
     network = start_network(config, card["embedding"].get("size"))
     task = ColorizationTask(network, config)
@@ -337,7 +339,7 @@ def _train(config, run, training, validation, card, verbose):
         )
     if checkpoint.step < checkpoint.steps:
         with _saved_on_interrupt(checkpoint):
-            _fit(config, task, training, validation, checkpoint, verbose)
+            _fit(config, task, training, validation, checkpoint, verbose, callbacks)
     checkpoint.write_card(finished=True)
     return checkpoint
 
@@ -374,7 +376,7 @@ def stages(config):
     return list(zip(config.sizes, ends, ends[1:], strict=False))
 
 
-def _fit(config, task, training, validation, checkpoint, verbose):
+def _fit(config, task, training, validation, checkpoint, verbose, callbacks):
     if verbose is None:
         headless = not sys.stdout.isatty() and (
             "ipykernel" not in sys.modules or "COLORLIB_NOTEBOOK" in os.environ
@@ -412,7 +414,7 @@ def _fit(config, task, training, validation, checkpoint, verbose):
                 epochs=epoch + 1 if done else end,
                 steps_per_epoch=per_epoch - done,
                 initial_epoch=epoch,
-                callbacks=[*swap, checkpoint, logs],
+                callbacks=[*swap, checkpoint, logs, *callbacks],
                 verbose=verbose,
             )
             if keras.backend.backend() == "jax":

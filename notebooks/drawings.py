@@ -5,15 +5,175 @@ the drawing to this module, which it imports from its own folder. Figures take t
 `notebooks.figures.use_style` has set, and are saved by `notebooks.figures.save_figure`.
 """
 
+import textwrap
+
 from colorlib import lab
+from colorlib.embedding import class_names
 from colorlib.lab import NEAR_GRAY
 from colorlib.model import ab_bins
+from colorlib.photos import as_rgb
+from notebooks.figures import PAGE, photo_grid
 
 import keras
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+
+
+def block_grid(blocks, captions, titles=None, columns=2):
+    """A block of pictures for each photo: as large as two columns allow, whatever their number.
+
+    Args:
+        blocks: a list of pictures for each photo, as `photo_grid` takes them.
+        captions: a list of texts for each photo, one for each of its pictures.
+        titles: a title over each block, or None.
+        columns: pictures beside each other. Defaults to 2.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    rows, notes, heads = [], [], []
+    for number, (pictures, texts) in enumerate(zip(blocks, captions, strict=True)):
+        for start in range(0, len(pictures), columns):
+            missing = [None] * (columns - len(pictures[start : start + columns]))
+            rows.append([*pictures[start : start + columns], *missing])
+            notes.append([*texts[start : start + columns], *missing])
+            heads.append(titles[number] if titles and not start else "")
+    return photo_grid(rows, row_titles=heads, captions=notes)
+
+
+def halves(left, right):
+    """One uint8 picture (H, W, 3) of two of one size: the left half of one, the right of another.
+
+    Either may be gray (H, W). A white line parts them.
+    """
+    left, right = map(as_rgb, (left, right))
+    middle = left.shape[1] // 2
+    picture = np.concatenate([left[:, :middle], right[:, middle:]], axis=1)
+    picture[:, middle - 1 : middle + 1] = 255
+    return picture
+
+
+def trim(rgb, ratio=1.0, top=0.5):
+    """The largest part of a photo (H, W, 3) with this ratio of width to height.
+
+    Of what goes above and below, `top` is the share that goes above.
+    """
+    height, width = rgb.shape[:2]
+    high, wide = min(height, round(width / ratio)), min(width, round(height * ratio))
+    first, left = int(top * (height - high)), (width - wide) // 2
+    return rgb[first : first + high, left : left + wide]
+
+
+def knob_figure(title, steps, scenes):
+    """One photograph along the knob, and under it scenes that somebody chose.
+
+    Args:
+        title: what stands over the photograph.
+        steps: the photograph (H, W, 3) by the captions of its steps, up to four.
+        scenes: four pairs of a caption and a picture (H, W, 3), the last of them a failure.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    missing = [None] * (len(scenes) - len(steps))
+    notes, pictures = zip(*scenes, strict=True)
+    return photo_grid(
+        [[*steps.values(), *missing], [trim(picture, 4 / 3) for picture in pictures]],
+        row_titles=[title, "Chosen by hand: three that came out well, one that did not"],
+        captions=[[*steps, *missing], notes],
+    )
+
+
+def pipeline_figure(colorizer, photo):
+    """A photo's way through the network of the paper, drawn with what is computed on it.
+
+    Args:
+        colorizer: `colorlib.Colorizer` of a network that is told the embedding.
+        photo: uint8 array (H, W, 3).
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    lightness = lab.lightness(photo)
+    embedding = colorizer.embed([lightness])
+    network = colorizer.network
+    fused = keras.Model(network.input, network.get_layer("fusion").output)
+    plane = colorizer.prepare(lightness).plane[None, ..., None]
+    features = fused(colorizer.architecture.inputs(plane, embedding))
+    features = keras.ops.convert_to_numpy(features)[0]
+    (ab,) = colorizer.predict_ab([lightness], embedding)
+    even = np.full_like(lightness, 60)
+    tiles = {
+        "photo": (0, 0, "photo", photo),
+        "l": (1, 0, "its lightness L", lab.gray(photo)),
+        "embedding": (0, 1, f"embedding: {embedding.size:,} numbers", None),
+        "fusion": (1, 1, f"9 of {features.shape[-1]} fused features", _mosaic(features)),
+        "output": (0, 2, "L with these a and b", lab.recombine(lightness, ab)),
+        "ab": (1, 2, "a and b, shown at L = 60", lab.recombine(even, ab)),
+    }
+    edge, wide = 0.06, 2.9  # inches
+    across = PAGE - wide - 2 * edge  # from one tile to the next
+    tall = wide * photo.shape[0] / photo.shape[1]
+    head, down = 0.34, tall + 0.95
+    high = 3 * down - 0.55
+    figure = plt.figure(figsize=(PAGE, high), layout="none")
+
+    def place(x, y):
+        return (edge + x * across) / PAGE, 1 - (y * down + head + tall) / high
+
+    for name, (x, y, title, picture) in tiles.items():
+        axes = figure.add_axes((*place(x, y), wide / PAGE, tall / high))
+        axes.set_title(title, fontweight="bold", loc="left", pad=4)
+        if name == "embedding":
+            _embedding_axes(axes, embedding[0])
+        else:
+            axes.imshow(picture, aspect="auto", cmap="gray", vmin=0, vmax=255)
+            axes.set_axis_off()
+
+    over = figure.add_axes((0, 0, 1, 1), zorder=5, frameon=False)
+    over.set(xlim=(-edge, PAGE - edge), ylim=(high, 0))  # inches, from the first tile's corner
+    over.set_axis_off()
+
+    def arrow(start, end, text="", up=0.0):
+        style = {"arrowstyle": "-|>", "linewidth": 2, "color": "#D55E00", "mutation_scale": 18}
+        over.annotate("", end, start, arrowprops=style)
+        x, y = np.add(start, end) / 2
+        over.text(x - 0.1, y - up, text, ha="right", va="center", color="#D55E00")
+
+    center, gap = head + tall / 2, (wide + 0.05, across - 0.05)
+    below, middle = head + tall + 0.04, across + wide / 2
+    arrow((gap[0], center), (gap[1], center))
+    arrow((middle, below), (middle, down + 0.03), "encoder")
+    arrow((across + 0.2, below), (wide - 0.1, down + 0.03), "backbone", up=0.08)
+    arrow((gap[0], down + center), (gap[1], down + center))
+    arrow((middle, down + below), (middle, 2 * down + 0.03), "decoder")
+    arrow((gap[1], 2 * down + center), (gap[0], 2 * down + center))
+    return figure
+
+
+def _mosaic(features, across=3):
+    """The features (h, w, C) that vary most, side by side as one gray picture."""
+    most = np.argsort(-features.std(axis=(0, 1)))[: across**2]
+    chosen = features[..., most]
+    chosen = (chosen - chosen.min((0, 1))) / np.ptp(chosen, axis=(0, 1))
+    maps = np.pad(chosen, ((0, 1), (0, 1), (0, 0)), constant_values=1)
+    rows = np.split(np.moveaxis(maps, -1, 0), across)
+    picture = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    return np.repeat(picture[:-1, :-1, None], 3, axis=-1)
+
+
+def _embedding_axes(axes, embedding):
+    """An embedding as a line, with the names of its two highest classes where it has classes."""
+    axes.plot(embedding, linewidth=0.6)
+    axes.set(xticks=[], yticks=[], xlim=(0, len(embedding)))
+    axes.set_ylim(embedding.min(), 1.5 * embedding.max())
+    names = [name for _, name in class_names()]
+    if len(names) == len(embedding):
+        highest = [names[index].split(",")[0] for index in np.argsort(-embedding)[:2]]
+        text = textwrap.fill(f"highest: {', '.join(highest)}", 27)
+        axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top")
 
 
 def layer_table(network, size=224):
@@ -115,11 +275,11 @@ def network_figure(network, size=224, backbone="backbone"):
         "decoder": ("Decoder", "#009E73"),
     }
     table = table[table.part.isin(parts)]
-    figure = plt.figure(figsize=(9.0, 4.3), layout="none")
+    figure = plt.figure(figsize=(PAGE, 4.6), layout="none")
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     axes.set_axis_off()
     high, gap, x, middle, spans, before = 2.3, 0.25, 0.0, 0.0, {}, None
-    text = {"ha": "center", "fontsize": 8.5}
+    text = {"ha": "center"}
     for name, row in table.iterrows():
         tall, wide = high * row.height / size, max(row.channels * 0.0007, 0.03)
         color = parts[row.part][1]
@@ -130,7 +290,9 @@ def network_figure(network, size=224, backbone="backbone"):
             middle = x + wide - wide_vector / 2
             corner = (x + wide - wide_vector, -tall / 2)
             axes.add_patch(plt.Rectangle(corner, wide_vector, tall, fc="#CC79A7", **box))
-        axes.text(x + wide / 2, tall / 2 + 0.06, f"{row.channels}", va="bottom", **text)
+        # Upright, as the bars are narrower than their numbers.
+        label = f"{row.channels}"
+        axes.text(x + wide / 2, tall / 2 + 0.08, label, va="bottom", rotation=90, **text)
         if row.height != before:
             label = f"{row.height}²"
             axes.text(x + wide / 2, -tall / 2 - 0.06, label, va="top", color="#777777", **text)
@@ -161,8 +323,81 @@ def network_figure(network, size=224, backbone="backbone"):
     return figure
 
 
+def pyramid_figure(network, size=256):
+    """Draws `pyramid` from its layers: the backbone's maps, and the decoder that fuses them.
+
+    Every square is a map: as large as it is for a photo of this size.
+
+    Args:
+        network: The `keras.Model` of `colorlib.model.pyramid_network`.
+        size: Side of the photo in pixels, a multiple of 32. Defaults to 256.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+    """
+    table = pyramid_table(network, size)
+    strides = [row for row in table.index if row.startswith("stride")][::-1]  # the finest on top
+    blue, green, pink = "#0072B2", "#009E73", "#CC79A7"
+    figure = plt.figure(figsize=(PAGE, 6.7), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, PAGE), ylim=(0.05, 6.75))
+    axes.set_axis_off()
+    left, right, scale = 1.5, 5.3, 1.15 / table.side[strides[0]]
+
+    def square(x, y, side, color):
+        side *= scale
+        corner = (x - side / 2, y - side / 2)
+        axes.add_patch(plt.Rectangle(corner, side, side, fc=color + "55", edgecolor=color))
+        return side / 2
+
+    def arrow(start, end, color="#777777"):
+        style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.5, "mutation_scale": 14}
+        axes.annotate("", end, start, arrowprops={**style, "shrinkA": 0, "shrinkB": 0})
+
+    whole = table.loc["all"]
+    counts = {
+        left: ("Backbone", int(table.parameters["backbone"]), blue),
+        right: ("Decoder", int(whole.parameters - table.parameters["backbone"]), green),
+    }
+    for x, (part, count, color) in counts.items():
+        text = f"{part}\n{count:,} parameters"
+        axes.text(x, 6.65, text, ha="center", va="top", color=color, fontweight="bold")
+    bottom_left = bottom_right = None
+    for y, name in zip((4.7, 3.2, 2.05, 1.15), strides, strict=True):
+        stride, row = int(name.split()[1]), table.loc[name]
+        half = square(left, y, row.side, blue)
+        square(right, y, row.side, green)
+        given = network.get_layer(f"lateral_{stride}").output.shape[-1]
+        axes.text(left - half - 0.1, y, _map_text(row, "channels from the backbone"), ha="right",
+                  va="center")  # fmt: skip
+        axes.text(right + half + 0.1, y, _map_text(row, "channels out"), va="center")
+        arrow((left + half + 0.05, y), (right - half - 0.05, y))
+        axes.text((left + right) / 2, y + 0.05, f"{given} channels", ha="center", va="bottom")
+        if bottom_left is not None:
+            arrow((left, bottom_left - 0.05), (left, y + half + 0.05))
+            arrow((right, y + half + 0.05), (right, bottom_right - 0.05))
+        bottom_left = bottom_right = y - half
+    # The deepest map's mean over the photo, in the place of the paper's embedding.
+    given = network.get_layer("whole_project").output.shape[-1]
+    axes.plot([left, left, right], [y - half - 0.05, 0.5, 0.5], color=pink, linewidth=1.5)
+    arrow((right, 0.5), (right, y - half - 0.05), pink)
+    text = f"their mean over the photo, as {given} numbers"
+    axes.text((left + right) / 2, 0.42, text, ha="center", va="top", color=pink)
+    # In and out.
+    arrow((left, 5.75), (left, 4.7 + 0.62))
+    axes.text(left, 5.78, f"L, {size} × {size}", ha="center", va="bottom")
+    arrow((right, 4.7 + 0.62), (right, 5.75))
+    bins = int(table["channels out"]["probabilities"])
+    axes.text(right, 5.78, f"{bins} probabilities", ha="center", va="bottom")
+    return figure
+
+
+def _map_text(row, channels):
+    return f"{row.side:.0f}²\n× {row[channels]:,.0f}"
+
+
 def color_figure(ab, photo_chroma):
-    """The colors of many pixels: where they lie in the ab plane, and how far from gray.
+    """The colors of many pixels: above in the ab plane, below how far from gray they are.
 
     Args:
         ab: Array (N, 2), a and b in units of Lab.
@@ -171,7 +406,7 @@ def color_figure(ab, photo_chroma):
     Returns:
         A matplotlib figure, for `save_figure`.
     """
-    figure, (plane, histogram) = plt.subplots(1, 2, width_ratios=(1, 1.15), figsize=(9.0, 3.9))
+    figure, (plane, histogram) = plt.subplots(2, 1, height_ratios=(1.5, 1), figsize=(PAGE, 8.6))
     *_, image = plane.hist2d(*ab.T, bins=np.arange(-100, 101, 2), norm=matplotlib.colors.LogNorm())
     figure.colorbar(image, ax=plane, label="pixels")
     plane.plot(*ab.mean(axis=0), "o", color="#D55E00", markeredgecolor="white", label="mean")
@@ -195,9 +430,8 @@ def color_figure(ab, photo_chroma):
 def distribution_figure(photo, place, probability, truth, answers):
     """The distribution over colors that a network gives one place of a photo.
 
-    Left the place; in the middle the bins of the ab plane, each in its color at the place's L, its
-    area its probability, with the true color and the path of the answers; right all of these as
-    patches.
+    Above the place, and the answers and the true color as patches; below the bins of the ab plane,
+    each in its color at the place's L, its area its probability, with the path of the answers.
 
     Args:
         photo: uint8 array (H, W, 3).
@@ -216,9 +450,9 @@ def distribution_figure(photo, place, probability, truth, answers):
         ab = np.asarray(ab, "float32").reshape(1, -1, 2)
         return lab.recombine(np.full(ab.shape[:2], lightness, "float32"), ab)[0] / 255
 
-    figure, (left, plane, right) = plt.subplots(
-        1, 3, width_ratios=(1.1, 1.25, 0.75), figsize=(9.0, 3.9)
-    )
+    figure = plt.figure(figsize=(PAGE, 8.6))
+    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.9), width_ratios=(1.5, 1))
+    left, plane, right = map(figure.add_subplot, (grid[0, 0], grid[1, :], grid[0, 1]))
     left.imshow(lab.gray(photo), cmap="gray", vmin=0, vmax=255)
     ring = {"markersize": 16, "fillstyle": "none", "color": "#D55E00", "markeredgewidth": 2.5}
     left.plot(column, row, "o", **ring)
@@ -226,13 +460,13 @@ def distribution_figure(photo, place, probability, truth, answers):
     left.set_axis_off()
 
     bins, edge = ab_bins(), {"edgecolors": "#777777", "linewidths": 0.4}
-    area = 900 * probability / max(probability.max(), 0.1)
+    area = 1500 * probability / max(probability.max(), 0.1)
     plane.scatter(*bins.T, s=area, c=shown(bins), **edge)
     path = np.array(list(answers.values()))
     plane.plot(*path.T, ".-", color="#222222", markersize=5, linewidth=1.2)
     plane.plot(*path[0], "s", color="#222222", markersize=6, label=next(iter(answers)))
     plane.plot(*truth, "*", color="#D55E00", markeredgecolor="white", markersize=15, label="true")
-    plane.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    figure.legend(*plane.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     likely = np.concatenate([bins[probability > 0.002], path, [truth]])
     middle = (likely.min(0) + likely.max(0)) / 2
     reach = np.ptp(likely, axis=0).max() / 2 + 12
@@ -263,8 +497,9 @@ def history_figure(*cards):
     Returns:
         A matplotlib figure, for `save_figure`.
     """
-    size = (7.5 if len(cards) == 1 else 9.0, 3.8)
-    figure, (panels,) = plt.subplots(1, len(cards), sharey=True, squeeze=False, figsize=size)
+    size = (PAGE, 0.3 + 3.9 * len(cards))
+    figure, panels = plt.subplots(len(cards), 1, sharey=True, squeeze=False, figsize=size)
+    panels = panels[:, 0]
     shown, top = [], 0.0
     for axes, card in zip(panels, cards, strict=True):
         history, floors = card["history"], card["floors"]
@@ -284,12 +519,12 @@ def history_figure(*cards):
         axes.set(xlabel="step", title=card["name"] if len(cards) > 1 else "")
         # Framed, as a floor may run behind it.
         frame = {"frameon": True, "framealpha": 1.0, "edgecolor": "none"}
-        axes.legend(ncols=2 if len(cards) == 1 else 1, **frame)
+        axes.legend(ncols=2, **frame)
+        axes.set(ylabel="MSE of ab / 127")
         shown += [*training, *held_out, *floors.values()]
         top = max(top, min(held_out), *floors.values())
     # The first steps, from random weights, would squeeze all that follows into a line.
     panels[0].set(ylim=(0.75 * min(shown), 1.04 * min(max(shown), 2 * top)))
-    panels[0].set(ylabel="MSE of ab / 127")
     return figure
 
 
@@ -307,10 +542,10 @@ def colorfulness_figure(scores, shares):
     colors = {"imagenet475": "#56B4E9", "kodak24": "#D55E00", "sample": "#0072B2"}
     rows = scores[(scores["method"] == "model") & ~scores["near_gray"].astype(bool)]
     presets = rows["preset"].unique()
-    sets = len(rows.groupby(["source", "set"]))
-    size = (9 if len(presets) > 1 else 6, 4.2 + 0.25 * sets)  # a line of the legends for each
-    figure, panels = plt.subplots(1, len(presets), figsize=size, sharey=True, squeeze=False)
-    for axes, preset in zip(panels[0], presets, strict=True):
+    size = (PAGE, 0.4 + 3.8 * len(presets))
+    figure, panels = plt.subplots(len(presets), 1, figsize=size, squeeze=False)
+    panels = panels[:, 0]
+    for axes, preset in zip(panels, presets, strict=True):
         # The reference run lies below: it has the most photos.
         of_preset = rows[rows["preset"] == preset].sort_values(
             "source", ascending=False, kind="stable"
@@ -324,21 +559,22 @@ def colorfulness_figure(scores, shares):
                 color=colors.get(name, "#009E73"),
                 alpha=0.5 if many else 0.9,
                 linewidths=0,
-                label=f"{name} ({source}): {100 * shares[source, name, preset]:.0f} % of the truth",
+                label=f"{name}\n({source}):\n"
+                f"{100 * shares[source, name, preset]:.0f} % of the truth",
             )
         axes.axline((0, 0), slope=1, color="#777777", linewidth=1)
-        axes.set(title=preset, xlabel="colorfulness of the original", aspect="equal", anchor="N")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2))
-    panels[0][0].set(ylabel="colorfulness of the output")
-    most = max(axes.dataLim.xmax for axes in panels[0])
-    highest = max(axes.dataLim.ymax for axes in panels[0])
+        axes.set(title=preset, xlabel="colorfulness of the original", ylabel="of the output")
+        axes.set(aspect="equal", anchor="W")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    most = max(axes.dataLim.xmax for axes in panels)
+    highest = max(axes.dataLim.ymax for axes in panels)
     plt.setp(panels, xlim=(0, 1.05 * most), ylim=(0, max(1.1 * highest, 0.65 * most)))
     return figure
 
 
 def gains_figure(gains, title):
     """Bars of the photos' gains in dB, in the order given: green above zero, orange below."""
-    figure, axes = plt.subplots(figsize=(7.0, 3.2))
+    figure, axes = plt.subplots(figsize=(PAGE, 3.2))
     axes.bar(range(len(gains)), gains, color=np.where(gains > 0, "#009E73", "#D55E00"))
     axes.set(title=title, xlabel="photos, by gain", ylabel="dB", xticks=[])
     return figure

@@ -27,7 +27,11 @@ from colorlib.presets import WEIGHTS, preset_folder
 import numpy as np
 
 ROOT = ASSETS.resolve().parents[1]  # the clone
-DPI = 150
+DPI = 200  # an inch is 96 pixels of a page: sharp at double density too
+
+# A figure is this wide, in inches, and its text this large, in points: on a phone, where it is 358
+# pixels wide, text is 9 pixels high; on a wide screen it is like the page's own.
+PAGE, TEXT = 7.0, 13
 
 # Colors: Okabe and Ito (2008), told apart by all common kinds of color vision; black is for text.
 STYLE = {
@@ -41,14 +45,14 @@ STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
-    "axes.titlesize": 11,
+    "axes.titlesize": TEXT,
     "axes.titleweight": "bold",
     "figure.constrained_layout.use": True,
     "figure.dpi": DPI,
     "figure.facecolor": "white",
-    "figure.figsize": (7.0, 4.0),
+    "figure.figsize": (PAGE, 4.2),
     "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same letters on every machine
-    "font.size": 10,
+    "font.size": TEXT,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "image.cmap": "cividis",
@@ -64,9 +68,7 @@ STYLE = {
 ELSEWHERE = "elsewhere: "  # marks inputs that are not files of the clone
 LISTED = 100  # an entry lists at most this many photos one by one
 
-PAGE, WIDEST, NARROWEST = 9.0, 2.4, 1.4  # inches of all columns, and of one
-TALLEST = 1.0  # a row is at most this many times as high as its columns are wide
-HEAD, SIDE, NOTE = 10, 9, 8.5  # points of a grid's column titles, row titles and captions
+TALLEST = 1.0  # a row of a grid is at most this many times as high as its columns are wide
 
 
 def use_style() -> None:
@@ -78,25 +80,23 @@ def use_style() -> None:
 
 def photo_grid(
     rows: Sequence[Sequence],
-    column_titles: Sequence[str],
+    column_titles: Sequence[str] | None = None,
     row_titles: Sequence[str] | None = None,
     captions: Sequence[Sequence[str | None]] | None = None,
-    height: float | None = None,
 ):
     """Photos in rows and columns, each at its own aspect ratio, with nothing clipped.
 
-    All columns have one width; a row is as high as its photos need, and a tall portrait is made
-    narrower instead. Photos are drawn pixel by pixel at 150 dpi. Titles are plain text (no
-    mathematics) and are wrapped to the room that they have.
+    The columns share the width of a page: two or three show something on a phone too. A row is as
+    high as its photos need, and a tall portrait is made narrower instead. Photos are drawn pixel by
+    pixel at 200 dpi. Titles are plain text (no mathematics) and are wrapped to the room that they
+    have.
 
     Args:
         rows: Rows of photos. A photo is whatever `colorlib.photos.as_rgb` takes: a path, a PIL
             image or an array; `None` leaves the place empty.
-        column_titles: One title for each column.
-        row_titles: One title for each row, at its left.
+        column_titles: One title for each column, or None.
+        row_titles: One title for each row, over it; an empty one takes no room.
         captions: Texts under the photos, in the shape of `rows`; `None` for none.
-        height: Inches of a 3:2 landscape photo. By default the columns share 9 inches and
-            are 1.4 to 2.4 inches wide each.
 
     Returns:
         A `matplotlib.figure.Figure`, for `save_figure`.
@@ -107,12 +107,13 @@ def photo_grid(
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = len(column_titles)
+    columns = len(column_titles if column_titles else rows[0] if rows else [])
+    column_titles = column_titles or [""] * columns
     row_titles = list(row_titles or [""] * len(rows))
     captions = [list(row) for row in captions] if captions else [[None] * columns for _ in rows]
     if not rows or not columns or any(len(row) != columns for row in rows):
         raise ValueError(
-            f"rows must hold one photo for each of {columns} column titles. "
+            f"rows must hold one photo for each of {columns} columns. "
             f"Received: rows of {[len(row) for row in rows]}"
         )
     if len(row_titles) != len(rows) or [len(row) for row in captions] != [columns] * len(rows):
@@ -122,26 +123,21 @@ def photo_grid(
         )
 
     # Everything is laid out in whole pixels, so that no photo is resampled a second time.
-    width = 1.5 * height if height else min(max(PAGE / columns, NARROWEST), WIDEST)
-    width, margin, gap = _pixels(width), _pixels(0.12), _pixels(0.07)
-    heads = [_wrap(title, width, 1.1 * HEAD) for title in column_titles]  # bold is wider
-    sides = [_wrap(title, _pixels(1.3), SIDE) for title in row_titles]
-    notes = [[_wrap(text, width, NOTE) for text in row] for row in captions]
+    margin, gap, page = _pixels(0.08), _pixels(0.07), _pixels(PAGE)
+    width = (page - 2 * margin + gap) // max(columns, 2) - gap
+    heads = [_wrap(title, width, 1.1) for title in column_titles]  # bold is wider
+    sides = [_wrap(title, page - 2 * margin, 1.1) for title in row_titles]
+    notes = [[_wrap(text, width) for text in row] for row in captions]
     photos = [_fit(row, width) for row in rows]
 
-    longest = max(len(line) for side in sides for line in side.split("\n"))
-    left = margin + (round(longest * _character(SIDE)) + gap if longest else 0)
-    top = margin + max(_height(head, HEAD) for head in heads) + gap
-    total_width = left + columns * (width + gap) - gap + margin
-    x_of = [left + column * (width + gap) for column in range(columns)]
-    y_of, below = [], top
-    talls = [
-        max([_height(side, SIDE)] + [photo.shape[0] for photo in row if photo is not None])
-        for row, side in zip(photos, sides, strict=True)
-    ]
-    for tall, under in zip(talls, notes, strict=True):
-        y_of.append(below)
-        below += tall + max(_height(note, NOTE) for note in under) + _pixels(0.1)
+    total_width = 2 * margin + columns * (width + gap) - gap
+    x_of = [margin + column * (width + gap) for column in range(columns)]
+    top = margin + max(map(_height, heads))
+    y_of, below = [], top + gap * (top > margin)
+    talls = [max([0] + [photo.shape[0] for photo in row if photo is not None]) for row in photos]
+    for tall, side, under in zip(talls, sides, notes, strict=True):
+        y_of.append(below + _height(side) + gap // 2 * bool(side))
+        below = y_of[-1] + tall + max(map(_height, under)) + _pixels(0.1)
     total_height = below - _pixels(0.1) + margin
 
     with matplotlib.rc_context(STYLE):
@@ -150,20 +146,17 @@ def photo_grid(
         figure = Figure(figsize=size, dpi=DPI, layout="none")
 
         def write(text, x, y, **options):
-            options |= {"parse_math": False, "multialignment": options["ha"]}
+            options |= {"parse_math": False, "multialignment": options["ha"], "size": TEXT}
             figure.text(x / total_width, 1 - y / total_height, text, **options)
 
         for x, head in zip(x_of, heads, strict=True):
-            write(
-                head, x + width / 2, top - gap, ha="center", va="bottom", size=HEAD, weight="bold"
-            )
+            write(head, x + width / 2, top, ha="center", va="bottom", weight="bold")
         for y, tall, row, side, under in zip(y_of, talls, photos, sides, notes, strict=True):
-            write(side, left - gap, y + tall / 2, ha="right", va="center", size=SIDE)
+            write(side, margin, y - gap // 2, ha="left", va="bottom", weight="bold")
             for x, photo, note in zip(x_of, row, under, strict=True):
                 high, wide = photo.shape[:2] if photo is not None else (tall, width)
                 x_photo, bottom = x + (width - wide) // 2, y + (tall - high) // 2 + high
-                below = bottom + _pixels(0.03)
-                write(note, x + width / 2, below, ha="center", va="top", size=NOTE)
+                write(note, x + width / 2, bottom + _pixels(0.03), ha="center", va="top")
                 if photo is None:
                     continue
                 corner = (x_photo / total_width, 1 - bottom / total_height)
@@ -173,21 +166,17 @@ def photo_grid(
     return figure
 
 
-def _character(points) -> float:
-    """Pixels that a grid counts for a character: a little more than DejaVu Sans has on average."""
-    return 0.57 * points * DPI / 72
-
-
-def _wrap(text, width, points) -> str:
+def _wrap(text, width, wider=1.0) -> str:
     """A text in lines that fit a width in pixels."""
-    characters = max(1, int(width / _character(points)))
+    # A character counts a little more than DejaVu Sans has on average.
+    characters = max(1, int(width / (0.57 * wider * TEXT * DPI / 72)))
     lines = str(text or "").splitlines()
     return "\n".join(textwrap.fill(line, characters) for line in lines)
 
 
-def _height(text, points) -> int:
+def _height(text) -> int:
     """The pixels that the lines of a text take."""
-    return round(len(text.splitlines()) * 1.45 * points * DPI / 72)
+    return round(len(text.splitlines()) * 1.45 * TEXT * DPI / 72)
 
 
 def _pixels(inches: float) -> int:
@@ -274,10 +263,12 @@ def _encode(fig):
     """A figure as the bytes of a file, with its suffix and [width, height] in pixels."""
     from PIL import Image
 
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    fig.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    image = Image.open(png).convert("RGB")
-    image.save(jpeg, "jpeg", quality=92, subsampling=0, dpi=(DPI, DPI))
+    drawn, png, jpeg = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=DPI)
+    image = Image.open(drawn).convert("RGB")
+    image.save(png, "png", optimize=True, dpi=(DPI, DPI))
+    # No subsampling: it would blur colors, and colors are what these figures are about.
+    image.save(jpeg, "jpeg", quality=82, subsampling=0, progressive=True, dpi=(DPI, DPI))
     far_smaller = jpeg.tell() < png.getbuffer().nbytes / 2
     file, suffix = (jpeg, ".jpg") if far_smaller else (png, ".png")
     return file.getvalue(), suffix, list(image.size)

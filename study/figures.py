@@ -3,10 +3,12 @@
 Figures are `matplotlib.figure.Figure`s in the house style, for `notebooks.figures.save_figure`.
 """
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 
-from notebooks.figures import STYLE
+from notebooks.figures import PAGE, STYLE
 from study.analysis import LEVEL, ORIGINAL
 
 BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
@@ -40,15 +42,18 @@ def _format(name, column, digits):
     return lambda value: "" if pd.isna(value) else f"{value:.{places}f}"
 
 
-def _figure(title, source, size, columns=1, **options):
+def _figure(title, source, height, columns=1, rows=1, **options):
     """A figure and its axes (an array if several), with title and source over all of it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, columns, **options)
-    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=11, fontweight="bold")
-    # A second text in the room of the title's empty line, for a lighter hand.
-    figure.text(0.01, 1 - 0.36 / size[1], source, ha="left", va="center", fontsize=9, color="#555")
+    figure = Figure(figsize=(PAGE, height), layout="constrained")
+    axes = figure.subplots(rows, columns, **options)
+    source = textwrap.fill(source, 66)
+    lines = "\n" * (1 + source.count("\n"))
+    heading = {"x": 0.01, "ha": "left", "fontsize": STYLE["font.size"]}
+    figure.suptitle(f"{title}{lines}", **heading, fontweight="bold")
+    # A second text in the room of the title's empty lines, for a lighter hand.
+    figure.text(0.01, 1 - 0.34 / height, source, ha="left", va="top", color="#555")
     return figure, axes
 
 
@@ -86,8 +91,8 @@ def photos_figure(photos, source, title="How often single photos are called real
     order = sorted(set(photos["method"]) - {ORIGINAL})
     places = np.arange(len(photos))[::-1]
     named = len(photos) <= 24 if names is None else names
-    height = min(1.3 + (0.24 if named else 0.09) * len(photos), 8)
-    figure, axes = _figure(title, source, (7, height))
+    height = min(1.6 + (0.28 if named else 0.09) * len(photos), 8)
+    figure, axes = _figure(title, source, height)
     for method in [*order, ORIGINAL]:
         rows = (photos["method"] == method).to_numpy()
         part = photos[rows]
@@ -104,7 +109,7 @@ def photos_figure(photos, source, title="How often single photos are called real
 
 @_styled
 def acceptance_figure(acceptance, differences, source):
-    """Left each method's acceptance, right its difference from the originals, with intervals.
+    """Above each method's acceptance, below its difference from the originals, with intervals.
 
     The thin gray interval beside each rate treats answers as independent.
 
@@ -112,9 +117,10 @@ def acceptance_figure(acceptance, differences, source):
         acceptance, differences: what the functions of these names in `analysis` return.
     """
     order = list(differences.index)
-    size = (9, 1.6 + 0.5 * len(acceptance))
+    height = 3.2 + 0.6 * (len(acceptance) + len(differences))
     title = f"Acceptance, with {100 * LEVEL:.0f} % intervals over people and photos"
-    figure, (left, right) = _figure(title, source, size, 2, width_ratios=(1.25, 1))
+    ratios = (len(acceptance), len(differences))
+    figure, (left, right) = _figure(title, source, height, rows=2, height_ratios=ratios)
     for place, (method, row) in enumerate(acceptance.iterrows()):
         color, y = _color(method, order), -place
         _dots(left, [row["share"]], [y], row["low"], row["high"], color, elinewidth=2.2)
@@ -145,9 +151,8 @@ def sensitivity_figure(sensitivity, source):
     """
     people = sensitivity[sensitivity["participant"] != "pooled"]
     order = sorted(set(people["method"]))
-    size = (min(3.4 * len(order) + 1.2, 9), 3.9)
     title = "What people can tell, and which way they lean"
-    figure, panels = _figure(title, source, size, len(order), sharex=True, sharey=True)
+    figure, panels = _figure(title, source, 4.2, len(order), sharex=True, sharey=True)
     for axes, method in zip(np.atleast_1d(panels), order, strict=True):
         part, color = people[people["method"] == method], _color(method, order)
         axes.scatter(part["criterion"], part["d_prime"], s=22, color=color, alpha=0.6, linewidths=0)
@@ -156,7 +161,7 @@ def sensitivity_figure(sensitivity, source):
         axes.axhline(0, color="#555555", linewidth=1)
         axes.axvline(0, color=GRAY, linewidth=1)
         axes.set_title(method, fontweight="normal")
-        axes.set(xlabel='criterion c   ("fake"  ←   →  "real")')
+        axes.set(xlabel='criterion c\n("fake"  ←   →  "real")')
     np.atleast_1d(panels)[0].set(ylabel="d'   (0 is guessing)")
     return figure
 
@@ -170,8 +175,9 @@ def ranking_figure(ranking, source):
     """
     many = len(ranking) > 24
     places = np.arange(len(ranking))[::-1]
-    size = (9, min(1.4 + (0.11 if many else 0.24) * len(ranking), 8))
-    figure, (left, right) = _figure("Photos ranked, with shrinkage", source, size, 2, sharey=True)
+    height = min(2.2 + (0.11 if many else 0.28) * len(ranking), 8)
+    title = "Photos ranked, with shrinkage"
+    figure, (left, right) = _figure(title, source, height, 2, sharey=True)
     look = {"markersize": 3 if many else 5, "elinewidth": 0.9 if many else 1.3}
     left.scatter(
         ranking["share"], places, s=18, facecolors="none", edgecolors=GRAY, label="share", zorder=3
@@ -180,11 +186,11 @@ def ranking_figure(ranking, source):
     _dots(left, ranking["shrunk"], places, *bounds, BLUE, "shrunk, 95 % interval", **look)
     bounds = ranking["rank_low"], ranking["rank_high"]
     _dots(right, ranking["rank"], places, *bounds, BLUE, **look)
-    left.set(xlim=(-0.02, 1.02), xlabel='share of answers "real"')
+    left.set(xlim=(-0.02, 1.02), xlabel='answers "real"')
     left.set(ylim=(-0.7, len(ranking) - 0.3))
     left.set_yticks([] if many else places, None if many else ranking["stimulus"])
-    right.set(xlabel="rank, with its 95 % interval", xlim=(0.2, len(ranking) + 0.8))
-    left.legend(loc="lower right", fontsize=8.5)
+    right.set(xlabel="rank", xlim=(0.2, len(ranking) + 0.8))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     for axes in (left, right):
         axes.grid(axis="y", visible=False)
     return figure
@@ -200,9 +206,8 @@ def coverage_figure(coverage, source):
     keys = list(zip(coverage["people"], coverage["photos"], coverage["design"], strict=True))
     order = list(dict.fromkeys(keys))
     coverage = coverage.assign(place=[order.index(key) for key in keys])
-    size = (9, 4.2)
     title = "How often a 95 % interval holds the truth"
-    figure, axes = _figure(title, source, size)
+    figure, axes = _figure(title, source, 6.2)
     looks = zip((GRAY, GREEN, ORANGE, BLUE, PINK), "vosDP", strict=True)
     for number, ((name, part), (color, marker)) in enumerate(
         zip(coverage.groupby("interval", sort=False), looks, strict=False)
@@ -215,12 +220,12 @@ def coverage_figure(coverage, source):
     labels = [f"{people} × {photos}\n{design}" for people, photos, design in order]
     axes.set_xticks(range(len(order)), labels)
     axes.set(
-        xlabel="people × photos, colored + originals (lists: each person sees half of both)",
+        xlabel="people × photos, colored + originals\n(lists: each person sees half of both)",
         ylabel="share of the studies",
         ylim=(0, 1.05),
     )
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="lower right", fontsize=8.5)
+    figure.legend(loc="outside lower left", ncols=2)
     return figure
 
 
@@ -232,7 +237,7 @@ def power_figure(power, source):
         power: what `simulation.power` returns.
     """
     title = "What studies of so many people and photos would see"
-    figure, (left, right) = _figure(title, source, (9, 3.8), 2)
+    figure, (left, right) = _figure(title, source, 8.0, rows=2)
     lines = zip(power.groupby("photos"), (BLUE, ORANGE, GREEN, PINK, "#E69F00"), strict=False)
     for (photos, part), color in lines:
         look = {"color": color, "marker": "o", "markersize": 4, "label": f"{photos} photos"}
@@ -243,8 +248,8 @@ def power_figure(power, source):
         axes.set_xticks(sorted(set(power["people"])), sorted(set(power["people"])))
         axes.minorticks_off()
         axes.set(xlabel="people")
-    left.set(ylabel="width of the difference's 95 % interval", ylim=(0, None))
-    right.set(ylabel="share of studies that see a difference", ylim=(0, 1.02))
+    left.set(ylabel="width of the 95 % interval\nof the difference", ylim=(0, None))
+    right.set(ylabel="share of studies\nthat see a difference", ylim=(0, 1.02))
     left.legend(loc="upper right", ncols=2)
     left.set(ylim=(0, 1.3 * power["difference_width"].max()))
     return figure

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
+from colorlib import Colorizer, lab, photos
 from colorlib.model import ab_bins, paper_network, pyramid_network
 from notebooks import drawings
 
@@ -57,6 +58,62 @@ def test_the_parts_of_pyramid_have_all_its_parameters():
     assert list(table["channels out"].iloc[1:-1]) == [192, 256, 64, 64, len(ab_bins())]
 
 
+def test_pyramid_is_drawn_as_it_is_built():
+    network = pyramid_network()
+    (axes,) = drawings.pyramid_figure(network, size=256).axes
+    written = {text.get_text() for text in axes.texts}
+    table = drawings.pyramid_table(network, size=256).loc[[f"stride {n}" for n in (4, 8, 16, 32)]]
+    for stride, row in zip((4, 8, 16, 32), table.itertuples(), strict=True):
+        lateral = network.get_layer(f"lateral_{stride}").filters
+        assert f"{lateral} channels" in written
+        for channels in (row[2], row[3]):  # those of the backbone, and those that come out
+            assert f"{row.side:.0f}²\n× {channels:,.0f}" in written
+    backbone = network.get_layer("body").count_params()
+    rest = network.count_params() - backbone
+    assert {f"Backbone\n{backbone:,} parameters", f"Decoder\n{rest:,} parameters"} <= written
+    # A square for each map, of its size.
+    widths = sorted(patch.get_width() for patch in axes.patches)
+    assert widths == pytest.approx(sorted(2 * [1.15 / 2**n for n in range(4)]))
+
+
+def test_the_pipeline_shows_what_the_network_computes():
+    colorizer = Colorizer.from_preset("paper")
+    photo = photos.read(photos.packaged("sample")["path"][0])
+    figure = drawings.pipeline_figure(colorizer, photo)
+    shown = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    image = {title: axes.images[0].get_array() for title, axes in shown.items() if axes.images}
+    np.testing.assert_array_equal(image["photo"], photo)
+    np.testing.assert_array_equal(image["its lightness L"], lab.gray(photo))
+    output = np.int16(image["L with these a and b"])
+    assert np.abs(output - colorizer.colorize(photo)).max() <= 2
+    (line,) = shown["embedding: 1,000 numbers"].lines
+    embedding = colorizer.embed([lab.lightness(photo)])[0]
+    np.testing.assert_allclose(line.get_ydata(), embedding, rtol=1e-5)
+    assert image["9 of 256 fused features"].max() > 0
+
+
+def test_a_block_has_all_pictures_of_its_photo():
+    gray, output = np.zeros((40, 60), np.uint8), np.full((40, 60, 3), 90, np.uint8)
+    blocks = [[gray, output, output], [gray, output, output]]
+    figure = drawings.block_grid(blocks, [["gray", "one", "two"]] * 2, ["cat", "dog"])
+    assert len(figure.axes) == 6
+    written = [text.get_text() for text in figure.texts if text.get_text()]
+    assert sorted(written) == sorted([*["gray", "one", "two"] * 2, "cat", "dog"])
+
+
+def test_halves_and_trim_cut_where_they_should():
+    left, right = np.full((20, 30), 50, np.uint8), np.full((20, 30, 3), 200, np.uint8)
+    picture = drawings.halves(left, right)
+    assert picture.shape == (20, 30, 3)
+    assert (picture[:, :14] == 50).all() and (picture[:, 16:] == 200).all()
+    assert (picture[:, 14:16] == 255).all()
+    rows = np.arange(40)[:, None].repeat(20, 1)
+    assert drawings.trim(rows, top=0.0)[:, 0].tolist() == list(range(20))
+    assert drawings.trim(rows, top=1.0)[:, 0].tolist() == list(range(20, 40))
+    assert drawings.trim(rows.T, 2)[0].tolist() == list(range(40))
+    assert drawings.trim(rows.T, 1)[0].tolist() == list(range(10, 30))
+
+
 def test_a_distribution_is_drawn_where_its_colors_are():
     photo, bins = np.full((80, 120, 3), 120, np.uint8), ab_bins()
     probability = np.zeros(len(bins), "float32")
@@ -68,7 +125,7 @@ def test_a_distribution_is_drawn_where_its_colors_are():
     _, plane, patches = figure.axes
     (circles,) = plane.collections
     areas = dict(zip(map(tuple, circles.get_offsets().tolist()), circles.get_sizes(), strict=True))
-    assert areas[20, 30] == pytest.approx(3 * areas[-10, -20]) and sum(areas.values()) < 1300
+    assert areas[20, 30] == pytest.approx(3 * areas[-10, -20]) and sum(areas.values()) < 2100
     assert [list(line.get_xdata()) for line in plane.lines] == [[12.5, 20.0], [12.5], [15.0]]
     assert [label.get_text() for label in patches.get_yticklabels()] == [*answers, "true"]
     # The patches are those colors, at the lightness of the place.

@@ -119,6 +119,24 @@ def test_grid_refuses_titles_that_do_not_fit():
         photo_grid([[photo]], ["input"], captions=[["one", "two"]])
 
 
+def test_a_grid_is_legible_on_a_phone():
+    photo = np.zeros((40, 60, 3), np.uint8)
+    figure = photo_grid([[photo] * 3], ["one", "two", "three"], ["a row"], [["x", None, "y"]])
+    pixels, texts, boxes = rendered(figure)
+    phone = 358 / pixels.shape[1]  # the width that a page has there
+    assert min(text.get_size() for text in figure.texts) * figure.dpi / 72 * phone >= 9
+    assert min((right - left) * phone for left, _, right, _ in boxes) > 110
+
+
+def test_a_row_without_title_takes_no_room_for_it():
+    photo = np.zeros((40, 60, 3), np.uint8)
+    with_titles = photo_grid([[photo, photo]] * 2, row_titles=["one", "two"])
+    with_one = photo_grid([[photo, photo]] * 2, row_titles=["one", ""])
+    plain = photo_grid([[photo, photo]] * 2)
+    heights = [figure.get_figheight() for figure in (plain, with_one, with_titles)]
+    assert heights[0] < heights[1] < heights[2]
+
+
 def test_style_clips_no_labels():
     import matplotlib
 
@@ -132,7 +150,7 @@ def test_style_clips_no_labels():
             one.bar(range(3), [1, 2, 3], tick_label=["a", "b", "c"])
             one.set(xlabel="a long label of the x axis", ylabel="and of y\non two lines")
             one.set_title("A title")
-        figure.canvas.draw()
+        FigureCanvasAgg(figure).draw()
         box = figure.get_tightbbox()
         assert box.x0 >= 0 and box.y0 >= 0
         assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
@@ -177,7 +195,7 @@ def test_saved_figure_traces_to_what_made_it(saved):
     assert {"colorlib", "matplotlib", "numpy"} <= entry["versions"].keys()
     with Image.open(folder / "grid.jpg") as image:
         assert entry["size"] == list(image.size)
-        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
     assert check_manifest(folder) == []
 
 

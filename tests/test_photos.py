@@ -460,12 +460,13 @@ def test_find_says_where_there_is_nothing(tmp_path):
 # The packaged photos
 
 
-@pytest.mark.parametrize(("which", "count"), [("sample", 54), ("historical", 10)])
+@pytest.mark.parametrize(("which", "count"), [("sample", 54), ("historical", 14)])
 def test_packaged_photos_are_those_of_the_provenance(which, count):
     table = photos.packaged(which)
     assert len(table) == count == table["file"].nunique()
     assert {"file", "path", "kind", "author", "license", "truth"} <= set(table.columns)
-    assert table[["kind", "author", "license"]].astype(bool).all(axis=None)
+    assert table[["title", "kind", "author", "license"]].astype(bool).all(axis=None)
+    assert table["title"].is_unique
     provenance = pd.read_csv(ASSETS / which / "provenance.csv", index_col="file")
     for path in table["path"]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -479,12 +480,23 @@ def test_eight_historical_photos_have_their_true_colors():
     pairs = table[table["truth"].notna()]
     assert len(pairs) == 8
     assert photos.packaged("sample")["truth"].isna().all()
+    assert set(pairs["kind"]) == {"made gray"}
     for gray, truth in zip(pairs["path"], pairs["truth"], strict=True):
         with Image.open(gray) as made, Image.open(truth) as original:
             # One of the sample's was made smaller.
             made, luma = (image.convert("L").resize((90, 60)) for image in (made, original))
         made, luma = np.float64(made), np.float64(luma)
         assert np.corrcoef(made.ravel(), luma.ravel())[0, 1] > 0.98, gray.name
+
+
+def test_historical_photos_are_named_and_credited():
+    table = photos.packaged("historical")
+    credits = (ASSETS / "CREDITS.md").read_text(encoding="utf-8")
+    always = table[table["kind"] == "black and white"]
+    assert len(always) == 4
+    for row in always.itertuples():
+        (line,) = [line for line in credits.splitlines() if f"historical/{row.file}" in line]
+        assert row.title.partition(",")[0] in line and row.author in line
 
 
 def test_an_unknown_set_is_an_error():

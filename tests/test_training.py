@@ -280,6 +280,18 @@ def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
     assert history(run)[0]["val_loss"] == pytest.approx(loss, rel=1e-3)
 
 
+def test_callbacks_see_the_weights_that_an_epoch_ends_with(tiny_config, tmp_path):
+    def see(epoch, logs):
+        seen.append(seer.model.network.get_weights())
+
+    seen, seer = [], keras.callbacks.LambdaCallback(on_epoch_end=see)
+    config = short(tiny_config, steps=2, ema=0.75)
+    run = train(config, tmp_path / "run", verbose=0, callbacks=[seer])
+    (weights,) = seen
+    for kept, one in zip(network_of(run).get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(kept, one)
+
+
 @pytest.mark.slow
 def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
     with pytest.raises(ColorlibError, match="learning_rate") as error:
