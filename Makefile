@@ -40,7 +40,11 @@ test-all: .venv
 # Uploads to a notebook come in one message, of which the server takes 10 MB else.
 UPLOADS = --ServerApp.tornado_settings='{"websocket_max_message_size": 1000000000}'
 
+# JupyterLab saves outputs into the notebooks; .gitattributes names this filter, which leaves them
+# out of what git compares and commits.
 lab: .venv
+	@git config filter.nbstripout.clean "$(BIN)/nbstripout --keep-id" 2>/dev/null && echo \
+	  "Git leaves out the outputs of notebooks in this clone (git config --unset filter.nbstripout.clean ends it)." || true
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(UPLOADS)
 
 figures: .venv
@@ -69,5 +73,6 @@ lock:
 
 # runs/ (training runs) and outputs/full stay: they may have taken days.
 clean:
+	@git config --unset filter.nbstripout.clean 2>/dev/null || true
 	rm -rf .venv outputs/quick outputs/smoke outputs/site build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -50,13 +50,21 @@ class Page:
         return self.html
 
 
-def compare(before, after, *, labels=("before", "after"), width=None, alt=""):
+def compare(before, after=None, *, labels=("before", "after"), width=None, alt=""):
     """A slider that uncovers `after` under `before`: drag it, or use the arrow keys.
+
+    Several versions of one photo are given as a dict. The first is on the left; on the right is the
+    second, until another is chosen in a row of buttons:
+
+        compare({"gray": gray, "pyramid": one, "paper": another, "truth": photo})
+
+    Without scripts all versions stand side by side.
 
     Args:
         before, after: path, PIL image or array (H, W) or (H, W, 3); uint8, uint16 or float in
-            0..1. Shown with at most 1280 pixels on the longer side, as JPEG of quality 90.
-        labels: two short texts, shown in the lower corners of the photos.
+            0..1. Shown with at most 1280 pixels on the longer side, as JPEG of quality 90. Or
+            `before` alone: dict of such photos, two or more, by their labels.
+        labels: two short texts, shown in the lower corners of the photos. A dict has its own.
         width: int. Width in CSS pixels, reduced where the page is narrower. Defaults to the
             photo's own, at most 900, and less for a tall photo.
         alt: str. What the photo shows, for screen readers.
@@ -65,21 +73,25 @@ def compare(before, after, *, labels=("before", "after"), width=None, alt=""):
         A `Page`, which a notebook shows and which stays alive in exported HTML.
 
     Raises:
-        ColorlibError: a photo can't be read, or the two differ in shape by more than 2 %.
+        ColorlibError: a photo can't be read, there is only one, or two differ in shape by more than
+            2 %.
     """
-    slider, w, h = _slider(before, after, labels, alt, _LARGEST)
+    versions = before if after is None else (before, after)
+    choice, slider, w, h = _slider(versions, labels, alt, 1)
     width = width or round(min(w, 900, 640 * w / h))
     style = f"width:100%;max-width:{width}px;aspect-ratio:{w}/{h}"
-    text = f"<comparison of {labels[0]} and {labels[1]}{': ' + alt if alt else ''}>"
-    return Page(_frame(slider, f"Comparison of {labels[0]} and {labels[1]}", style), text)
+    shown = " and ".join(versions if after is None else labels)
+    text = f"<comparison of {shown}{': ' + alt if alt else ''}>"
+    return Page(_frame(choice + slider, f"Comparison of {shown}", style), text)
 
 
 def gallery(items, *, titles=None, credits=None, labels=("before", "after"), width=900):
     """A carousel: thumbnails, arrow keys or a swipe lead through the photos.
 
     Args:
-        items: photos as in `compare`, or (before, after) tuples of them, shown as sliders. At
-            most 1280 pixels on the longer side; the 54 sample photos (720 x 360) make 6.6 MB.
+        items: photos as in `compare`, or what it shows as a slider: (before, after) tuples, or
+            dicts of versions. At most 1280 pixels on the longer side; the 54 sample photos (720 x
+            360) make 6.6 MB.
         titles: one text for each item: its caption, and its description for screen readers.
         credits: one text for each item (author, license), shown small under the title.
         labels: as in `compare`, for the pairs.
@@ -97,8 +109,10 @@ def gallery(items, *, titles=None, credits=None, labels=("before", "after"), wid
     titles, credits = _texts("titles", titles, items), _texts("credits", credits, items)
     slides, thumbs, shapes = [], [], []
     for i, (item, title, credit) in enumerate(zip(items, titles, credits, strict=True), 1):
-        if isinstance(item, tuple):
-            content, w, h = _slider(*item, labels, title, _LARGEST)
+        choice, small = "", item
+        if isinstance(item, tuple | dict):
+            choice, content, w, h = _slider(item, labels, title, i)
+            small = item[-1] if isinstance(item, tuple) else list(item.values())[1]
         else:
             source, w, h = _jpeg(item, _LARGEST)
             content = f'<img src="{source}" alt="{escape(title)}" draggable="false">'
@@ -107,19 +121,21 @@ def gallery(items, *, titles=None, credits=None, labels=("before", "after"), wid
         slides.append(
             f'<div class="slide" role="group" aria-roledescription="slide" aria-label="{name}">'
             f'<div class="stage"><div class="fit" style="--ratio:{w / h:.5f}">{content}</div></div>'
-            f'<div class="caption"><div>{escape(title)}<small>{escape(credit)}</small></div>'
+            f'{choice}<div class="caption">'
+            f"<div>{escape(title)}<small>{escape(credit)}</small></div>"
             f'<span class="count">{i} / {len(items)}</span></div></div>'
         )
-        small = _jpeg(item[-1] if isinstance(item, tuple) else item, _THUMBNAIL, 80)[0]
+        small = _jpeg(small, _THUMBNAIL, 80)[0]
         thumbs.append(f'<button aria-label="Show {name}"><img src="{small}" alt=""></button>')
     stage = min(max(np.median(shapes), 4 / 3), 16 / 9)  # one for all, near the usual photo's
     body = (
         '<section class="gallery" aria-roledescription="carousel" aria-label="Gallery"'
         f' style="--stage:{stage:.4f}">'
-        f'<div class="slides" tabindex="0" aria-live="polite">{"".join(slides)}</div>'
-        f'<div class="bar"><button class="step previous" aria-label="Previous">{_PREVIOUS}</button>'
-        f'<div class="thumbs">{"".join(thumbs)}</div>'
-        f'<button class="step next" aria-label="Next">{_NEXT}</button></div></section>'
+        f'<div class="slides" aria-live="polite">{"".join(slides)}</div>'
+        '<div class="bar"><button class="step previous" tabindex="-1" aria-label="Previous">'
+        f'{_PREVIOUS}</button><div class="thumbs" role="group" aria-label="Photos">'
+        f'{"".join(thumbs)}</div><button class="step next" tabindex="-1" aria-label="Next">'
+        f"{_NEXT}</button></div></section>"
     )
     style = f"width:100%;max-width:{width}px;height:{width / stage + 120:.0f}px"
     return Page(_frame(body, "Gallery", style), f"<gallery of {len(items)} photos>")
@@ -155,7 +171,7 @@ class Explorer:
     """What `explorer` returns."""
 
     def __init__(self, paths, names):
-        options = [(path.name, path) for path in paths]
+        options = [(_title(path), path) for path in paths]
         wide = {"width": "24em", "max_width": "100%"}
         self.photo = ipywidgets.Dropdown(options=options, description="Photo", layout=wide)
         self.preset = ipywidgets.Dropdown(options=names, description="Preset")
@@ -193,10 +209,13 @@ class Explorer:
                 self.vividness.observe(self._show, "value")
             path, name = self.photo.value, Path(self.preset.value).name
             vividness = None if self.vividness.disabled else self.vividness.value
-            self._colored = colorizer.colorize(path, vividness)
-            gray = lab.gray(_eight_bit(path))
-            page = compare(gray, self._colored, labels=("gray", name), alt=path.name)
-            self.status.value, self.save.disabled = "", False
+            photo = photos.load(path)
+            self._metadata = photo.metadata
+            self._colored = colorizer.colorize(photo.rgb, vividness)
+            gray = lab.gray(_reduced(photo.rgb, _LARGEST).numpy())
+            page = compare(gray, self._colored, labels=("gray", name), alt=_title(path))
+            self.status.value = "<br>".join(map(escape, photo.notes))
+            self.save.disabled = False
         except Exception as error:  # whatever it is, the reader sees one line and goes on
             page, self.status.value = Page("", ""), f"<b>{escape(first_line(error))}</b>"
         self._picture.update(page)
@@ -209,7 +228,7 @@ class Explorer:
             photos.write(
                 target,
                 self._colored,
-                metadata=photos.load(path).metadata,
+                metadata=self._metadata,
                 made_by=made_by(self.preset.value),
             )
             self.status.value = f"Saved as {escape(str(target))}"
@@ -286,10 +305,10 @@ class ColoredFiles:
         with warnings.catch_warnings(action="ignore"):  # The lines above say the same.
             if len(shown) == 1:
                 ((colored, original),) = shown.items()
-                html += compare(original, colored, labels=labels, alt=original.name).html
+                html += compare(original, colored, labels=labels, alt=_title(original)).html
             else:
                 pairs = [(original, colored) for colored, original in shown.items()]
-                titles = [original.name for original in shown.values()]
+                titles = [_title(original) for original in shown.values()]
                 html += gallery(pairs, titles=titles, labels=labels).html
         if len(shown) < len(self.colored):
             html += f"<p>The first {len(shown)} of {len(self.colored)} photos are shown.</p>"
@@ -340,39 +359,71 @@ def _keep(uploads, folder):
 
 
 @cache
+def _titles():
+    tables = map(photos.packaged, ("sample", "historical"))
+    return {path: title for table in tables for path, title in table[["path", "title"]].values}
+
+
+def _title(path):
+    """What a photo is called: a packaged one by its title, any other by its file's name."""
+    return _titles().get(path, path.name)
+
+
+@cache
 def _colorizer(name):
     from colorlib.colorizer import Colorizer
 
     return Colorizer.from_preset(name)
 
 
-def _slider(before, after, labels, alt, largest):
-    (first, w, h), (second, w2, h2) = _jpeg(before, largest), _jpeg(after, largest)
-    if abs(w / h / (w2 / h2) - 1) > 0.02:
-        raise ColorlibError(
-            f"compare: the photos differ in shape ({w} x {h}, {w2} x {h2}); crop one like the other"
-        )
+def _slider(versions, labels, alt, number):
+    """The row of buttons of more than two versions, and the slider: HTML twice, width, height."""
+    if not isinstance(versions, dict | tuple) or len(versions) < 2:
+        raise ColorlibError("compare: needs two photos, or a dict of two or more by their labels")
+    if isinstance(versions, dict):
+        labels, versions = list(versions), list(versions.values())
+    labels = [escape(label) for label in labels]
+    sources, widths, heights = zip(*(_jpeg(item, _LARGEST) for item in versions), strict=True)
+    w, h = widths[0], heights[0]
+    for w2, h2 in zip(widths, heights, strict=True):
+        if abs(w / h / (w2 / h2) - 1) > 0.02:
+            raise ColorlibError(
+                f"compare: the photos differ in shape ({w} x {h}, {w2} x {h2}); crop one like the "
+                "other"
+            )
+    slots = ["first"] + ["second"] * (len(labels) - 1)
     figures = "".join(
-        f'<figure slot="{slot}"><img src="{source}" alt="{escape(alt)} ({escape(label)})">'
-        f"<figcaption>{escape(label)}</figcaption></figure>"
-        for slot, source, label in zip(("first", "second"), (first, second), labels, strict=True)
+        f'<figure slot="{slot}"><img src="{source}" alt="{escape(alt)} ({label})" decoding="sync">'
+        f"<figcaption>{label}</figcaption></figure>"
+        for slot, source, label in zip(slots, sources, labels, strict=True)
     )
-    name = ": ".join(escape(part) for part in (" or ".join(labels), alt) if part)
+    name = ": ".join(part for part in (" or ".join(labels[:2]), escape(alt)) if part)
     html = (
-        f'<img-comparison-slider role="slider" aria-label="{name}" data-first="{escape(labels[0])}"'
-        f' aria-valuemin="0" aria-valuemax="100" style="--ratio:{w / h:.5f}">{figures}'
+        f'<img-comparison-slider role="slider" aria-label="{name}" data-alt="{escape(alt)}"'
+        ' keyboard="disabled" aria-valuemin="0" aria-valuemax="100"'
+        f' style="--ratio:{w / h:.5f}">{figures}'
         f'<div class="handle" slot="handle">{_BOTH}</div></img-comparison-slider>'
     )
-    return html, w, h
+    buttons = "".join(
+        f'<label><input type="radio" name="version-{number}"{" checked" * (not index)}>'
+        f"<span>{label}</span></label>"
+        for index, label in enumerate(labels[1:])
+    )
+    row = f'<fieldset class="versions" aria-label="On the right">{buttons}</fieldset>'
+    return row * (len(labels) > 2), html, w, h
 
 
 def _eight_bit(image):
     return np.ascontiguousarray(photos.to_uint8(photos.as_rgb(image)))
 
 
-def _jpeg(image, largest, quality=90):
+def _reduced(image, largest):
     picture = pyvips.Image.new_from_array(_eight_bit(image))
-    picture = picture.thumbnail_image(largest, height=largest, size="down")
+    return picture.thumbnail_image(largest, height=largest, size="down")
+
+
+def _jpeg(image, largest, quality=90):
+    picture = _reduced(image, largest)
     # At 90 and above libvips keeps full chroma resolution, which is what is looked at here.
     data = picture.jpegsave_buffer(Q=quality, optimize_coding=True)
     return f"data:image/jpeg;base64,{b64encode(data).decode()}", picture.width, picture.height

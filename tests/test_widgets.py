@@ -34,6 +34,9 @@ flower, cat = sample["nature_python3_flower.jpg"], sample["animal_gnome_1_maine.
 gray = gray2rgb(rgb2gray(photos.as_rgb(flower)))
 """
 COMPARE = "compare(gray, flower, labels=('gray', 'color'), alt='A dahlia')"
+VERSIONS = """compare(
+    {"gray": gray, "network": gray / 9, "truth": flower}, alt="A dahlia"
+)"""
 GALLERY = """gallery(
     [flower, (gray, flower), cat],
     titles=["A dahlia", "A dahlia, gray and in color", "A cat & <its> whiskers"],
@@ -59,10 +62,11 @@ def export(folder, *sources):
 
 @pytest.fixture(scope="module")
 def address(chromium, tmp_path_factory):
-    """A page with two sliders, a gallery, and an explorer run by hand and by the runner."""
+    """A page with sliders, a gallery, an explorer run by hand and by the runner, and versions."""
     explorer = "explorer([flower, cat])"
     runner = f"import os; os.environ['COLORLIB_OUTPUT'] = '.'\n{explorer}"
-    return export(tmp_path_factory.mktemp("page"), COMPARE, COMPARE, GALLERY, explorer, runner)
+    cells = (COMPARE, COMPARE, GALLERY, explorer, runner, VERSIONS)
+    return export(tmp_path_factory.mktemp("page"), *cells)
 
 
 @pytest.fixture
@@ -79,8 +83,8 @@ def visit(browser):
             wrong.append(f"asks the network for {request.url}")
         return route.abort()
 
-    def visit(address, width=1200, touch=False):
-        context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=touch)
+    def visit(address, width=1200, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         context.set_default_timeout(120_000)
         opened.append(context)
         page = context.new_page()
@@ -147,12 +151,13 @@ def assert_slides(page, slider):
     slider.press("End")
     assert position(slider) == 100 and look(page, slider, 0.6) == "gray"
     slider.press("ArrowLeft")
-    tapped = position(slider)
-    assert 90 <= tapped < 99
-    page.keyboard.down("ArrowLeft")
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(200)
+    assert position(slider) == 95, "one press is one step"
+    for _ in range(3):  # a held key comes again and again
+        page.keyboard.down("ArrowLeft")
     page.keyboard.up("ArrowLeft")
-    assert position(slider) < tapped - 5
+    page.wait_for_timeout(200)
+    assert position(slider) == 80
     assert slider.get_attribute("aria-valuenow") == str(round(position(slider)))
 
 
@@ -173,20 +178,61 @@ def test_slider_says_what_it_shows(visit, address):
         assert caption.is_visible() and caption.inner_text() == text
 
 
-def test_slider_follows_a_finger(visit, address):
-    page = visit(address, width=390, touch=True)
+def test_versions_change_places_on_the_right(visit, address):
+    page = visit(address, width=390, has_touch=True)
+    slider = slider_in(page, 5)
+    frame = page.frame_locator("iframe.colorlib").nth(5)
+    slider.press("Home")
+    assert look(page, slider, 0.4) == "dark"
+    assert slider.get_attribute("aria-label") == "gray or network: A dahlia"
+    captions = slider.locator("figcaption:visible").all_inner_texts()
+    assert captions == ["gray", "network"]
+    frame.get_by_role("radio", name="truth").tap()
+    assert look(page, slider, 0.4) == "color" and position(slider) == 0
+    assert slider.get_attribute("aria-label") == "gray or truth: A dahlia"
+    page.keyboard.press("ArrowLeft")
+    assert frame.get_by_role("radio", name="network").is_checked()
+    assert look(page, slider, 0.4) == "dark"
+    outer = page.locator("iframe.colorlib").nth(5).bounding_box()
+    assert outer["height"] >= slider.bounding_box()["height"] + 30, "the frame holds the buttons"
+
+
+def test_without_scripts_all_versions_are_to_be_seen(visit, address):
+    page = visit(address, java_script_enabled=False)
+    for index, count in ((0, 2), (5, 3)):
+        frame = page.locator("iframe.colorlib").nth(index)
+        frame.scroll_into_view_if_needed()
+        within = frame.bounding_box()
+        photos = page.frame_locator("iframe.colorlib").nth(index).locator("img")
+        boxes = [photo.bounding_box() for photo in photos.all()]
+        assert len({(box["x"], box["y"]) for box in boxes}) == count
+        for box in boxes:
+            assert box["x"] + box["width"] <= within["x"] + within["width"] + 1
+            assert box["y"] + box["height"] <= within["y"] + within["height"] + 1
+
+
+def test_slider_follows_a_finger_that_goes_across(visit, address):
+    page = visit(address, width=390, has_touch=True)
     slider = slider_in(page)
-    swipe(page, slider, 0.5, 0.2)
+    swipe(page, slider, (0.5, 0.5), (0.2, 0.5))
     assert position(slider) == pytest.approx(20, abs=2)
     assert look(page, slider, 0.4) == "color"
+    # The slider has the focus now, where the element itself would follow any touch.
+    swipe(page, slider, (0.8, 0.9), (0.85, 0.1))
+    assert position(slider) == pytest.approx(20, abs=2), "a finger that scrolls moves the divider"
+    box = slider.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.7 * box["width"], box["y"] + 20)
+    assert position(slider) == pytest.approx(70, abs=2)
 
 
 def swipe(page, element, start, end):
+    """A finger from one place of an element to another, given in parts of its size."""
     box = element.bounding_box()
     protocol = page.context.new_cdp_session(page)
-    y = box["y"] + box["height"] / 2
-    for kind, part in [("touchStart", start), ("touchMove", (start + end) / 2), ("touchMove", end)]:
-        point = {"x": box["x"] + part * box["width"], "y": y}
+    for step in range(7):
+        part = np.add(start, np.subtract(end, start) * step / 6)
+        point = {"x": box["x"] + part[0] * box["width"], "y": box["y"] + part[1] * box["height"]}
+        kind = "touchMove" if step else "touchStart"
         protocol.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
     protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
@@ -199,7 +245,7 @@ def shown(gallery):
 
 
 def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
-    page = visit(address, width=800, touch=True)
+    page = visit(address, width=800, has_touch=True)
     gallery = page.frame_locator("iframe.colorlib").nth(2).locator(".gallery")
     gallery.scroll_into_view_if_needed()
     assert shown(gallery) == 1
@@ -207,9 +253,10 @@ def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
     assert shown(gallery) == 2
     assert_slides(page, slider_in(page, 2))
     assert shown(gallery) == 2, "the slider's keys turned the gallery"
-    gallery.locator(".slides").focus()
+    gallery.locator(".thumbs button").nth(1).focus()
     page.keyboard.press("ArrowRight")
     assert shown(gallery) == 3
+    assert gallery.locator(":focus").get_attribute("aria-label").startswith("Show 3 of 3")
     assert (
         gallery.locator(".slide.shown .caption").inner_text().startswith("A cat & <its> whiskers")
     )
@@ -218,83 +265,115 @@ def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
     gallery.locator(".thumbs button").nth(2).click()
     assert shown(gallery) == 3
     assert gallery.locator("[aria-current]").get_attribute("aria-label").startswith("Show 3 of 3")
-    swipe(page, gallery.locator(".slide.shown .stage"), 0.3, 0.7)
+    swipe(page, gallery.locator(".slide.shown .stage"), (0.3, 0.5), (0.7, 0.5))
     assert shown(gallery) == 2
-    swipe(page, gallery.locator(".slide.shown img-comparison-slider"), 0.3, 0.7)
+    swipe(page, gallery.locator(".slide.shown img-comparison-slider"), (0.3, 0.5), (0.7, 0.5))
     assert shown(gallery) == 2, "a finger on the slider moves the divider only"
+
+
+def test_the_gallery_is_one_tab_stop_beside_the_slider_in_it(visit, address):
+    page = visit(address, width=800)
+    gallery = page.frame_locator("iframe.colorlib").nth(2).locator(".gallery")
+    gallery.scroll_into_view_if_needed()
+    gallery.locator("[aria-current]").focus()
+
+    def pressed(key):
+        """The element of the gallery that has the focus after a key."""
+        page.keyboard.press(key)
+        return gallery.locator(":focus").evaluate_all("found => found.map(e => e.localName)")
+
+    assert pressed("Tab") == [] and pressed("Shift+Tab") == ["button"]
+    assert pressed("Shift+Tab") == [], "a photo without a slider"
+    assert pressed("Tab") == ["button"] and pressed("ArrowRight") == ["button"]
+    assert pressed("Shift+Tab") == ["img-comparison-slider"] and pressed("Shift+Tab") == []
 
 
 @pytest.mark.parametrize("width", [390, 1200])
 def test_everything_fits_the_page_undistorted(visit, address, width):
     page = visit(address, width=width)
-    for index in range(3):
+    for index in (0, 1, 2, 5):
         frame = page.frame_locator("iframe.colorlib").nth(index).locator("body")
         outer = page.locator("iframe.colorlib").nth(index).bounding_box()
         assert outer["x"] >= 0 and outer["x"] + outer["width"] <= width
         assert outer["height"] == pytest.approx(frame.bounding_box()["height"], abs=1.5)
         overflow = "e => e.ownerDocument.documentElement.scrollWidth - e.ownerDocument.defaultView"
         assert frame.evaluate(overflow + ".innerWidth") <= 0
-        for image in frame.locator("figure img, .fit > img").all():
+        for image in frame.locator("figure:not([hidden]) img, .fit > img").all():
             natural, drawn = image.evaluate(
                 "e => [e.naturalWidth / e.naturalHeight, e.clientWidth / e.clientHeight]"
             )
             assert drawn == pytest.approx(natural, rel=0.02)
 
 
-@contextmanager
-def jupyterlab(browser, tmp_path, *sources):
-    """A page of JupyterLab as `make lab` starts it, in which the cells of a notebook run."""
-    nbformat.write(notebook(*sources), tmp_path / "cells.ipynb")
+@pytest.fixture(scope="module")
+def lab(chromium, tmp_path_factory):
+    """JupyterLab as `make lab` starts it: its address and its folder."""
+    folder = tmp_path_factory.mktemp("lab")
     makefile = (figures.ROOT / "Makefile").read_text()
     uploads = shlex.split(re.search(r"^UPLOADS = (.*)", makefile, re.MULTILINE)[1])
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
-    environment = os.environ | {f"JUPYTER_{name}": str(tmp_path / name) for name in folders}
+    environment = os.environ | {f"JUPYTER_{name}": str(folder / name) for name in folders}
+    del environment["TF_CPP_MIN_LOG_LEVEL"]  # The tests' own: a reader's kernel has it not.
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
         + ["--ip=127.0.0.1", "--IdentityProvider.token=secret", "--ServerApp.root_dir=."]
         + ["--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
         + ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *uploads],
-        cwd=tmp_path,
-        env=environment | {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")},
+        cwd=folder,
+        env=environment | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(180_000)
-        page.goto(f"{url_of(server, tmp_path / 'RUNTIME_DIR')}lab/tree/cells.ipynb?token=secret")
-        page.locator(".jp-Notebook .jp-CodeCell").first.click()
-        # Before the kernel is there, JupyterLab takes a cell's run for a question: which kernel?
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-        for _ in (SETUP, *sources):
-            page.keyboard.press("Shift+Enter")
-        yield page
-        page.close()
+        yield url_of(server, folder / "RUNTIME_DIR"), folder
     finally:
         server.terminate()
         server.wait(60)
 
 
+@contextmanager
+def jupyterlab(browser, lab, name, opened):
+    """A page of JupyterLab in which all cells of a notebook run, and the folder that it is in."""
+    address, folder = lab[0], lab[1] / name
+    folder.mkdir()
+    nbformat.write(opened, folder / "cells.ipynb")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(180_000)
+    page.goto(f"{address}lab/workspaces/{name}/tree/{name}/cells.ipynb?token=secret")
+    page.locator(".jp-Notebook .jp-CodeCell").first.click()
+    # Before the kernel is there, JupyterLab takes a cell's run for a question: which kernel?
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    try:
+        yield page, folder
+    finally:  # The kernel would keep its memory.
+        token = {"Authorization": "token secret"}
+        for session in page.request.get(f"{address}api/sessions", headers=token).json():
+            page.request.delete(f"{address}api/sessions/{session['id']}", headers=token)
+        page.close()
+
+
 @pytest.mark.slow
-def test_jupyterlab_slides_in_a_running_session(browser, tmp_path):
-    with jupyterlab(browser, tmp_path, COMPARE) as page:
+def test_jupyterlab_slides_in_a_running_session(browser, lab):
+    with jupyterlab(browser, lab, "slider", notebook(COMPARE)) as (page, _):
         page.locator("iframe.colorlib").wait_for()
         assert_slides(page, slider_in(page))
 
 
 @pytest.mark.slow
-def test_jupyterlab_takes_uploads_and_gives_back_the_colored_files(browser, tmp_path, sample):
+def test_jupyterlab_takes_uploads_and_gives_back_the_colored_files(browser, lab, tmp_path, sample):
     noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), "uint8")
     large = tmp_path / "large.png"
     Image.fromarray(noise).save(large)
     assert large.stat().st_size > 12e6
     source = "from colorlib.widgets import color_files\ncolor_files(flower, 'out/colored')"
-    with jupyterlab(browser, tmp_path, source) as page:
+    with jupyterlab(browser, lab, "files", notebook(source)) as (page, folder):
         link = page.get_by_role("link", name=FLOWER, exact=True)
         link.wait_for()
         with page.expect_download() as download:
             link.click()
-        colored = (tmp_path / "out" / "colored" / FLOWER).read_bytes()
+        colored = (folder / "out" / "colored" / FLOWER).read_bytes()
         assert download.value.path().read_bytes() == colored
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name="Your photos").click()
@@ -306,9 +385,69 @@ def test_jupyterlab_takes_uploads_and_gives_back_the_colored_files(browser, tmp_
         with zipfile.ZipFile(download.value.path()) as file:
             assert sorted(file.namelist()) == sorted([sample[0].name, large.name])
             for name in file.namelist():
-                assert file.read(name) == (tmp_path / "out" / "colored" / name).read_bytes()
+                assert file.read(name) == (folder / "out" / "colored" / name).read_bytes()
         gallery = page.frame_locator("iframe.colorlib").locator(".gallery")
         assert gallery.locator("img-comparison-slider").count() == 2
+
+
+@pytest.mark.slow
+def test_jupyterlab_runs_a_notebook_whose_explorer_colors_and_saves_a_photo(
+    browser, lab, tmp_path, sample
+):
+    opened = nbformat.read(figures.ROOT / "notebooks" / "04_historical_photos.ipynb", 4)
+    codes = [cell for cell in opened.cells if cell.cell_type == "code"]
+    assert any("explorer(" in cell.source for cell in codes[:3]), "near the top"
+    codes[0].source += "\nEXAMPLES = GALLERY = 1"
+    # What it writes stays beside it, and not in the clone.
+    codes[0].source += "\nfrom pathlib import Path\nfrom notebooks import figures\n"
+    codes[0].source += "figures.ROOT = Path.cwd()"
+    large = tmp_path / "large.jpg"
+    with Image.open(sample[0]) as photo:
+        photo.convert("RGB").resize((4000, 3000)).save(large)
+    with jupyterlab(browser, lab, "historical", opened) as (page, folder):
+        # The notebook as it is saved: of a long one only the part in sight is on the page.
+        file = folder / "cells.ipynb"
+        outputs = executed(page, file, len(codes))
+        assert [one for one in outputs if one.get("name") == "stderr"] == []
+        page.locator(".jp-Notebook .jp-CodeCell").first.scroll_into_view_if_needed()
+        upload = page.get_by_role("button", name="Your photo (")
+        upload.scroll_into_view_if_needed()
+        explorer = page.locator(".jp-OutputArea").filter(has=upload)
+        frame = explorer.frame_locator("iframe.colorlib")
+        frame.locator("img-comparison-slider.rendered").wait_for()
+        page.evaluate(
+            """() => new MutationObserver(() => {
+                window.told ||= document.body.innerText.includes("Coloring …");
+            }).observe(document.body, { subtree: true, childList: true, characterData: true })"""
+        )
+        started = time.monotonic()
+        with page.expect_file_chooser() as chooser:
+            upload.click()
+        chooser.value.set_files(large)
+        frame.get_by_label("gray or pyramid: large.jpg").wait_for()
+        assert page.evaluate("window.told") or time.monotonic() - started < 3
+        page.get_by_role("button", name="Save the result").click()
+        page.get_by_text("Saved as").wait_for()
+        assert photos.read(folder / "large_colored.jpg").shape == (3000, 4000, 3)
+        assert says_machine_made(folder / "large_colored.jpg")
+
+
+def executed(page, file, count):
+    """The outputs of a notebook's code cells, once all of them have run."""
+    for _ in range(120):
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(5000)
+        try:
+            cells = json.loads(file.read_text("utf-8"))["cells"]
+        except ValueError:  # It is being written.
+            continue
+        codes = [cell for cell in cells if "outputs" in cell]
+        outputs = [output for cell in codes for output in cell["outputs"]]
+        failed = [output["evalue"] for output in outputs if output["output_type"] == "error"]
+        assert not failed, failed[0]
+        if all(cell["execution_count"] for cell in codes) and len(codes) == count:
+            return outputs
+    raise AssertionError("the notebook did not finish in ten minutes")
 
 
 def url_of(server, folder):
@@ -522,6 +661,8 @@ def test_large_photos_are_bounded():
     ("act", "message"),
     [
         (lambda a, b: widgets.compare(a, b), "differ in shape.*crop one like the other"),
+        (lambda a, b: widgets.compare(a), "needs two photos"),
+        (lambda a, b: widgets.compare({"one": a}), "needs two photos"),
         (lambda a, b: widgets.gallery([]), "no photo is given"),
         (lambda a, b: widgets.gallery([a, b], titles=["one"]), "1 titles for 2 items"),
     ],

@@ -1,28 +1,67 @@
 // The page inside a widget's frame. The slider element itself is img-comparison-slider.
 "use strict";
 
-// What the element leaves out: its position for screen readers, and a step for a short key press
-// (it moves only while an arrow key is held).
+const SLOP = 8; // px that a finger may move before it is known to slide or to scroll
+
+// What the element leaves out: other photos on the right, its position for screen readers, a fixed
+// step for each press of a key (its own keys move it for as long as they are held), and a finger
+// that scrolls the page and so leaves the divider where it is (the element's own follows every
+// touch once it has the focus).
 for (const slider of document.querySelectorAll("img-comparison-slider")) {
+  const first = slider.querySelector("[slot=first] figcaption").textContent;
   const report = () => {
     const percent = Math.round(slider.value);
     slider.setAttribute("aria-valuenow", percent);
-    slider.setAttribute("aria-valuetext", `${percent} % ${slider.dataset.first}`);
+    slider.setAttribute("aria-valuetext", `${percent} % ${first}`);
   };
   slider.addEventListener("slide", report);
   slider.addEventListener("keydown", (event) => {
     const now = slider.value;
     const target = {
-      ArrowLeft: now - 2, ArrowRight: now + 2, PageDown: now - 10, PageUp: now + 10, Home: 0, End: 100,
+      ArrowLeft: now - 5, ArrowRight: now + 5, PageDown: now - 10, PageUp: now + 10, Home: 0, End: 100,
     }[event.key];
     if (target === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
-    if (event.repeat && event.key.startsWith("Arrow")) return;
     slider.value = target;
     report();
   });
+
+  let start = null;
+  let sliding = false;
+  slider.addEventListener("pointerdown", (event) => {
+    start = event.pointerType === "touch" && event.isPrimary ? event : null;
+  });
+  slider.addEventListener("pointermove", (event) => {
+    if (start === null || event.pointerId !== start.pointerId) return;
+    const [across, down] = [event.clientX - start.clientX, event.clientY - start.clientY].map(Math.abs);
+    if (!sliding) {
+      if (Math.max(across, down) < SLOP) return;
+      if (down >= across) return void (start = null);
+      sliding = true;
+      slider.setPointerCapture(event.pointerId);
+      slider.focus({ preventScroll: true });
+    }
+    slider.slideToPageX(event.pageX);
+  });
+  for (const end of ["pointerup", "pointercancel"])
+    slider.addEventListener(end, () => { start = null; sliding = false; });
+
+  const figures = [...slider.querySelectorAll("[slot=second]")];
+  const choose = (chosen) => {
+    figures.forEach((figure, index) => { figure.hidden = index !== chosen; });
+    const names = `${first} or ${figures[chosen].querySelector("figcaption").textContent}`;
+    slider.setAttribute("aria-label", [names, slider.dataset.alt].filter(Boolean).join(": "));
+  };
+  const buttons = (slider.closest(".slide") ?? document).querySelectorAll(".versions input");
+  buttons.forEach((button, index) => button.addEventListener("change", () => choose(index)));
+  choose(0);
   report();
+}
+for (const type of ["touchstart", "touchmove", "touchend"]) {
+  document.addEventListener(type, (event) => {
+    if (event.target.closest("img-comparison-slider")) event.stopPropagation();
+  }, { capture: true, passive: true });
 }
 
 for (const gallery of document.querySelectorAll(".gallery")) {
@@ -35,11 +74,13 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     index = (wanted + slides.length) % slides.length;
     slides.forEach((slide, i) => slide.classList.toggle("shown", i === index));
     thumbs.forEach((thumb, i) => {
+      thumb.tabIndex = i === index ? 0 : -1;
       if (i === index) thumb.setAttribute("aria-current", "true");
       else thumb.removeAttribute("aria-current");
     });
     // scrollIntoView would also scroll the page around the frame.
     const thumb = thumbs[index];
+    if (strip.contains(document.activeElement)) thumb.focus({ preventScroll: true });
     strip.scrollTo({ left: thumb.offsetLeft - (strip.clientWidth - thumb.offsetWidth) / 2 });
   };
   thumbs.forEach((thumb, i) => thumb.addEventListener("click", () => show(i)));
@@ -50,14 +91,14 @@ for (const gallery of document.querySelectorAll(".gallery")) {
       ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: slides.length - 1,
     }[event.key];
     if (target === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.target.matches("input")) return; // the arrows choose a version there
     event.preventDefault();
     show(target);
   });
   // A swipe turns the page, except on a slider, whose divider follows the finger.
   let start = null;
   area.addEventListener("touchstart", (event) => {
-    const single = event.touches.length === 1 && !event.target.closest("img-comparison-slider");
-    start = single ? event.touches[0].clientX : null;
+    start = event.touches.length === 1 ? event.touches[0].clientX : null;
   }, { passive: true });
   area.addEventListener("touchend", (event) => {
     const moved = start === null ? 0 : event.changedTouches[0].clientX - start;
@@ -73,7 +114,7 @@ const frame = window.frameElement;
 if (frame) {
   const follow = () => { document.body.style.color = getComputedStyle(frame.parentElement).color; };
   const fit = () => { frame.style.height = `${Math.ceil(document.body.getBoundingClientRect().height)}px`; };
-  if (document.querySelector(".gallery")) {
+  if (document.querySelector(".gallery, .versions")) {
     document.documentElement.style.overflow = "hidden";
     new ResizeObserver(fit).observe(document.body);
   }
