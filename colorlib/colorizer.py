@@ -27,10 +27,12 @@ class Forward(keras.Model):
         self.compile(jit_compile=jit_compile())
 
     def call(self, inputs, training=False):
-        output = self.network(
-            self.architecture.inputs(inputs["lightness"], inputs.get("embedding")), training=False
-        )
-        return self.architecture.decode(output, self.counts, inputs["vividness"])
+        return self.architecture.decode(self.raw(inputs), self.counts, inputs["vividness"])
+
+    def raw(self, inputs):
+        """What the network itself gives."""
+        told = self.architecture.inputs(inputs["lightness"], inputs.get("embedding"))
+        return self.network(told, training=False)
 
 
 class Colorizer:

@@ -19,12 +19,13 @@ _RECORD = "preset.json"
 _VERSION = 2  # Part of the folder's name: raise it when the exported programs change.
 
 
-def exported(name=None, size=None):
+def exported(name=None, size=None, raw=False):
     """The LiteRT files of a preset, made if the cache has none.
 
     Args:
         name: str, path or None, as for `presets.preset_folder`.
         size: int or None. The working size, px. Defaults to the preset's.
+        raw: bool. As for `export`.
 
     Returns:
         Path of their folder.
@@ -34,19 +35,24 @@ def exported(name=None, size=None):
     size = size or card["working_size"]
     digest = files.sha256(folder / presets.WEIGHTS)[:16]
     path = files.cache_folder() / "litert" / f"{card['name']}-{digest}-{size}-{_VERSION}"
+    if raw:
+        path = path.with_name(f"{path.name}-raw")
     if not (path / _RECORD).exists():
         print(f"colorlib: preparing {card['name']} for this machine (once)", file=sys.stderr)
-        export(folder, path, size)
+        export(folder, path, size, raw)
     return path
 
 
-def export(name, folder, size=None):
+def export(name, folder, size=None, raw=False):
     """Writes a preset as LiteRT files.
 
     Args:
         name: str, path or None, as for `presets.preset_folder`.
         folder: path of the folder for them. `preset.json` in it tells how they are used.
         size: int or None. The working size, px. Defaults to the preset's.
+        raw: bool. Whether the files give the network's own output (`pyramid`: logits; `paper`:
+            ab / 127), of which whoever runs them makes a color, and have no input `vividness`.
+            Defaults to False.
     """
     import keras
 
@@ -70,15 +76,18 @@ def export(name, folder, size=None):
             return colorizer.standardize(embedder.trace(square))
 
         _convert(embed, embedder.model, folder / "embed.tflite", square=shape)
+    run = forward.raw if raw else forward
     for height, width in framing.working_shapes(size):
         shapes = {"lightness": (1, height, width, 1), "vividness": (1, 1, 1, 1)}
         if embedder:
             shapes["embedding"] = (1, embedder.size)
+        if raw:
+            del shapes["vividness"]
 
         def color(**inputs):
-            return forward(inputs)
+            return run(inputs)
 
-        _convert(color, forward, folder / _file(height, width), **shapes)
+        _convert(color, forward, folder / file(height, width), **shapes)
     files.write_atomically(folder / _RECORD, json.dumps(record))
 
 
@@ -92,10 +101,13 @@ def _convert(function, model, path, **shapes):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([program], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    files.write_atomically(path, converter.convert())
+    with quiet():
+        content = converter.convert()
+    files.write_atomically(path, content)
 
 
-def _file(height, width):
+def file(height, width):
+    """The name of the file for one of the working shapes: str."""
     return f"color-{height}x{width}.tflite"
 
 
@@ -118,7 +130,7 @@ class LiteColorizer:
         self.name, self.vividness = record["name"], record["vividness"]
         # At its first use LiteRT tells on stderr that it has found its own fast kernels.
         with quiet():
-            first = _file(*framing.working_shapes(self.working_size)[1])
+            first = file(*framing.working_shapes(self.working_size)[1])
             self._idle = {first: [self._open(first)]}
 
     def prepare(self, lightness):
@@ -140,22 +152,22 @@ class LiteColorizer:
         if self.square:
             square = photo.square[None].astype("float32")
             inputs["embedding"] = self._run("embed.tflite", square=square)
-        return self._run(_file(*photo.plane.shape), **inputs)[0]
+        return self._run(file(*photo.plane.shape), **inputs)[0]
 
-    def _open(self, file):
+    def _open(self, name):
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(self._folder / file), num_threads=self._threads)
+        interpreter = Interpreter(str(self._folder / name), num_threads=self._threads)
         interpreter.allocate_tensors()
         return interpreter.get_signature_runner()
 
-    def _run(self, file, **inputs):
-        idle = self._idle.setdefault(file, [])
+    def _run(self, name, **inputs):
+        idle = self._idle.setdefault(name, [])
         try:
             program = idle.pop()
         except IndexError:
-            program = self._open(file)
+            program = self._open(name)
         known = program.get_input_details()  # The converter drops an input without a use.
-        (output,) = program(**{name: inputs[name] for name in known}).values()
+        (output,) = program(**{key: inputs[key] for key in known}).values()
         idle.append(program)
         return output

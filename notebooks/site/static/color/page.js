@@ -1,0 +1,171 @@
+// color.html: the reader's own photos, colored in the browser.
+import { Photo, ask, obstacle, onProgress } from "./engine.js";
+import "./knob.js";
+import { askPixel } from "./pixel.js";
+import { mark, nameFor, offer, zip } from "./save.js";
+import { swapEmbedding } from "./swap.js";
+import { presets } from "./table.js";
+
+const $ = (id) => document.getElementById(id);
+const PICTURES = /\.(jpe?g|jfif|png|webp|avif|gif|bmp|tiff?|heic|heif|jxl)$/i;
+const knob = $("knob");
+let files = [], current = null, open = null, turn = 0;
+
+const tell = (text) => { $("status").textContent = text; };
+const complain = (text) => {
+  const line = document.createElement("li");
+  line.textContent = text;
+  $("problems").append(line);
+};
+
+onProgress((loaded, total) => {
+  const [now, all] = [loaded, total].map((bytes) => (bytes / 1e6).toFixed(1));
+  tell(loaded < total ? `Fetching the network: ${now} of ${all} MB, once` : "");
+});
+
+/** Takes the photos among files, shows them in a row where they are several, and the first. */
+async function add(given) {
+  const found = [...given].filter((file) => file.type.startsWith("image/") || PICTURES.test(file.name));
+  $("problems").replaceChildren();
+  if (!found.length) return complain("There is no photo among these files.");
+  offerAll(found);
+  await show(files[0]);
+}
+
+function offerAll(found) {
+  files = found;
+  $("row").hidden = $("all").hidden = files.length < 2;
+  $("row").replaceChildren(...files.map((file) => {
+    const button = document.createElement("button");
+    button.textContent = file.name;
+    button.onclick = () => show(file);
+    return button;
+  }));
+}
+
+async function show(file) {
+  const mine = ++turn;
+  [...$("row").children].forEach((button, i) => button.setAttribute("aria-pressed", files[i] === file));
+  tell(`Opening ${file.name}`);
+  try {
+    const photo = await opened(file);
+    if (mine !== turn) return photo.close();
+    tell("Coloring");
+    await knob.show(photo);
+    open?.close();
+    [open, current] = [photo, file];
+    for (const button of document.querySelectorAll(".save")) button.disabled = false;
+    tell(`${file.name}, ${photo.width} × ${photo.height}`);
+  } catch (error) {
+    tell("");
+    complain(`${file.name}: ${error.message}`);
+  }
+}
+
+async function opened(file) {
+  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  if (head[1] === 0x50 && head[2] === 0x4e && head[24] === 16)
+    complain(`${file.name}: has 16 bits a channel, of which a browser keeps 8; the command colorlib keeps all.`);
+  return Photo.open(file);
+}
+
+/** A photo's file, colored and marked. */
+async function made(photo, type) {
+  const { preset, vividness } = knob, table = await presets();
+  const knobbed = table[preset].vividness === null ? "" : `, vividness ${vividness}`;
+  const blob = await photo.ask("encode", { preset, vividness, type });
+  return mark(blob, `${table[preset].made_by}${knobbed}, in a browser`);
+}
+
+async function save(type) {
+  tell("Writing the file");
+  try {
+    const name = nameFor(current.name, type);
+    offer(await made(open, type), name);
+    tell(`${name} is with your downloads`);
+  } catch (error) {
+    complain(`${current.name}: ${error.message}`);
+  }
+}
+
+async function saveAll() {
+  const done = [], taken = new Set();
+  $("problems").replaceChildren();
+  for (const [i, file] of files.entries()) {
+    tell(`Coloring ${i + 1} of ${files.length}: ${file.name}`);
+    try {
+      const photo = await opened(file);
+      done.push({ name: nameFor(file.name, "image/jpeg", taken), blob: await made(photo, "image/jpeg") });
+      await photo.close();
+    } catch (error) {
+      complain(`${file.name}: ${error.message}`);
+    }
+  }
+  if (done.length) offer(await zip(done), "colored.zip");
+  tell(`${done.length} of ${files.length} photos are in colored.zip`);
+}
+
+async function sample(button) {
+  const address = button.dataset.photo;
+  offerAll([]);
+  try {
+    const response = await fetch(address);
+    await show(new File([await response.blob()], address.split("/").pop()));
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+/** The files of what was dropped, with those of its folders. */
+async function dropped(items) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean), found = [];
+  for (let entry; (entry = entries.shift());) {
+    if (entry.isFile) {
+      found.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+      continue;
+    }
+    const reader = entry.createReader();  // gives a hundred at a time
+    for (let some; (some = await new Promise((...done) => reader.readEntries(...done))).length;)
+      entries.push(...some);
+  }
+  return found;
+}
+
+function listen() {
+  const zone = $("drop");
+  for (const input of zone.querySelectorAll("input"))
+    input.onchange = () => {
+      const given = [...input.files];
+      input.value = ""; // else the same photo can't be chosen again
+      if (given.length) add(given);
+    };
+  for (const name of ["dragover", "dragleave", "drop"])
+    document.addEventListener(name, (event) => {
+      event.preventDefault();
+      zone.classList.toggle("over", name === "dragover");
+    });
+  document.addEventListener("drop", async ({ dataTransfer: { items, files: plain } }) => {
+    const all = [...plain]; // gone after the first wait
+    const found = await dropped(items);
+    add(found.length ? found : all);
+  });
+  document.addEventListener("paste", ({ clipboardData }) => {
+    if (clipboardData.files.length) add(clipboardData.files);
+  });
+  for (const button of document.querySelectorAll("#samples button"))
+    button.onclick = () => sample(button);
+  for (const input of document.querySelectorAll("[name=preset]"))
+    input.onchange = () => knob.choose(input.value).catch((error) => complain(error.message));
+  $("jpeg").onclick = () => save("image/jpeg");
+  $("png").onclick = () => save("image/png");
+  $("all").onclick = saveAll;
+  askPixel($("pixel"), knob);
+  swapEmbedding($("swap"), $("samples"));
+  zone.disabled = false;
+  // A file is opened at once when it comes: what colors it is fetched meanwhile.
+  zone.addEventListener("pointerenter", () => ask("prepare", { preset: knob.preset }).catch(() => {}),
+    { once: true });
+}
+
+if (obstacle()) $("drop").hidden = $("choice").hidden = true;
+else presets().then(listen, () => { $("drop").hidden = true; });

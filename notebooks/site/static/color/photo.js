@@ -1,0 +1,127 @@
+// A photo in the worker: opened, seen by a network, colored at any size.
+import { meansOf, probabilities } from "./bins.js";
+import { frame, lightnessAt, surround } from "./framing.js";
+import { labOf, lightness, recombine } from "./lab.js";
+import { embed, predict } from "./networks.js";
+import { enlarger } from "./resize.js";
+import { presets } from "./table.js";
+
+// Pixels that are colored: while a knob moves, when it rests, and for a file.
+const SIZES = { moving: 400_000, resting: 2_500_000, full: Infinity };
+
+/** The pixels of a picture, upright sRGB on white: ImageData, at most of `most` pixels. */
+function pixels(bitmap, most = Infinity) {
+  const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
+  const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
+}
+
+export class Photo {
+  static async open(blob) {
+    const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
+    const photo = new Photo();
+    photo.image = pixels(bitmap);
+    const count = bitmap.width * bitmap.height;
+    photo.sizes = Object.fromEntries(Object.entries(SIZES).map(([name, most]) =>
+      [name, count <= most ? photo.image : pixels(bitmap, most)]));
+    bitmap.close();
+    photo.framed = new Map();
+    photo.outputs = new Map();
+    return photo;
+  }
+
+  async frame(preset) {
+    if (!this.framed.has(preset)) {
+      const { working_size: size, square } = (await presets())[preset];
+      const { data, height, width } = this.image;
+      this.framed.set(preset, frame(data, height, width, size, square));
+    }
+    return this.framed.get(preset);
+  }
+
+  async embedding(preset) {
+    return embed(preset, await this.frame(preset));
+  }
+
+  /** What the network gives for this photo, with the starts of the photo's own places in it. */
+  async output(preset, embedding = null) {
+    const known = this.outputs.get(preset);
+    if (known && known.embedding === embedding) return known;
+    const framed = await this.frame(preset);
+    const output = await predict(preset, framed, embedding);
+    const [height, width, top, left] =
+      [framed.height, framed.width, framed.top, framed.left].map((n) => n / output.scale);
+    const gray = surround(lightnessAt(framed, output.scale), height, width);
+    const entry = (await presets())[preset], each = entry.counts?.length ?? 2;
+    const starts = Int32Array.from({ length: height * width }, (_, i) =>
+      ((top + Math.floor(i / width)) * output.width + left + (i % width)) * each);
+    const result = { ...output, embedding, height, width, gray, starts };
+    this.outputs.set(preset, result);
+    return result;
+  }
+
+  /** The map of ab of a network: {planes: [as, bs], height, width}. */
+  async map(preset, vividness, embedding) {
+    const { values, starts, gray, height, width } = await this.output(preset, embedding);
+    const entry = (await presets())[preset];
+    const planes = entry.counts
+      ? meansOf(values, starts, entry, vividness)
+      : [0, 1].map((i) => Float32Array.from(starts, (start) => 127 * values[start + i]));
+    for (const plane of planes) gray.forEach((isGray, i) => isGray && (plane[i] = 0));
+    return { planes, height, width };
+  }
+
+  /** The colored photo, ImageData, at one of the SIZES. */
+  async color(preset, vividness, { size = "full", embedding = null } = {}) {
+    const { planes, height, width } = await this.map(preset, vividness, embedding);
+    const source = this.sizes[size];
+    const result = new ImageData(source.width, source.height);
+    const rows = enlarger(planes, height, width, source.height, source.width);
+    const [l, as, bs] = [0, 0, 0].map(() => new Float32Array(source.width));
+    for (let y = 0; y < source.height; y++) {
+      rows(y, [as, bs]);
+      lightness(source.data, y * source.width, source.width, l);
+      recombine(l, as, bs, result.data, y * source.width);
+    }
+    return result;
+  }
+
+  /** The gray photo, as its L alone shows it: ImageData. */
+  gray() {
+    const { data, width, height } = this.sizes.resting, result = new ImageData(width, height);
+    const l = lightness(data, 0, width * height), none = new Float32Array(width * height);
+    recombine(l, none, none, result.data, 0);
+    return result;
+  }
+
+  /** Whether the photo is in color: its mean chroma, as colorlib's NEAR_GRAY judges. */
+  inColor() {
+    const { data } = this.sizes.moving, step = 4 * 37;
+    let sum = 0, count = 0;
+    for (let i = 0; i < data.length; i += step, count++) {
+      const [, a, b] = labOf(data[i], data[i + 1], data[i + 2]);
+      sum += Math.hypot(a, b);
+    }
+    return sum / count >= 4;
+  }
+
+  /** What the network says of the place at x, y in 0..1 of the photo. */
+  async ask(preset, x, y, vividness) {
+    const entry = (await presets())[preset];
+    const { values, starts, height, width } = await this.output(preset);
+    const at = (length, part) => Math.min(length - 1, Math.floor(part * length));
+    const start = starts[at(height, y) * width + at(width, x)];
+    const raw = probabilities(values, start, entry.rarity, 0, new Float64Array(entry.rarity.length));
+    const shares =
+      probabilities(values, start, entry.rarity, vividness, new Float64Array(entry.rarity.length));
+    const [[a], [b]] = meansOf(values, [start], entry, vividness);
+    const { data } = this.image;
+    const place = 4 * (at(this.image.height, y) * this.image.width + at(this.image.width, x));
+    return { raw, shares, mean: [a, b], truth: labOf(...data.subarray(place, place + 3)) };
+  }
+}
