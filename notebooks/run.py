@@ -25,11 +25,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from colorlib import ColorlibError
+from colorlib.files import first_line
 from colorlib.presets import preset_names
 from notebooks import figures
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone
 SITE = ROOT / "notebooks" / "site"  # the pages' configuration
+UNUSED = (".buildinfo", "objects.inv", "*.map", "fontawesome*")  # what no page asks for
 PROFILES = tomllib.loads((ROOT / "notebooks" / "profiles.toml").read_text("utf-8"))
 
 # The folders whose notebooks are executed, in this order, and what the notebooks of a folder import
@@ -41,12 +43,13 @@ NEEDS = {"study": ("study", ("mixedlm", "pydantic", "scipy"))}
 FIGURES = (
     "data_lab",
     "data_dull",
+    "training_pipeline",
     "training_network",
+    "training_pyramid",
     "training_distribution",
-    "training_reference_curves",
     "results_drawn",
     "results_colorfulness",
-    "results_vividness",
+    "historical_knob",
     "historical_colored",
 )
 
@@ -404,18 +407,30 @@ def build_pages(output, site) -> bool:
     quiet = [] if beside <= set(records) else ["-D", "suppress_warnings=myst.xref_missing"]
     with tempfile.TemporaryDirectory() as folder:
         sources, built = Path(folder, "sources"), Path(folder, "site")
-        shutil.copytree(SITE, sources, ignore=lambda *_: ["conf.py", "static", "__pycache__"])
+        sources.mkdir()
+        for page in SITE.glob("*.md"):
+            shutil.copy(page, sources)
         for record in records.values():
             shutil.copy(output / record["notebook"], sources)
-        shutil.copy(output / "results.json", sources)
+        (sources / "results.json").write_text(json.dumps(records), encoding="utf-8")
         if (output / "figures").is_dir():
             shutil.copytree(output / "figures", sources / "extra" / "figures")
         options = ["-q", "-W", "--keep-going", *quiet, "-c", str(SITE), "-d", f"{folder}/doctrees"]
         sound = build_main([*options, str(sources), str(built)]) == 0
         if (built / "index.html").exists():
             shutil.rmtree(site, ignore_errors=True)
-            shutil.copytree(built, site, ignore=lambda *_: [".buildinfo", "objects.inv"])
+            shutil.copytree(built, site, ignore=shutil.ignore_patterns(*UNUSED))
     return sound
+
+
+def _add_networks(site):
+    """Gives the page that colors photos its networks; a line says why it has none."""
+    from notebooks import page  # Keras takes seconds to load.
+
+    try:
+        page.add(site)
+    except ColorlibError as error:
+        print(f"color.html can't color: {first_line(error)}", flush=True)
 
 
 def _report(done, output) -> None:
@@ -489,6 +504,7 @@ def main(argv=None):
             given = (args.profile, args.only, parameters, args.photos, args.evaluate, output)
             code = run(*given, site=site)
         if (site / "index.html").exists() and code != 130:
+            _add_networks(site)
             print(f"Pages: {_short(site / 'index.html')}, or in a browser after")
             print(f"  {_short(sys.executable)} -m http.server -d {_short(site)} --bind 127.0.0.1")
         if args.figures and not code:

@@ -1,12 +1,9 @@
 """The project's own notebooks, as the runner runs them: every one, headlessly, with its page."""
 
-import functools
-import http.server
 import json
 import re
 import shlex
 import shutil
-import threading
 import zipfile
 
 import nbformat
@@ -37,49 +34,6 @@ def test_every_notebook_runs_and_has_a_page(smoke):
         assert re.search(r'<img[^>]+alt="[^"]{10,}', page), f"{stem}: no picture with a description"
         assert '<div class="output stderr' not in page
         assert "<code>\\" not in page, "mathematics that can't be set"
-
-
-@pytest.mark.slow
-def test_pages_work_in_a_browser_that_reaches_no_other_host(smoke, chromium):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Handler, directory=smoke / "site")
-    foreign, wrong = [], []
-    with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        chromium() as browser,
-    ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        home = f"http://127.0.0.1:{server.server_port}/"
-
-        def judge(route):
-            if route.request.url.startswith(home):
-                return route.continue_()
-            foreign.append(route.request.url)
-            return route.abort()
-
-        context = browser.new_context(viewport={"width": 390, "height": 844})
-        context.set_default_timeout(120_000)
-        page = context.new_page()
-        page.route(re.compile("^https?:"), judge)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        for name in ["index", "search", *NOTEBOOKS]:
-            page.goto(f"{home}{name}.html")
-            page.wait_for_load_state("networkidle")
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= 390, f"{name} is wider than a phone"
-        page.goto(f"{home}search.html?q=gamut")
-        page.wait_for_selector("#search-results li")
-        # A comparison slider moves, inside its frame.
-        page.goto(f"{home}04_historical_photos.html")
-        slider = page.frame_locator("iframe.colorlib").first.locator("img-comparison-slider")
-        slider.first.focus()
-        page.keyboard.press("Home")
-        assert slider.first.get_attribute("aria-valuenow") == "0"
-        server.shutdown()
-    assert foreign == [] and wrong == []
 
 
 def imports_of(stem):
@@ -151,6 +105,14 @@ def test_published_figures_still_hold():
     published = figures.read_manifest(figures.ROOT / "figures")
     assert sorted(published) == sorted(run.FIGURES)
     assert figures.check_manifest(figures.ROOT / "figures") == []
+
+
+def test_published_figures_are_small():
+    folder = figures.ROOT / "figures"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3e6
+    readme = (figures.ROOT / "README.md").read_text(encoding="utf-8")
+    (first,) = re.findall(r"^!\[.+\]\((figures/.+)\)$", readme, re.MULTILINE)
+    assert (figures.ROOT / first).stat().st_size < 300e3
 
 
 @pytest.mark.slow

@@ -161,7 +161,8 @@ def test_pages_show_mathematics_and_alternative_text(run):
     draws = run.page("draws").article
     assert draws.select_one("#grid")
     shown = [image["alt"] for image in draws.select("img")]
-    assert shown == ['Photos in gray & "color", side by side.', "A rising curve."]
+    # First the picture under the title, which leads to the figure.
+    assert shown == ["", 'Photos in gray & "color", side by side.', "A rising curve."]
     assert all((run.output / "site" / image["src"]).is_file() for image in draws.select("img"))
 
 
@@ -172,32 +173,48 @@ def test_pages_lead_to_each_other(run):
         "fails.html",
     ]
     listed = [link.get_text(strip=True) for link in page.select("nav.bd-links li a")]
-    assert listed == ["A notebook that draws", "A notebook that fails", "A notebook that runs"]
+    assert listed == [
+        "A notebook that draws",
+        "A notebook that fails",
+        "A notebook that runs",
+        "How these pages were made",
+    ]
     assert page.select_one("button.theme-switch-button")
     assert [a["href"] for a in page.select(".page-toc a, nav.page-toc a")][0].startswith("#")
 
 
-def test_front_page_leads_to_every_notebook_and_figure(run):
+def test_front_page_leads_to_every_notebook(run):
     page = run.page("index").article
-    cards = page.select("section section section")
-    assert [card.h3.a.get_text() for card in cards] == [
+    cards = page.select("a.card")
+    assert {card.b.get_text(): card["href"] for card in cards} == {
+        "A notebook that draws": "draws.html",
+        "A notebook that fails": "fails.html",
+        "A notebook that runs": "ok.html",
+    }
+    assert (run.output / "site" / cards[0].img["src"]).is_file()
+    (failure,) = page.select("pre.failure")
+    assert "ValueError in cell 3: the photo has no color" in failure.get_text()
+
+
+def test_a_page_says_how_the_pages_were_made(run):
+    page = run.page("made").article
+    parts = page.select("section section")
+    assert [part.h2.a.get_text() for part in parts] == [
         "A notebook that draws",
         "A notebook that fails",
         "A notebook that runs",
     ]
-    assert [card.select_one(".result").get_text() for card in cards] == ["ok", "failed", "ok"]
-    assert "ValueError in cell 3: the photo has no color" in cards[1].get_text()
-    assert re.search(r"[\d.]+ s", cards[0].get_text())
+    assert [part.select_one(".result").get_text() for part in parts] == ["ok", "failed", "ok"]
+    assert "ValueError in cell 3: the photo has no color" in parts[1].get_text()
+    assert re.search(r"[\d.]+ s", parts[0].get_text())
     assert "profile quick" in page.get_text() and "colorlib 0." in page.get_text()
-    targets = [tag["href"] for tag in page.select("section section a[href]")]
-    targets += [tag["src"] for tag in page.select("img")]
-    assert {"draws.html", "fails.html", "ok.html", "figures/grid.jpg"} <= set(targets)
-    targets = [target for target in targets if not target.startswith("#")]
-    assert all((run.output / "site" / target).is_file() for target in targets)
-    assert [image["alt"] for image in cards[0].select("img")] == [
-        "A rising curve.",
-        'Photos in gray & "color", side by side.',
-    ]
+    entries = read_manifest(run.output / "figures")
+    for name in ("curve", "grid"):
+        record = parts[0].select_one(f"#{name}")
+        assert entries[name]["alt"] in record.get_text()
+        assert entries[name]["sha256"] in record.get_text()
+        assert record.a["href"] == f"figures/{entries[name]['file']}"
+        assert (run.output / "site" / record.a["href"]).is_file()
 
 
 def test_site_alone_builds_the_pages_of_what_is_executed(run):
@@ -233,7 +250,7 @@ def test_running_again_replaces_and_keeps(run, tmp_path):
     assert sorted(read_manifest(folder)) == ["curve", "grid"]
     assert check_manifest(folder) == []
     assert ((folder / "grid.jpg").read_bytes(), (run.output / "ok.ipynb").read_bytes()) == before
-    assert len(again.page("index").select(".result")) == 3 and again.page("ok").h1
+    assert len(again.page("made").select(".result")) == 3 and again.page("ok").h1
 
     # The kernel of the other notebook was killed.
     assert again.code == 1

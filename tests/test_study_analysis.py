@@ -5,6 +5,8 @@ tests/study_reference/answers.csv holds simulated people: `simulate(40, 24, Popu
 fit.csv.
 """
 
+import base64
+import itertools
 import json
 import subprocess
 import sys
@@ -57,6 +59,38 @@ def test_d_prime_as_in_textbooks():
     # Who calls everything real can't tell anything and leans to "real".
     d, criterion = analysis.d_prime(0, 20, 0, 20)
     assert d == 0 and criterion > 1.5
+
+
+@pytest.mark.parametrize("count", [6, 20])
+def test_d_prime_intervals_hold_what_they_promise(count):
+    hits, alarms = np.mgrid[: count + 1, : count + 1]
+    low, high = analysis.d_prime_interval(hits, count, alarms, count)
+    for d, criterion in itertools.product((0, 0.5, 1, 1.5, 2, 2.5), (0, 0.4)):
+        rates = stats.norm.cdf([d / 2 - criterion, -d / 2 - criterion])
+        chance = stats.binom.pmf(hits, count, rates[0]) * stats.binom.pmf(alarms, count, rates[1])
+        assert 0.95 < chance[(low <= d) & (d <= high)].sum() < 0.975
+
+
+def test_the_page_computes_as_the_analysis(browser):
+    script = base64.b64encode((ROOT / "notebooks/site/static/dprime.js").read_bytes()).decode()
+    grid = [(h, s, f, n) for s, n in [(6, 6), (9, 3)] for h in range(s + 1) for f in range(n + 1)]
+    grid += [(0, 1000, 1000, 1000), (500, 1000, 1, 2)]
+    page = browser.new_page()
+    found = page.evaluate(
+        """async ([script, grid]) => {
+            const { dPrime, wilson } = await import(`data:text/javascript;base64,${script}`);
+            return grid.map((one) => {
+                const { value, low, high } = dPrime(...one), share = wilson(one[0], one[1]);
+                return [value, low, high, share.low, share.high];
+            });
+        }""",
+        [script, grid],
+    )
+    page.close()
+    columns = np.transpose(grid)
+    expected = [analysis.d_prime(*columns)[0], *analysis.d_prime_interval(*columns)]
+    expected += analysis.wilson(*columns[:2])
+    assert np.allclose(found, np.transpose(expected), rtol=0, atol=1e-9)
 
 
 # What was published

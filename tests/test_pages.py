@@ -1,0 +1,300 @@
+"""The pages of the executed notebooks, in a browser."""
+
+import functools
+import http.server
+import json
+import re
+import threading
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from colorlib import presets
+from notebooks import figures, run
+from study.analysis import d_prime, d_prime_interval
+
+NOTEBOOKS = [
+    path.stem for folder in run.FOLDERS for path in (figures.ROOT / folder).glob("*.ipynb")
+]
+PAGES = ["index", "made", "quiz", "search", *NOTEBOOKS]
+
+pytestmark = pytest.mark.slow
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def home(smoke):
+    """The address of the pages."""
+    handler = functools.partial(Handler, directory=smoke / "site")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def visit(home, browser):
+    """A function that opens a page on a phone; other hosts and errors fail the test.
+
+    Its `asked` holds the paths of all that the pages asked for.
+    """
+    context, wrong, asked = None, [], set()
+
+    def visit(name, **options):
+        nonlocal context
+        if context is None:
+            options = {"viewport": {"width": 390, "height": 844}} | options
+            context = browser.new_context(**options)
+            context.set_default_timeout(120_000)
+            context.route(re.compile("^https?:"), judge)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda one: one.type == "error" and wrong.append(one.text))
+        page.goto(f"{home}{name}")
+        page.wait_for_load_state("networkidle")
+        return page
+
+    def judge(route):
+        url = route.request.url
+        if not url.startswith(home):
+            wrong.append(url)
+            return route.abort()
+        asked.add(urlsplit(url).path[1:])
+        return route.continue_()
+
+    visit.asked = asked
+    yield visit
+    if context:
+        context.close()
+    assert wrong == []
+
+
+def scroll(page):
+    """To the end, so that everything is loaded."""
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for top in range(0, height, 800):
+        page.evaluate(f"scrollTo(0, {top})")
+        page.wait_for_timeout(30)
+    page.wait_for_load_state("networkidle")
+
+
+def test_no_page_is_wider_than_a_phone_or_heavier_than_promised(visit, smoke):
+    def size():
+        return sum((smoke / "site" / path).stat().st_size for path in visit.asked)
+
+    for name in PAGES:
+        page = visit(f"{name}.html")
+        scroll(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        page.close()
+        if name == "index":  # the first
+            assert size() <= 1_000_000
+    assert size() <= 15_000_000  # what several pages ask for is loaded once
+
+
+def test_code_folds_and_the_switch_is_remembered(visit):
+    page = visit("01_data.html")
+    code = page.locator("div.cell_input").first
+    assert not code.is_visible()
+    page.get_by_role("button", name="Show code").click()
+    assert code.is_visible()
+    other = visit("03_results.html")
+    assert other.locator("div.cell_input").first.is_visible()
+    switch = other.get_by_role("button", name="Show code")
+    assert switch.get_attribute("aria-pressed") == "true"
+    switch.click()
+    other.reload()
+    assert not other.locator("div.cell_input").first.is_visible()
+    # One cell alone, by the link under its figure.
+    other.locator("figure.picture .links a", has_text="code").first.click()
+    assert other.locator("div.cell_input:visible").count() == 1
+
+
+def test_a_picture_enlarges_and_leads_to_its_record(visit):
+    page = visit("03_results.html")
+    first = page.locator("figure.picture").first
+    first.locator("a.enlarge").click()
+    shown = page.locator("dialog.enlarged img")
+    assert shown.is_visible() and shown.get_attribute("alt")
+    page.keyboard.press("Escape")
+    assert not shown.is_visible()
+    first.locator(".links a", has_text="manifest").click()
+    page.wait_for_url(re.compile(r"made\.html#"))
+    name = page.url.rpartition("#")[2]
+    assert page.locator(f"#{name}").is_visible()
+
+
+def test_a_comparison_moves_inside_its_frame(visit):
+    page = visit("04_historical_photos.html")
+    scroll(page)
+    slider = page.frame_locator("iframe.colorlib").first.locator("img-comparison-slider")
+    slider.first.focus()
+    page.keyboard.press("Home")
+    assert slider.first.get_attribute("aria-valuenow") == "0"
+
+
+def test_search_finds(visit):
+    visit("search.html?q=gamut").wait_for_selector("#search-results li")
+
+
+def test_the_first_screen_of_a_phone_shows_a_picture(visit):
+    for name in NOTEBOOKS:
+        page = visit(f"{name}.html")
+        box = page.locator("article img").first.bounding_box()
+        assert box["y"] + box["height"] < 844, name
+    box = visit("index.html").locator("iframe.colorlib").bounding_box()
+    assert box["y"] + box["height"] < 844
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, scheme):
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    axe = AXE_FILE_PATH.read_text(encoding="utf-8")
+    # Each frame by itself: a page and its frames have different documents.
+    look = "axe.run({iframes: false}).then(r => r.violations.map("
+    look += "v => [v.impact, v.id, v.nodes[0].html]))"
+    found = {}
+    for name in PAGES:
+        page = visit(f"{name}.html", color_scheme=scheme)
+        scroll(page)
+        for number, frame in enumerate(page.frames):
+            # A frame is transparent, which axe can't see through.
+            frame.evaluate(
+                "document.body.style.background = getComputedStyle(top.document.body).background"
+            )
+            violations = frame.evaluate(f"{axe};{look}")
+            serious = [one for one in violations if one[0] in ("serious", "critical")]
+            found |= {(name, number): serious} if serious else {}
+        page.close()
+    assert found == {}
+
+
+def test_without_scripts_code_folds_and_photos_are_seen(visit):
+    page = visit("03_results.html", java_script_enabled=False)
+    assert not page.locator("div.cell_input").first.is_visible()
+    page.locator("details.above-input summary").first.click()
+    assert page.locator("div.cell_input").first.is_visible()
+    assert page.locator("figure.picture img").first.is_visible()
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_figures_are_numbered_and_say_where_they_come_from(smoke, stem):
+    page = BeautifulSoup((smoke / "site" / f"{stem}.html").read_text("utf-8"), "html.parser")
+    captions = [caption.get_text(" ", strip=True) for caption in page.select("figure figcaption")]
+    numbers = [re.match(r"Figure (\d+)\. \w.{10,}", caption) for caption in captions]
+    assert [int(number[1]) for number in numbers] == list(range(1, len(captions) + 1))
+    made = BeautifulSoup((smoke / "site" / "made.html").read_text("utf-8"), "html.parser")
+    for figure in page.select("figure.picture"):
+        code, record = figure.select(".links a")
+        assert page.select_one(code["href"]).select_one(".cell_input")
+        assert made.select_one("#" + record["href"].rpartition("#")[2])
+        assert (smoke / "site" / figure.a["href"]).is_file()
+
+
+def test_the_front_page_says_what_the_scores_say(smoke):
+    page = BeautifulSoup((smoke / "site" / "index.html").read_text("utf-8"), "html.parser")
+    assert len(page.select("table.found tr:has(td)")) == 8
+    for body in page.select("table.found tbody"):
+        name = body.select_one("th small").get_text()
+        for row in body.select("tr:has(td)"):
+            preset = row.code.get_text()
+            scores = pd.read_csv(presets.preset_folder(preset) / presets.SCORES)
+            scores = scores[(scores["set"] == name) & ~scores["near_gray"]].set_index("method")
+            assert body.th.get_text().startswith(str(len(scores.loc["model"])))
+            pooled = scores.groupby(level=0)[["ab_sse", "n_pixels"]].sum()
+            error = (pooled["ab_sse"] / pooled["n_pixels"]) ** 0.5
+            percent = 100 * (error["model"] / error.drop("model").min() - 1)
+            shown = re.match(r"([\d.]+) % (below|above)", row.b.get_text())
+            assert float(shown[1]) == pytest.approx(abs(percent), abs=0.051)
+            assert shown[2] == ("below" if percent < 0 else "above")
+            interval = row.small.get_text()
+            low, high = map(float, re.findall(r"[\d.]+", interval))
+            if "below" in interval:
+                low, high = (-low, high) if "above" in interval else (-high, -low)
+            assert low - 0.051 <= percent <= high + 0.051
+            assert ("not told apart" in interval) == (low < 0 < high)
+            color = scores.loc["model", ["colorfulness", "truth_colorfulness"]].mean()
+            ratio = 100 * color["colorfulness"] / color["truth_colorfulness"]
+            assert float(row.select("td")[-1].get_text().split()[0]) == pytest.approx(
+                ratio, abs=0.51
+            )
+
+
+def test_a_preview_names_the_picture_where_the_address_is_known(smoke, monkeypatch, tmp_path):
+    page = (smoke / "site" / "index.html").read_text("utf-8")
+    assert "og:image" not in page
+    output = tmp_path / "out"
+    output.mkdir()
+    records = json.loads((smoke / "results.json").read_text("utf-8"))
+    (output / "results.json").write_text(json.dumps({"03_results": records["03_results"]}))
+    (output / "03_results.ipynb").symlink_to(smoke / "03_results.ipynb")
+    (output / "figures").symlink_to(smoke / "figures")
+    monkeypatch.setenv("SITE_URL", "https://example.org/koala")
+    assert run.build_pages(output, output / "site")
+    page = BeautifulSoup((output / "site" / "index.html").read_text("utf-8"), "html.parser")
+    image = page.select_one('meta[property="og:image"]')["content"]
+    assert image.startswith("https://example.org/koala/figures/")
+    assert (output / "site" / image.removeprefix("https://example.org/koala/")).is_file()
+
+
+def answered(page, choose):
+    """The quiz, gone through: `choose` answers, given the name of the photo's file."""
+    page.locator(".quiz-photo img").wait_for()
+    for number in range(1, 13):
+        page.get_by_text(f"Photo {number} of 12").wait_for()
+        page.wait_for_timeout(250)
+        choose(page.locator(".quiz-photo img").get_attribute("src").rpartition("/")[2])
+    page.get_by_role("heading", name="of 12 right").wait_for()
+
+
+@pytest.fixture(scope="module")
+def colored(smoke):
+    photos = json.loads((smoke / "site" / "quiz" / "photos.json").read_text("utf-8"))["photos"]
+    assert sum(photo["colored"] for photo in photos) == 6 and len(photos) == 12
+    return {photo["file"]: photo["colored"] for photo in photos}
+
+
+def test_the_quiz_says_what_the_answers_come_to_and_stores_nothing(visit, colored):
+    page = visit("quiz.html")
+    asked, kept = [], "JSON.stringify([{...localStorage}, {...sessionStorage}])"
+    page.on("request", lambda request: asked.append(request.url))
+    stored = page.evaluate(kept)
+    page.get_by_role("button", name="Start").click()
+    answered(page, lambda file: page.keyboard.press("f" if colored[file] else "r"))
+    assert page.get_by_role("heading", name="12 of 12 right").is_visible()
+    (d, _), (low, high) = d_prime(6, 6, 0, 6), d_prime_interval(6, 6, 0, 6)
+    row = page.get_by_role("row").filter(has_text="d′")
+    assert row.locator("td").all_inner_texts() == [f"{d:.1f}", f"{low:.1f} to {high:.1f}"]
+    assert page.locator(".quiz-right").count() == 12
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Once more").click()
+    real, fake = (page.locator(".quiz-answers button").nth(index) for index in (0, 1))
+    answered(page, lambda file: (real if colored[file] else fake).click())
+    assert page.get_by_text("100 % (6 of 6)").is_visible()
+    assert page.locator(".quiz-wrong").count() == 12
+    assert asked == [] and page.evaluate(kept) == stored and page.context.cookies() == []
+
+
+def test_the_quiz_is_light_and_reveals_nothing_by_its_files(smoke, colored):
+    files = [smoke / "site" / "quiz" / name for name in colored]
+    assert sum(file.stat().st_size for file in files) < 600_000
+    assert all(re.fullmatch(r"[0-9a-f]{16}\.jpg", name) for name in colored)
+    for file in files:
+        with Image.open(file) as photo:
+            assert (
+                max(photo.size) <= 512 and not photo.getexif() and "icc_profile" not in photo.info
+            )
+
+
+def test_the_quiz_without_scripts_says_so(visit):
+    page = visit("quiz.html", java_script_enabled=False)
+    assert page.get_by_text("scripts are switched on").is_visible()
+    assert not page.get_by_role("button", name="Start").is_visible()
