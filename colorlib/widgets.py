@@ -393,9 +393,11 @@ def _slider(versions, labels, alt, number):
             )
     slots = ["first"] + ["second"] * (len(labels) - 1)
     figures = "".join(
-        f'<figure slot="{slot}"><img src="{source}" alt="{escape(alt)} ({label})" decoding="sync">'
+        # A version that no button has chosen yet is not fetched where photos are files.
+        f'<figure slot="{slot}"><img src="{source}" alt="{escape(alt)} ({label})"'
+        f'{" loading=lazy" * (index > 1)} decoding="sync">'
         f"<figcaption>{label}</figcaption></figure>"
-        for slot, source, label in zip(slots, sources, labels, strict=True)
+        for index, (slot, source, label) in enumerate(zip(slots, sources, labels, strict=True))
     )
     name = ": ".join(part for part in (" or ".join(labels[:2]), escape(alt)) if part)
     html = (

@@ -177,6 +177,8 @@ def test_pages_lead_to_each_other(run):
         "A notebook that draws",
         "A notebook that fails",
         "A notebook that runs",
+        "Color your own photo",
+        "Real or colored?",
         "How these pages were made",
     ]
     assert page.select_one("button.theme-switch-button")

@@ -161,7 +161,8 @@ def comparison(folder):
         frames = [html for data in shown if FRAME in (html := "".join(data.get("text/html", "")))]
         if frames:
             credits = ["".join(data.get("text/markdown", "")) for data in shown]
-            return {"frame": PICTURES.unpack(frames[0]), "credits": "".join(credits)}
+            # The front page is to be light: 1 MB.
+            return {"frame": PICTURES.unpack(frames[0], quality=50), "credits": "".join(credits)}
     return None
 
 

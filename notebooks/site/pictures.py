@@ -24,13 +24,15 @@ class Pictures:
         self.folder, self.sizes = folder, {}
         self.entries = {entry["sha256"]: (name, entry) for name, entry in manifest.items()}
 
-    def store(self, data, width=WIDEST, height=None):
+    def store(self, data, width=WIDEST, height=None, quality=84):
         """Writes a picture as WebP, no wider than `width`; what is far taller is cut at `height`.
+
+        The quality is a photo's.
 
         Returns:
             Its address from a page, and its width and height in pixels.
         """
-        digest = hashlib.sha256(data + repr((width, height)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(data + repr((width, height, quality)).encode()).hexdigest()[:16]
         address = f"pictures/{digest}.webp"
         if address not in self.sizes:
             picture = pyvips.Image.thumbnail_buffer(data, width, height=10**6, size="down")
@@ -40,14 +42,22 @@ class Pictures:
             target.parent.mkdir(exist_ok=True)
             # A plot keeps its edges and is small all the same; of a photo, color counts here.
             plot = data.startswith(b"\x89PNG")
-            how = {"near_lossless": True, "Q": 60} if plot else {"Q": 84, "smart_subsample": True}
+            how = (
+                {"near_lossless": True, "Q": 60}
+                if plot
+                else {"Q": quality, "smart_subsample": True}
+            )
             picture.webpsave(str(target), effort=2, **how)
             self.sizes[address] = picture.width, picture.height
         return address, *self.sizes[address]
 
-    def unpack(self, html):
+    def unpack(self, html, quality=84):
         """A widget's HTML with its photos as files, of three quarters of the bytes and less."""
-        return EMBEDDED.sub(lambda found: self.store(b64decode(found[1]))[0], html)
+
+        def stored(found):
+            return self.store(b64decode(found[1]), quality=quality)[0]
+
+        return EMBEDDED.sub(stored, html)
 
     def figure(self, data, metadata, number, cell):
         """A notebook's picture as a `<figure>`.
