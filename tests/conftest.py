@@ -1,9 +1,11 @@
 """Tests see neither the user's settings nor leave anything in the user's folders."""
 
 import functools
+import http.server
 import os
 import shutil
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,6 +99,21 @@ def chromium():
             browser.close()
 
     return start
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def served(folder):
+    """Serves a folder of pages on this machine alone; gives their address."""
+    handler = functools.partial(_Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")  # While it is open, its event loop is in the way of other tests.

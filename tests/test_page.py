@@ -1,14 +1,12 @@
 """The page that colors photos in the browser gives the library's colors, and asks nobody."""
 
-import functools
-import http.server
 import re
-import threading
 import zipfile
 from base64 import b64decode
 
 import numpy as np
 import pytest
+from conftest import served
 from PIL import Image
 
 from colorlib import lab, photos
@@ -76,17 +74,10 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def opened(site, browser):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Handler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(site) as home:
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(240_000)
-        yield Opened(context.new_page(), f"http://127.0.0.1:{server.server_port}/")
-        server.shutdown()
+        yield Opened(context.new_page(), home)
 
 
 @pytest.mark.parametrize("preset", ["pyramid", "paper"])

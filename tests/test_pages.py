@@ -1,15 +1,13 @@
 """The pages of the executed notebooks, in a browser."""
 
-import functools
-import http.server
 import json
 import re
-import threading
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from conftest import served
 from PIL import Image
 
 from colorlib import presets
@@ -24,19 +22,11 @@ PAGES = ["index", "made", "quiz", "search", *NOTEBOOKS]
 pytestmark = pytest.mark.slow
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def home(smoke):
     """The address of the pages."""
-    handler = functools.partial(Handler, directory=smoke / "site")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(smoke / "site") as home:
+        yield home
 
 
 @pytest.fixture

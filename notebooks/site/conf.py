@@ -194,6 +194,7 @@ def adapt(app, page, template, context, doctree):
         )
 
 
+@cache
 def overview(folder):
     """What index.md and made.md show: the notebooks by parts, and what they were executed with."""
     records = json.loads((folder / "results.json").read_text("utf-8"))
@@ -214,7 +215,6 @@ def overview(folder):
         "systems": sorted({record["system"] for record in records.values()}),
         "comparison": comparison(folder),
         "findings": findings(),
-        "color": (folder / "color.md").exists(),
         "real_2017": pd.read_csv(PUBLISHED)["percent_said_real"].mean(),
         "default": load_card()["vividness"],
     }
