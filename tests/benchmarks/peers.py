@@ -43,8 +43,8 @@ MEANING = """\
 # Colorization networks on equal terms
 
 Each network was trained for {minutes:g} minutes on {machine}, on crops of {size} px of the same
-{photos:,} photos with the same augmentation, in batches of {batch}, by AdamW with a cosine schedule.
-The learning rate is the better of {rates} on the validation photos after {part:g}
+{photos:,} photos with the same augmentation, in batches of {batch}, by AdamW with a cosine
+schedule. The learning rate is the better of {rates} on the validation photos after {part:g}
 minutes; that training then goes on as one of {minutes:g} minutes. The minutes are those of the
 training steps with their data, and of building the step's program. Not counted: decoding the
 photos, embedding them, validation.
@@ -173,6 +173,7 @@ def cost(run):
         "crops": steps * card["config"]["batch"],
         "learning_rate": card["config"]["learning_rate"],
         "processor": card["machine"]["processor"],
+        "run": f"{run.parent.name}/{run.name}",
     }
 
 
@@ -194,14 +195,24 @@ def score(run, sets, floors):
 
 def cost_table(costs):
     """`costs.csv` to be read: Markdown."""
-    head = "| network | parameters | of them trained | multiply-adds at 224 px | s a photo \
-of 256 px (batch 1; 16) | crops seen | minutes | learning rate |\n|---|---|---|---|---|---|---|---|\n"
-    return head + "\n".join(
-        f"| `{row.Index}` | {row.parameters / 1e6:.1f} M | {row.trained / 1e6:.1f} M "
-        f"| {row.multiply_adds / 1e9:.1f} G "
-        f"| {row.seconds_batch_1:.3f}; {row.seconds_batch_16:.3f} | {row.crops:,} | {row.minutes:.1f} | {row.learning_rate:g} |"
-        for row in costs.itertuples()
-    )
+    columns = {
+        "network": "`{0.Index}`",
+        "parameters": "{0.parameters:,}",
+        "of them trained": "{0.trained:,}",
+        "multiply-adds at 224 px": "{0.billions:.2f} billion",
+        "s a photo of 256 px, alone": "{0.seconds_batch_1:.3f}",
+        "in a batch of 16": "{0.seconds_batch_16:.3f}",
+        "minutes": "{0.minutes:.1f}",
+        "crops seen": "{0.crops:,}",
+        "learning rate": "{0.learning_rate:g}",
+    }
+    rows = costs.assign(billions=costs["multiply_adds"] / 1e9).itertuples()
+    cells = [
+        columns,
+        ["---"] * len(columns),
+        *([x.format(row) for x in columns.values()] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def set_table(name, rows):
@@ -301,7 +312,7 @@ def compare(args):
         config = recipe(name, paths, tuple(validation), **options)
         measured = partial(plan, config, validation, args.minutes)
         run = train(folder, config, args.rates, once(folder / "plan.json", measured)["steps"])
-        once(folder / "cost.json", lambda: cost(run) | {"run": f"{name}/{run.name}"})
+        once(folder / "cost.json", partial(cost, run))
         floors = score(run, sets, floors)
         files.write_atomically(folder / "scores.parquet", floors.to_parquet)
         keras.utils.clear_session()
