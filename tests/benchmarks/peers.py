@@ -42,12 +42,15 @@ SHOWN = ("ab_rmse", "ab_psnr_mean", "auc", "colorfulness")
 MEANING = """\
 # Colorization networks on equal terms
 
-Each network was trained for {minutes:g} minutes on {machine}, on crops of {size} px of the same
-{photos:,} photos with the same augmentation, in batches of {batch}, by AdamW with a cosine
-schedule. The learning rate is the better of {rates} on the validation photos after {part:g}
-minutes; that training then goes on as one of {minutes:g} minutes. The minutes are those of the
-training steps with their data, and of building the step's program. Not counted: decoding the
-photos, embedding them, validation.
+Each network was trained for {minutes:g} minutes on {machine},
+on crops of {size} px of the same {photos:,} photos with the same augmentation, in batches of
+{batch}, in mixed_bfloat16, by AdamW with a cosine schedule. The learning rate is the better of
+{rates} on the validation photos after {part:.2g} minutes; that training then goes on as one of
+{minutes:g} minutes. The minutes are those of the training steps with their data, and of building
+the step's program. Not counted: decoding the photos, embedding them, validation.
+
+Intervals are 95 % bootstraps over photos. There is one training of each network, so they don't say
+how far a second one would lie from it.
 
 **What equal minutes mean.** This is what somebody gets who trains each network on this machine in
 this time, with the settings that all have in common. A network that does less for each crop sees
@@ -65,6 +68,12 @@ want vivid colors, where the squared error rewards cautious ones.
 ## Cost
 """
 
+COSTS = """\
+Parameters and multiply-adds are those of all that a photo goes through, with the backbone that
+embeds it. Seconds are those of a whole photo in float32, from array to array. Minutes are what the
+training took.
+"""
+
 PUBLISHED = """
 ## What was published
 
@@ -73,15 +82,18 @@ training data, from other photos, and from people who were asked other questions
 
 | system | published | why it can't be compared |
 |---|---|---|
-| Deep Koalarization 2017 | 45.87 % of the answers on nine recolored photos said real (as a \
-replication reports it) | the authors chose the nine; about 41 people; originals not told |
-| its replication (Casper-Smet) | 48.5 %, and 66.7 % for originals | 60 people, other photos |
-| Iizuka et al. 2016 | 92.6 % of the outputs called natural (not confirmed) | another question; \
-trained with scene labels |
-| Zhang et al. 2016 | fools people in 32 % of pairs | photo and original side by side |
-| Palette (diffusion) | fools people in 47.8 % | the same test, other photos and people |
-| DDColor-L | FID 3.92, colorfulness 38.26 on ImageNet val5k | no FID here: it needs the Inception \
-network of 2015; its colorfulness takes absolute values |
+| Deep Koalarization (Baldassarre et al. 2017), as a replication reports it | 45.87 % of the answers \
+on nine recolored photos said real | the authors chose the nine from their best; about 41 people; \
+how often originals are called real isn't known |
+| that replication (Casper-Smet) | 48.5 %; for originals 66.7 % | 60 people, other photos |
+| Iizuka et al. 2016 (from memory, not confirmed) | 92.6 % of the outputs called natural | another \
+question; trained with scene labels |
+| Zhang et al. 2016 | fools people in 32 % of pairs | they choose between photo and original |
+| Larsson et al. 2016 | no number of people | |
+| Palette (Saharia et al. 2022, diffusion) | fools people in 47.8 % of pairs | a fooling rate of \
+other photos and people |
+| DDColor-L (Kang et al. 2023) | FID 3.92, colorfulness 38.26 on ImageNet val5k | FID needs the \
+Inception network of 2015, and this colorfulness takes absolute values |
 """
 
 
@@ -277,8 +289,7 @@ def summarize(output, settings):
     }
     described["machine"] += f" ({', '.join(machines)})"
     text = MEANING.format(**settings | described) + "\n" + cost_table(costs)
-    text += "\n\nParameters and multiply-adds are those of all that a photo goes through, with the \
-backbone that embeds it.\n"
+    text += "\n\n" + COSTS
     for name in everything["set"].unique():
         text += set_table(name, comparison.loc[name])
     files.write_atomically(output / "comparison.md", text + "\n" + PUBLISHED)
