@@ -82,14 +82,13 @@ training data, from other photos, and from people who were asked other questions
 
 | system | published | why it can't be compared |
 |---|---|---|
-| Deep Koalarization (Baldassarre et al. 2017), as a replication reports it | 45.87 % of the answers \
-on nine recolored photos said real | the authors chose the nine from their best; about 41 people; \
-how often originals are called real isn't known |
+| Deep Koalarization (Baldassarre et al. 2017), as a replication reports it | 45.87 % of the \
+answers on nine recolored photos said real | the authors chose the nine from their \
+best; about 41 people; how often originals are called real isn't known |
 | that replication (Casper-Smet) | 48.5 %; for originals 66.7 % | 60 people, other photos |
 | Iizuka et al. 2016 (from memory, not confirmed) | 92.6 % of the outputs called natural | another \
 question; trained with scene labels |
 | Zhang et al. 2016 | fools people in 32 % of pairs | they choose between photo and original |
-| Larsson et al. 2016 | no number of people | |
 | Palette (Saharia et al. 2022, diffusion) | fools people in 47.8 % of pairs | a fooling rate of \
 other photos and people |
 | DDColor-L (Kang et al. 2023) | FID 3.92, colorfulness 38.26 on ImageNet val5k | FID needs the \
