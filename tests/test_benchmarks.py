@@ -309,32 +309,34 @@ def test_peers_are_compared_and_not_trained_again(comparison, output):
 
 
 @pytest.mark.slow
-def test_a_stopped_comparison_goes_on(script, comparison, output, tmp_path, monkeypatch):
+def test_a_stopped_comparison_goes_on(script, sample, tmp_path, monkeypatch):
+    """At the second learning rate it is stopped; then the better of both goes on to the end."""
+    import numpy as np
     import pandas as pd
 
-    peers = script("peers")
-    monkeypatch.chdir(output)
-    options = [*comparison, "--only", "wallner2017"]
-    options[options.index("peers")] = str(tmp_path)
-    trained, train = [], peers.training.train
+    from colorlib import model
 
-    def stopped(config, run, **rest):
-        if len(trained) == 1:
+    peers = script("peers")
+    model.ARCHITECTURES.update(peers.architectures(np.ones((23, 23))))
+    config = peers.recipe("wallner2017", sample[:6], tuple(sample[6:8]), size=32, batch=4)
+    train, began = peers.training.train, []
+
+    def stopped(config, run):
+        began.append(run)
+        if len(began) == 2:
             raise KeyboardInterrupt
-        if Path(run).parent == tmp_path / "wallner2017":  # not the one that measures
-            trained.append(run)
-        return train(config, run, **rest)
+        return train(config, run)
 
     monkeypatch.setattr(peers.training, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
-        peers.main(options)
-    planned = (tmp_path / "wallner2017" / "plan.json").read_bytes()
-    (first,) = trained
-    rows = pd.read_csv(first / "history.csv")
-    monkeypatch.setattr(peers.training, "train", train)
-    peers.main(options)
-    assert (tmp_path / "wallner2017" / "plan.json").read_bytes() == planned
-    again = pd.read_csv(first / "history.csv")
-    assert len(rows) == 1 and rows.equals(again[:1])
-    lengths = {len(pd.read_csv(path)) for path in tmp_path.rglob("history.csv")}
-    assert lengths == {1, 6}  # The better one of the rates went on.
+        peers.train(tmp_path, config, (1e-3, 3e-4), steps=1)
+    before = pd.read_csv(began[0] / "history.csv")
+    run = peers.train(tmp_path, config, (1e-3, 3e-4), steps=1)
+    assert began[2:] == [tmp_path / "rate-0.0003", run]  # The first rate isn't tried again.
+    histories = {path.parent: pd.read_csv(path) for path in tmp_path.rglob("history.csv")}
+    assert {path: len(rows) for path, rows in histories.items()} == {
+        path: 6 if path == run else 1 for path in (began[0], began[1])
+    }
+    assert before.equals(histories[began[0]][:1])
+    first = {path: rows["val_loss"][0] for path, rows in histories.items()}
+    assert run == min(first, key=first.get)
