@@ -93,6 +93,11 @@ class _AdamW(keras.optimizers.AdamW):
         """Leaves the live weights, where Keras would end `fit` with the averages in their place."""
 
 
+def pretrained_body(network):
+    """The ImageNet backbone that is part of a network, such as `pyramid`'s, or None."""
+    return next((layer for layer in network.layers if layer.name == "body"), None)
+
+
 def make_optimizer(config, steps, network):
     """The config's AdamW for a run of so many steps, with its schedule and average."""
     rate = config.learning_rate
@@ -108,5 +113,6 @@ def make_optimizer(config, steps, network):
     if config.ema != 0:
         momentum = min(0.998, max(0.0, 1 - 20 / steps)) if config.ema is None else config.ema
         options = {"use_ema": True, "ema_momentum": momentum}
-    body = [] if ARCHITECTURES[config.network].embedded else network.get_layer("body").weights
-    return _AdamW(rate, body, config.body_rate, weight_decay=config.weight_decay, **options)
+    body = pretrained_body(network)
+    slow = body.weights if body else []
+    return _AdamW(rate, slow, config.body_rate, weight_decay=config.weight_decay, **options)

@@ -24,7 +24,7 @@ from colorlib import ColorlibError, data, files, presets
 from colorlib.checkpoint import STATE, Checkpoint, SwapAverages
 from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import ARCHITECTURES, get_architecture
-from colorlib.task import ColorizationTask, compile_task, make_optimizer
+from colorlib.task import ColorizationTask, compile_task, make_optimizer, pretrained_body
 
 CONFIG = "config.json"
 UNREADABLE = "unreadable.txt"
@@ -275,9 +275,8 @@ def start_network(config, embedding_size):
     network = architecture.build(embedding_size, config.dropout, config.precision)
     if config.start is not None:
         network.load_weights(presets.preset_folder(config.start) / presets.WEIGHTS)
-    elif not architecture.embedded:
-        embedder = shared_embedder(config.backbone, config.backbone_weights)
-        start_body(network.get_layer("body"), embedder)
+    elif body := pretrained_body(network):
+        start_body(body, shared_embedder(config.backbone, config.backbone_weights))
     return network
 
 
