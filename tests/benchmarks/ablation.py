@@ -24,19 +24,19 @@ embedding) and `blank` (that of a gray square).
 
 import argparse
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import layers
+from trained import add_options, chosen_photos, evaluation_sets, recipe
 
 from colorlib import Colorizer, files, framing, lab, metrics, model, photos, training
-from colorlib.config import TrainingConfig
 from colorlib.embedding import efficientnet_lite2, shared_embedder
 
 BATCH, MEAN = 32, "mean_embedding.npy"
+SHOWN = ("ab_rmse", "ab_psnr_mean", "auc", "colorfulness")
 
 
 class Arm(NamedTuple):
@@ -100,7 +100,8 @@ def pyramid_mse(size=None, dropout=0.0, dtype=None):
 def pyramid_scratch(size=None, dropout=0.0, dtype=None):
     """`pyramid` whose whole backbone is trained."""
     network = model.pyramid_network(dropout, dtype)
-    network.get_layer("body").trainable = True
+    for layer in network.get_layer("body").layers:
+        layer.trainable = True
     return network
 
 
@@ -192,20 +193,16 @@ class altered:
 def config_of(name, seed, paths, validation, backbone, crops):
     """The TrainingConfig of an arm."""
     arm = ARMS[name]
-    return TrainingConfig(
-        tuple(map(str, paths)),
-        validation=str(validation),
-        network=arm.network,
+    return recipe(
+        arm.network,
+        map(str, paths),
+        str(validation),
         backbone_weights=str(backbone) if arm.random else None,
-        short_side=192,
         size=(96, 96, 128),
-        scales=(1.0, 1.5),
         batch=BATCH,
         epochs=6,
         steps_per_epoch=max(1, round(crops / BATCH / 6)),
         body_rate=1.0 if arm.network == "pyramid_scratch" else 0.2,
-        weight_decay=0.02,
-        precision="mixed_bfloat16",
         seed=seed,
     )
 
@@ -258,23 +255,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True, help="photos to train on")
-    parser.add_argument("--validation", type=Path, required=True, help="photos to validate on")
-    parser.add_argument("--output", type=Path, required=True, help="a folder for runs and scores")
-    parser.add_argument("--evaluate", action="append", default=[], metavar="NAME=DIR")
-    parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS))
+    add_options(parser, ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--crops", type=int, default=25_000)
-    parser.add_argument("--count", type=int, default=8000, help="photos to train on")
     args = parser.parse_args(argv)
     register()
-    sets = {"sample": list(photos.packaged("sample")["path"])}
-    for pair in args.evaluate:
-        name, _, folder = pair.partition("=")
-        sets[name] = photos.find(folder)
-    paths = photos.find(args.photos)
-    chosen = np.random.default_rng(1).permutation(len(paths))[: args.count]
-    paths = [paths[i] for i in sorted(chosen)]
+    sets, paths = evaluation_sets(args.evaluate), chosen_photos(args.photos, args.count)
     backbone = args.output / "random.weights.h5"
     if any(ARMS[name].random for name in args.only):
         random_backbone(backbone, paths[:: max(1, len(paths) // 64)][:64])
@@ -293,11 +279,10 @@ def main(argv=None):
     tables = [pd.read_parquet(path) for path in sorted(args.output.glob("*-[0-9]*.parquet"))]
     table = pd.concat(tables, ignore_index=True)
     files.write_atomically(args.output / "scores.parquet", table.to_parquet)
-    usable = table[~table["near_gray"]]
-    pooled = usable.groupby(["set", "arm", "seed"])[["ab_sse", "n_pixels"]].sum()
-    rmse = np.sqrt(pooled["ab_sse"] / pooled["n_pixels"] / 2).unstack("seed")
-    print("pooled ab-RMSE, a column for each seed")
-    print(rmse.to_string(float_format="{:.2f}".format))
+    for key, rows in table.groupby("set", sort=False):
+        comparison = metrics.compare_trainings(rows, args.only[0])
+        shown = comparison[comparison.index.isin(SHOWN, level="metric")]
+        print(f"\n{key}, differences from {args.only[0]}\n{shown.to_string(float_format='%.4g')}")
 
 
 if __name__ == "__main__":
