@@ -276,6 +276,11 @@ def recombine(lightness, ab, dtype=np.uint8):
         linear = _lab_to_linear_rgb(np, *color)
         outside = ~_in_unit(np, linear, tolerance)
         if outside.any():
+            # Black and white have room for no color. Scanned pages are full of them.
+            ends = outside & ((color[0] < 1e-4) | (color[0] > 100 - 1e-4))
+            for plane in linear:
+                plane[ends] = color[0][ends] > 50
+            outside &= ~ends
             beyond = np.stack([c[outside] for c in color], -1)
             fitted = fit_gamut(beyond, steps=8, tolerance=tolerance)
             for plane, values in zip(linear, _lab_to_linear_rgb(np, *fitted.T), strict=True):

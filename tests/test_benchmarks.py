@@ -340,3 +340,51 @@ def test_a_stopped_comparison_goes_on(script, sample, tmp_path, monkeypatch):
     assert before.equals(histories[began[0]][:1])
     first = {path: rows["val_loss"][0] for path, rows in histories.items()}
     assert run == min(first, key=first.get)
+
+
+@pytest.fixture
+def ablation(script):
+    module = script("ablation")
+    module.register()
+    return module
+
+
+def test_the_arms_of_the_ablation_differ_in_one_thing_each(ablation):
+    import numpy as np
+
+    from colorlib import model
+
+    networks = {name: model.ARCHITECTURES[arm.network] for name, arm in ablation.ARMS.items()}
+    built = {name: network.build(1000) for name, network in networks.items()}
+    counts = {name: network.count_params() for name, network in built.items()}
+    assert counts["own"] == counts["shuffled"] == counts["constant"] == counts["random"]
+    assert counts["own"] - counts["none"] == 1000 * 256, "the fusion's kernel of the embedding"
+    assert counts["pyramid"] == counts["scratch"]
+    light, embedding = np.zeros((1, 64, 96, 1), "float32"), np.zeros((1, 1000), "float32")
+    for name, network in built.items():
+        output = network(networks[name].inputs(light, embedding))
+        scale = networks[name].scale
+        assert networks[name].decode(output).shape == (1, 64 // scale, 96 // scale, 2), name
+        loss = networks[name].loss(np.zeros((1, 64, 96, 2), "float32"), output)
+        assert loss.shape == (1,) and float(loss[0]) >= 0, name
+    trained = {
+        name: sum(math.prod(w.shape) for w in built[name].trainable_weights)
+        for name in ("pyramid", "scratch")
+    }
+    assert trained["scratch"] > trained["pyramid"], "its lower blocks are trained as well"
+
+
+def test_embeddings_are_what_an_arm_says(ablation):
+    import numpy as np
+
+    own = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    others = {"constant": own.mean(axis=0), "blank": np.ones(8, "float32")}
+    for seed in (1, 2):
+        shuffled = ablation.told("shuffled", own, others, seed)
+        assert not (shuffled == own).all(axis=1).any(), "nobody gets their own"
+        assert sorted(map(tuple, shuffled)) == sorted(map(tuple, own)), "everybody's is used once"
+        np.testing.assert_array_equal(shuffled, ablation.told("shuffled", own, others, seed))
+    assert (ablation.told("shuffled", own, others, 1) != shuffled).any()
+    np.testing.assert_array_equal(ablation.told("own", own, others, 1), own)
+    for name, told in others.items():
+        np.testing.assert_array_equal(ablation.told(name, own, others, 1), np.tile(told, (40, 1)))

@@ -281,3 +281,16 @@ def test_every_8_bit_gray_comes_back_as_it_was():
     gray = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     output = lab.recombine(lab.lightness(gray), np.zeros((16, 16, 2)))
     np.testing.assert_array_equal(output, gray)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_black_and_white_take_no_color_and_no_time(dtype, monkeypatch):
+    page = np.zeros((40, 60, 3), dtype)
+    page[:30] = np.iinfo(dtype).max
+    fitted = []
+    monkeypatch.setattr(
+        lab, "fit_gamut", lambda colors, **options: fitted.append(len(colors)) or colors
+    )
+    ab = np.random.default_rng(0).normal(0, 40, (40, 60, 2))
+    np.testing.assert_array_equal(lab.recombine(lab.lightness(page), ab, dtype), page)
+    assert sum(fitted) == 0
