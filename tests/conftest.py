@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,26 @@ def tiny_run(tiny_config, tmp_path_factory):
     from colorlib.training import train
 
     return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
+
+
+@pytest.fixture(scope="session")
+def small_config(tiny_config):
+    """The same with a network of four layers, for what training does alike with every network."""
+    import small_network
+
+    return replace(tiny_config, network=small_network.NAME)
+
+
+# A line of the code of a process that a test starts: it makes that network known there.
+KNOW_SMALL = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import small_network"
+
+
+@pytest.fixture(scope="session")
+def small_run(small_config, tmp_path_factory):
+    """The folder of a run of that network, finished."""
+    from colorlib.training import train
+
+    return train(small_config, tmp_path_factory.mktemp("runs") / "small", verbose=0)
 
 
 @pytest.fixture(scope="session")
@@ -162,3 +183,13 @@ def inception_weights():
     logits = keras.ops.convert_to_numpy(model(images, training=False))
     np.savez(folder / "expected.npz", images=images, logits=logits)
     return folder
+
+
+@pytest.fixture(scope="session")
+def papers_embedder(inception_weights):
+    """`Embedder` of the paper's backbone, with the file of that folder."""
+    from colorlib.embedding import PAPER_BACKBONE, Embedder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
+        return Embedder(PAPER_BACKBONE)

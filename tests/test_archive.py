@@ -225,9 +225,11 @@ def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
 
 
 @pytest.mark.slow  # as another quality, above
-def test_another_size_is_another_output(colorize, box, tmp_path):
-    out = ("--output", tmp_path / "out")
-    assert len(colorize(box, *out)[1]) == len(colorize(box, *out, "--size", "64")[1]) == 3
+def test_another_size_is_another_output(colorize, box, small_run, tmp_path):
+    def count(*options):
+        return len(colorize(box, "--output", tmp_path / "out", *options, preset=small_run)[1])
+
+    assert count() == count("--size", "64") == 3
 
 
 def test_a_second_run_does_not_import_keras(colorize, box, tmp_path, tiny_run):
