@@ -38,12 +38,21 @@ def sample():
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    """The folder in which every notebook has been executed with the profile smoke, with pages."""
+def smoke(sample, tmp_path_factory):
+    """The folder in which every notebook has been executed with the profile smoke, with pages.
+
+    Beside it are the `photos` that 04_historical_photos has colored: two, and a file that is none.
+    """
     from notebooks import run
 
-    output = tmp_path_factory.mktemp("smoke")
-    assert run.run("smoke", output=output, site=output / "site") == 0
+    folder = tmp_path_factory.mktemp("smoke")
+    output, photos = folder / "output", folder / "photos"
+    photos.mkdir()
+    for photo in sample[:2]:
+        shutil.copy(photo, photos)
+    (photos / "broken.jpg").write_text("no photo")
+    parameters = {"FOLDER": str(photos)}
+    assert run.run("smoke", parameters=parameters, output=output, site=output / "site") == 0
     return output
 
 
