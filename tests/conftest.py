@@ -57,6 +57,21 @@ def smoke(sample, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def quick_quiz(tmp_path_factory):
+    """A cache folder for pages whose quiz doesn't matter: no network has colored its photos."""
+    from survey_parts import make_stimuli
+
+    from study import stimuli
+
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORLIB_CACHE", str(folder))
+        patch.setattr(stimuli, "build", lambda _, target, recipe: make_stimuli(target, scenes=12))
+        stimuli.packaged()
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_config(sample):
     """A training run of seconds that still learns something."""
     from colorlib.config import TrainingConfig
