@@ -41,6 +41,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from colorlib import ColorlibError, __version__, files
+from colorlib.ledger import LedgerError
 
 
 def _numbers(kind):
@@ -385,7 +386,7 @@ def main(argv=None):
         return 1
     except ColorlibError as error:
         print(f"colorlib: {_printable(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, LedgerError) else 2
     except (OSError, sqlite3.Error) as error:  # An output folder that can't be made, a full disk.
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
         what = f"{where}{getattr(error, 'strerror', None) or files.first_line(error)}"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from colorlib import ColorlibError, __version__, files, framing, lab, photos, presets
-from colorlib.ledger import LEDGER, Ledger
+from colorlib.ledger import LEDGER, Ledger, LedgerError
 
 _AHEAD, _AHEAD_PIXELS = 32, 192 << 20  # photos in work at a time, and their pixels
 _WORKERS = 8  # threads at most: each holds a network's memory and a decoded photo
@@ -504,6 +504,6 @@ def _fail(job, error, ledger):
     line = known if str(job.source) in known else f"{job.source}: {known}"
     try:
         ledger.put(**{**(ledger.get(_name(job)) or {}), **_source_of(job), "error": line})
-    except ColorlibError:  # A full disk: nothing more can be done.
-        raise ColorlibError(line) from None
+    except LedgerError:  # A full disk: nothing more can be done.
+        raise LedgerError(line) from None
     return Result(job, "failed", (line,))

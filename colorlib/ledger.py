@@ -28,6 +28,10 @@ COLUMNS = {
 }
 
 
+class LedgerError(ColorlibError):
+    """A ledger that was opened can't be read or written any more."""
+
+
 class Ledger:
     """The record of a folder's outputs; None as folder keeps it in memory alone.
 
@@ -106,7 +110,7 @@ class Ledger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise ColorlibError(
+            raise LedgerError(
                 f"{self.folder}: the record of what is done can't be written "
                 f"({files.first_line(error)}); make room on the disk, then run the same command "
                 "again"

@@ -295,6 +295,17 @@ _METRICS = {
 }
 
 
+def _all_metrics(columns):
+    """The metrics whose numbers are there, on one set of photos or on a stack of resamples."""
+    found = {}
+    for name, metric in _METRICS.items():
+        try:
+            found[name] = metric.of(columns)
+        except KeyError:  # a table that ships holds only what is shown
+            continue
+    return found
+
+
 def _columns(scores, method):
     """The photos of a method that are not near-gray, as a dict of float64 columns."""
     colored = scores[~scores["near_gray"].astype(bool)].select_dtypes("number")
@@ -318,8 +329,8 @@ def _resample(columns, n_bootstrap, seed):
     for start in range(0, n_bootstrap, step):
         rows = rng.integers(n_photos, size=(min(step, n_bootstrap - start), n_photos))
         drawn = {name: column[rows] for name, column in columns.items()}
-        parts.append([metric.of(drawn) for metric in _METRICS.values()])
-    return dict(zip(_METRICS, np.concatenate(parts, axis=1), strict=True))
+        parts.append(_all_metrics(drawn))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _interval(values):
@@ -416,6 +427,58 @@ def compare(scores, by=(), n_bootstrap=2000, seed=1):
         for row in _compare_set(table, n_bootstrap, seed)
     ]
     return pd.DataFrame(rows).set_index([*by, "metric"])
+
+
+def compare_trainings(scores, baseline, n_bootstrap=2000, seed=1):
+    """How the results of several ways to train differ from those of one of them.
+
+    Each way, an arm, was trained several times, with the same seeds, and every network was scored
+    on the same photos. A metric is computed for each training, and averaged over the seeds. The
+    intervals are 95 % percentile bootstraps that draw photos and seeds with replacement, the same
+    ones for both arms (two-way: Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111). With few
+    seeds, what differs between trainings is drawn from those few, and its share is a little too
+    small.
+
+    Args:
+        scores: pandas.DataFrame, a row per `arm`, `seed` and `file` with the numbers of
+            `score_photo` that the metrics need: metrics whose numbers are missing are left out.
+            Near-gray photos are left out.
+        baseline: str. The arm that the others are compared with.
+        n_bootstrap: int. Resamples. Defaults to 2000.
+        seed: int. Of the resamples. Defaults to 1.
+
+    Returns:
+        pandas.DataFrame, a row per arm and metric (the index): `value`, and of the others than the
+        baseline `difference` (arm minus baseline) with `low` and `high`; the counts `seeds` and
+        `photos`.
+
+    Raises:
+        ValueError: an unknown baseline, or trainings that were scored on different photos.
+    """
+    values, drawn, photo_lists, rows = {}, {}, set(), []
+    for (arm, training), table in scores.groupby(["arm", "seed"], sort=False):
+        table = table[~table["near_gray"].astype(bool)].sort_values("file")
+        photo_lists.add(tuple(table["file"]))
+        columns = _columns(table, arm)
+        values.setdefault(arm, {})[training] = _all_metrics(columns)
+        drawn.setdefault(arm, {})[training] = _resample(columns, n_bootstrap, seed)
+    if baseline not in values:
+        raise ValueError(f"baseline must be one of {list(values)}. Received: {baseline!r}")
+    if len(photo_lists) != 1:
+        raise ValueError("`scores` must hold the same photos for every arm and seed")
+    for arm in values:
+        shared = sorted(set(values[arm]) & set(values[baseline]))
+        picks = np.random.default_rng(seed).integers(len(shared), size=(n_bootstrap, len(shared)))
+        for name in values[arm][shared[0]] if shared else ():
+            row = {"arm": arm, "metric": name}
+            row["value"] = np.mean([values[arm][s][name] for s in shared])
+            if arm != baseline:
+                base = np.mean([values[baseline][s][name] for s in shared])
+                each = np.stack([drawn[arm][s][name] - drawn[baseline][s][name] for s in shared], 1)
+                low, high = _interval(np.take_along_axis(each, picks, axis=1).mean(axis=1))
+                row |= {"difference": row["value"] - base, "low": low, "high": high}
+            rows.append(row | {"seeds": len(shared), "photos": len(next(iter(photo_lists)))})
+    return pd.DataFrame(rows).set_index(["arm", "metric"])
 
 
 def report(comparison):

@@ -210,34 +210,35 @@ def ab_bins():
     return ((held - lab.AB_BINS // 2) * lab.AB_GRID).astype("float32")
 
 
-@lru_cache(maxsize=1)
-def _nearest_bins():
-    """The five nearest bins of every whole ab from -128 to 127: int32 (65536, 5)."""
+@lru_cache(maxsize=2)
+def _nearest_bins(bins):
+    """The five nearest of `bins()` of every whole ab from -128 to 127: int32 (65536, 5)."""
     a, b = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
     whole = np.stack([a, b], axis=-1).reshape(-1, 1, 2)
-    distances = ((whole - ab_bins()) ** 2).sum(axis=-1)
+    distances = ((whole - bins()) ** 2).sum(axis=-1)
     return np.argsort(distances, axis=1, kind="stable")[:, :5].astype("int32")
 
 
-def soft_targets(ab):
+def soft_targets(ab, bins=ab_bins):
     """A color as a distribution over its five nearest bins, a Gaussian of sigma 5.
 
     Zhang, Isola and Efros 2016 (arXiv 1603.08511), section 2.1.
 
     Args:
         ab: tensor (N, 2), in Lab units.
+        bins: callable that returns the bins' centers, an array (Q, 2). Defaults to `ab_bins`.
 
     Returns:
         float32 tensor (N, Q); each row sums to 1.
     """
     ab = ops.clip(ab, lab.AB_MIN, lab.AB_MAX)
     whole = ops.cast(ops.round(ab), "int32") + 128
-    nearest = ops.take(_nearest_bins(), whole[:, 0] * 256 + whole[:, 1], axis=0)
-    squares = ops.sum(ops.square(ops.take(ab_bins(), nearest, axis=0) - ab[:, None]), axis=-1)
+    nearest = ops.take(_nearest_bins(bins), whole[:, 0] * 256 + whole[:, 1], axis=0)
+    squares = ops.sum(ops.square(ops.take(bins(), nearest, axis=0) - ab[:, None]), axis=-1)
     weights = ops.softmax(squares / (-2 * 5.0**2), axis=-1)
     rows = ops.repeat(ops.arange(ops.shape(ab)[0], dtype="int32"), 5)
     places = ops.stack([rows, ops.reshape(nearest, (-1,))], axis=-1)
-    return ops.scatter(places, ops.reshape(weights, (-1,)), (ops.shape(ab)[0], len(ab_bins())))
+    return ops.scatter(places, ops.reshape(weights, (-1,)), (ops.shape(ab)[0], len(bins())))
 
 
 def cross_entropy_on_bins(ab, logits):

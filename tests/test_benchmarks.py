@@ -1,5 +1,6 @@
 """The benchmarks run as one command each and tell numbers: what those are is not tested."""
 
+import importlib
 import io
 import json
 import math
@@ -24,11 +25,15 @@ TINY = {
     "scale": "--counts 2 3 --sizes 32 --processes 1 --batch 2 --steps 2",
 }
 
-pytestmark = pytest.mark.slow
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """A folder for what several tests look at."""
+    return tmp_path_factory.mktemp("output")
 
 
 @pytest.fixture(scope="module")
-def photos(sample, tmp_path_factory):
+def three_photos(sample, tmp_path_factory):
     """A folder of three photos."""
     folder = tmp_path_factory.mktemp("photos")
     for path in sample[:3]:
@@ -37,12 +42,14 @@ def photos(sample, tmp_path_factory):
 
 
 @pytest.fixture
-def start(photos, small_config, tmp_path, monkeypatch):
+def start(three_photos, small_config, tmp_path, monkeypatch):
     """Runs a script in this process, with a small network in the place of `pyramid`: its lines."""
 
     def start(name):
         script, printed = FOLDER / f"{name}.py", io.StringIO()
-        monkeypatch.setattr(sys, "argv", [script, *TINY[name].split(), "--photos", str(photos)])
+        monkeypatch.setattr(
+            sys, "argv", [script, *TINY[name].split(), "--photos", str(three_photos)]
+        )
         monkeypatch.syspath_prepend(FOLDER)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setitem(ARCHITECTURES, "pyramid", ARCHITECTURES[small_config.network])
@@ -81,10 +88,12 @@ def check(lines, rows, count):
         assert all(math.isfinite(x) and x > 0 for x in numbers), start
 
 
+@pytest.mark.slow
 def test_training_speed(start):
     check(start("training_speed"), ["paper 32", "pyramid 32"], 8)
 
 
+@pytest.mark.slow
 def test_inference_speed(start):
     lines = start("inference_speed")
     check(lines, ["paper float32 1", "paper float32 2"], 7)
@@ -94,25 +103,28 @@ def test_inference_speed(start):
     check(lines[-1:], ["paper"], 1)
 
 
-def test_memory(photos):
+@pytest.mark.slow
+def test_memory(three_photos):
     rows = [
         "import",
         "train paper",
         "colorize a 256 px photo paper",
         "colorize a 0.06 MP photo paper",
     ]
-    lines = process("memory", *TINY["memory"].split(), "--photos", photos)
+    lines = process("memory", *TINY["memory"].split(), "--photos", three_photos)
     check(lines, [*rows, "colorize a folder of 3 paper"], 2)
 
 
-def test_archive(photos):
-    lines = process("archive", *TINY["archive"].split(), "--photos", photos)
+@pytest.mark.slow
+def test_archive(three_photos):
+    lines = process("archive", *TINY["archive"].split(), "--photos", three_photos)
     rows = [line for line in lines if line.split()[:1] in (["0.1"], ["6"])]
     assert len(rows) == 3 and re.fullmatch(r"the folder reaches \d+ % of .*", lines[-1])
     for row in rows:
         assert all(float(number) > 0 for number in row.split()[-3:])
 
 
+@pytest.mark.slow
 def test_scale(start, tmp_path):
     lines = start("scale")
     check(lines, ["2", "3"], 4)
@@ -120,8 +132,267 @@ def test_scale(start, tmp_path):
     assert (tmp_path / "scale.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_hostile():
     options = "--count 20 --bombs 1 --preset paper"
     lines = process("hostile", *options.split())
     told = "\n".join(lines)
     assert "no crash, a record for each" in told and "peak memory: " in told
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script as its neighbors do; the networks that it adds are gone after the test."""
+    from colorlib import model
+
+    monkeypatch.syspath_prepend(FOLDER)
+    known = dict(model.ARCHITECTURES)
+    yield importlib.import_module
+    model.ARCHITECTURES.clear()
+    model.ARCHITECTURES.update(known)
+
+
+@pytest.fixture
+def peer_networks(script):
+    return script("peer_networks")
+
+
+def chain(channels, *filters, kernel=3):
+    """The parameters of a chain of convolutions with biases."""
+    pairs = zip((channels, *filters), filters, strict=False)
+    return sum(kernel**2 * a * b + b for a, b in pairs)
+
+
+# Computed from the published lists of layers, the first one's blocks and normalizations by hand.
+PARAMETERS = {
+    "zhang2016": chain(1, 64, 64, 128, 128, 256, 256, 256, *[512] * 12)
+    + 4 * (64 + 128 + 256 + 4 * 512)
+    + chain(512, 256, kernel=4)
+    + chain(256, 256, 256)
+    + chain(256, 313, kernel=1),
+    # 42,169,826 with biases; instead of each of them, the four numbers of a normalization.
+    "iizuka2016": chain(1, 64, 128, 128, 256, 256, 512, 512, 256)
+    + chain(512, 512, 512, 512, 512)
+    + chain(7 * 7 * 512, 1024, 512, 256, kernel=1)
+    + chain(512, 256, kernel=1)
+    + chain(256, 128, 64, 64, 32, 2)
+    + 3 * (64 + 128 + 128 + 256 + 256 + 512 + 512 + 256)
+    + 3 * (4 * 512 + 1024 + 512 + 256 + 256 + 128 + 64 + 64 + 32),
+    # The backbone's parameters are counted in test_model.py.
+    "larsson2016": 4_782_024 + chain(1 + 144 + 288 + 720 + 1280, 1024, 64, kernel=1),
+    "wallner2017": chain(1, 64, 64, 128, 128, 256, 256, 512, 256, 128, 64, 32, 2),
+    # The paper's 6,573,794 (table 1), and the refinement.
+    "kriztoper": 6_573_794
+    + chain(3, 64, 128, 128, 256, 256, 512, 512, 256, 512, 512, 512, 512)
+    + chain(512, 1024, kernel=5)
+    + chain(1024, 512, 128, 64, 64, 32, 32, 2),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_peer_has_its_parameters_and_gives_colors(peer_networks, name):
+    import numpy as np
+
+    architecture = peer_networks.architectures(np.ones((23, 23)))[name]
+    network = architecture.build(1000, dtype="mixed_bfloat16")
+    assert network.count_params() == PARAMETERS[name]
+    assert f"{PARAMETERS[name]:,}" in getattr(peer_networks, name).__doc__
+    rng = np.random.default_rng(1)
+    photo, embedding = rng.uniform(0, 100, (2, 64, 96, 1)), rng.normal(size=(2, 1000))
+    output = network(architecture.inputs(photo.astype("float32"), embedding.astype("float32")))
+    ab = architecture.decode(output)
+    assert tuple(ab.shape) == (2, 64 // architecture.scale, 96 // architecture.scale, 2)
+    assert np.isfinite(ab).all() and np.abs(ab).max() <= 128
+    losses = architecture.loss(rng.uniform(-80, 80, (2, 64, 96, 2)).astype("float32"), output)
+    assert losses.shape == (2,) and np.isfinite(losses).all()
+
+
+def test_zhang_weighs_colors_by_how_rare_they_are(peer_networks):
+    import numpy as np
+
+    from colorlib.model import ab_bins
+
+    bins = peer_networks.zhang_bins()
+    assert len(set(map(tuple, bins))) == 313 and set(map(tuple, ab_bins())) < set(map(tuple, bins))
+    counts = np.zeros((23, 23))
+    counts[11, 11] = 1000  # all photos gray
+    weights = peer_networks.rebalancing(counts)
+    gray, far = (bins == 0).all(axis=1).argmax(), np.abs(bins).sum(axis=1).argmax()
+    # The Gaussian leaves a share of 1 / (1 + 2 exp(-2) + 2 exp(-8))^2 in the bin itself.
+    share = 1 / (1 + 2 * np.exp(-2) + 2 * np.exp(-8)) ** 2
+    assert weights[far] / weights[gray] == pytest.approx(1 + 313 * share, rel=1e-3)
+
+
+def test_zhang_anneals_the_mean(peer_networks):
+    import numpy as np
+
+    bins = peer_networks.zhang_bins()
+    logits = np.full((1, 1, 1, 313), -100, "float32")
+    logits[..., 40], logits[..., 200] = 1.0, 1.38
+    expected = (bins[40] + np.e * bins[200]) / (1 + np.e)
+    assert np.allclose(peer_networks.annealed_mean(logits), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("color", [(30.0, 40.0), (-60.0, 2.0), (-5.0, -70.0), (4.0, 0.0)])
+def test_larsson_finds_the_color_of_its_own_histograms(peer_networks, color):
+    """Of one color everywhere, the loss is lowest at the logits that stand for that color."""
+    import numpy as np
+
+    chroma, hue = np.hypot(*color), np.degrees(np.arctan2(color[1], color[0])) % 360
+    centers = np.arange(32) + 0.5
+    away = np.abs(hue / 11.25 - centers)
+    shares = [np.minimum(away, 32 - away), np.abs(max(chroma / 4, 0.5) - centers)]
+    shares = np.concatenate([np.maximum(1 - x, 0) for x in shares]).astype("float32")
+    logits = np.log(shares + 1e-9)[None, None, None]
+    found = np.asarray(peer_networks.median_chroma_and_mean_hue(logits))[0, 0, 0]
+    assert np.abs(np.hypot(*found) - chroma) <= 2.1
+    assert np.abs((np.degrees(np.arctan2(found[1], found[0])) - hue + 180) % 360 - 180) < 1
+    ab = np.full((1, 4, 4, 2), color, "float32")
+    best = float(peer_networks.histogram_losses(ab, logits)[0])
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        other = logits + rng.normal(0, 0.5, logits.shape).astype("float32")
+        assert float(peer_networks.histogram_losses(ab, other)[0]) > best
+
+
+def test_multiply_adds_are_those_counted_by_hand(script):
+    import keras
+    import numpy as np
+    from keras import layers
+
+    shared = layers.Conv2D(4, 3, padding="same")
+    inner_input = keras.Input((None, None, 4))
+    inner = keras.Model(inner_input, layers.DepthwiseConv2D(5, 2, padding="same")(inner_input))
+    inner.trainable = False
+    x = photo = keras.Input((None, None, 4))
+    x = shared(shared(x))  # twice 8 x 6 places, each 3 * 3 * 4 * 4
+    x = inner(x)  # frozen: 4 x 3 places, each 5 * 5 * 4
+    x = layers.Conv2DTranspose(2, 4, 2, padding="same")(x)  # from 4 x 3 places, each 4 * 4 * 4 * 2
+    x = layers.Dense(7)(layers.GlobalAveragePooling2D()(x))  # 2 * 7
+    count = script("trained").multiply_adds
+    expected = (2 * 48 * 144 + 12 * 128 + 14, 12 * 100)
+    assert count(keras.Model(photo, x), np.zeros((1, 8, 6, 4), "float32")) == expected
+
+
+@pytest.fixture(scope="module")
+def comparison(sample, output):
+    """Folders of 16 and of 3 photos, and the options of a comparison of seconds on them."""
+    from colorlib import photos
+
+    paths = photos.packaged("sample")["path"]
+    for name, chosen in {"many": paths[:16], "few": paths[16:19]}.items():
+        (output / name).mkdir()
+        for path in chosen:
+            (output / name / path.name).write_bytes(path.read_bytes())
+    options = "--photos many --validation few --output peers --evaluate few=few --minutes 0.05"
+    return f"{options} --size 32 --batch 4".split()
+
+
+@pytest.mark.slow
+def test_peers_are_compared_and_not_trained_again(comparison, output):
+    import pandas as pd
+
+    def run(**changes):
+        options = [changes.get(option, option) for option in comparison]
+        command = [sys.executable, FOLDER / "peers.py", *options, "--only", "wallner2017"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=output)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    folder = output / "peers"
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert list(scores)[:3] == ["network", "set", "file"]
+    assert set(scores["network"]) == {"wallner2017", "gray", "mean ab"}
+    assert (scores.groupby(["network", "set"]).size().unstack() == [3, 54]).all(axis=None)
+    costs = pd.read_csv(folder / "costs.csv").iloc[0]
+    assert costs["crops"] > 0 and costs["parameters"] == PARAMETERS["wallner2017"]
+    report = (folder / "comparison.md").read_text(encoding="utf-8")
+    assert report.count("| `wallner2017` |") == 3 and "What they don't mean" in report
+    assert (folder / "grid.png").stat().st_size > 10_000
+    trained = {path: path.stat().st_mtime_ns for path in folder.rglob("state.npz")}
+    assert len(trained) == 2  # a run for each learning rate
+    assert run().returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("state.npz")} == trained
+    other = run(**{"0.05": "0.06"})
+    assert other.returncode == 1
+    assert other.stderr.strip().splitlines()[-1].startswith("peers: began with other settings (min")
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_goes_on(script, comparison, output, tmp_path, monkeypatch):
+    import pandas as pd
+
+    peers = script("peers")
+    monkeypatch.chdir(output)
+    options = [*comparison, "--only", "wallner2017"]
+    options[options.index("peers")] = str(tmp_path)
+    trained, train = [], peers.training.train
+
+    def stopped(config, run, **rest):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        if Path(run).parent == tmp_path / "wallner2017":  # not the one that measures
+            trained.append(run)
+        return train(config, run, **rest)
+
+    monkeypatch.setattr(peers.training, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        peers.main(options)
+    planned = (tmp_path / "wallner2017" / "plan.json").read_bytes()
+    (first,) = trained
+    rows = pd.read_csv(first / "history.csv")
+    monkeypatch.setattr(peers.training, "train", train)
+    peers.main(options)
+    assert (tmp_path / "wallner2017" / "plan.json").read_bytes() == planned
+    again = pd.read_csv(first / "history.csv")
+    assert len(rows) == 1 and rows.equals(again[:1])
+    lengths = {len(pd.read_csv(path)) for path in tmp_path.rglob("history.csv")}
+    assert lengths == {1, 6}  # The better one of the rates went on.
+
+
+@pytest.fixture
+def ablation(script):
+    module = script("ablation")
+    module.register()
+    return module
+
+
+def test_the_arms_of_the_ablation_differ_in_one_thing_each(ablation):
+    import numpy as np
+
+    from colorlib import model
+
+    networks = {name: model.ARCHITECTURES[arm.network] for name, arm in ablation.ARMS.items()}
+    built = {name: network.build(1000) for name, network in networks.items()}
+    counts = {name: network.count_params() for name, network in built.items()}
+    assert counts["own"] == counts["shuffled"] == counts["constant"] == counts["random"]
+    assert counts["own"] - counts["none"] == 1000 * 256, "the fusion's kernel of the embedding"
+    assert counts["pyramid"] == counts["scratch"]
+    light, embedding = np.zeros((1, 64, 96, 1), "float32"), np.zeros((1, 1000), "float32")
+    for name, network in built.items():
+        output = network(networks[name].inputs(light, embedding))
+        scale = networks[name].scale
+        assert networks[name].decode(output).shape == (1, 64 // scale, 96 // scale, 2), name
+        loss = networks[name].loss(np.zeros((1, 64, 96, 2), "float32"), output)
+        assert loss.shape == (1,) and float(loss[0]) >= 0, name
+    trained = {
+        name: sum(math.prod(w.shape) for w in built[name].trainable_weights)
+        for name in ("pyramid", "scratch")
+    }
+    assert trained["scratch"] > trained["pyramid"], "its lower blocks are trained as well"
+
+
+def test_embeddings_are_what_an_arm_says(ablation):
+    import numpy as np
+
+    own = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    others = {"constant": own.mean(axis=0), "blank": np.ones(8, "float32")}
+    for seed in (1, 2):
+        shuffled = ablation.told("shuffled", own, others, seed)
+        assert not (shuffled == own).all(axis=1).any(), "nobody gets their own"
+        assert sorted(map(tuple, shuffled)) == sorted(map(tuple, own)), "everybody's is used once"
+        np.testing.assert_array_equal(shuffled, ablation.told("shuffled", own, others, seed))
+    assert (ablation.told("shuffled", own, others, 1) != shuffled).any()
+    np.testing.assert_array_equal(ablation.told("own", own, others, 1), own)
+    for name, told in others.items():
+        np.testing.assert_array_equal(ablation.told(name, own, others, 1), np.tile(told, (40, 1)))

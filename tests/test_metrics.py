@@ -490,3 +490,39 @@ def test_the_readme_says_how_the_presets_fare_on_kodak24():
         "paper": ("not told apart from", "mean ab"),
         "pyramid": ("worse than", "mean ab"),  # at its default vividness
     }
+
+
+def trainings(shift, by_training, photos=80, seeds=3, seed=0):
+    """Scores of two arms: the other's squared errors are `shift` times those of the first."""
+    rng = np.random.default_rng(seed)
+    tables, own = [], score_table(photos, seed)
+    for training in range(seeds):
+        noise = np.exp(rng.normal(0, by_training, 2))
+        for arm, factor in {"own": noise[0], "other": shift * noise[1]}.items():
+            table = own.assign(arm=arm, seed=training, ab_sse=factor * own["ab_sse"])
+            tables.append(table.sample(frac=1, random_state=training))  # in any order
+    return pd.concat(tables)
+
+
+def test_trainings_are_compared_over_photos_and_seeds():
+    table = metrics.compare_trainings(trainings(1.21, 0.0), "own")
+    row, base = table.loc["other", "ab_rmse"], table.loc["own", "ab_rmse"]
+    assert row["value"] == pytest.approx(1.1 * base["value"])
+    assert row["difference"] == pytest.approx(0.1 * base["value"])
+    assert row["low"] > 0.05 * base["value"] and np.isnan(base["difference"])
+    assert (row["seeds"], row["photos"]) == (3, 80)
+    assert table.loc["other", "auc"]["difference"] == 0
+    # What differs from training to training makes the interval wider than photos alone do.
+    wide = metrics.compare_trainings(trainings(1.21, 0.2), "own").loc["other", "ab_rmse"]
+    assert wide["high"] - wide["low"] > 3 * (row["high"] - row["low"])
+
+
+def test_trainings_of_other_photos_are_refused_and_missing_numbers_left_out():
+    scores = trainings(1.2, 0.1)
+    few = scores[["arm", "seed", "file", "near_gray", "n_pixels", "ab_sse"]]
+    table = metrics.compare_trainings(few, "own")
+    assert set(table.index.get_level_values("metric")) == {"ab_rmse"}
+    with pytest.raises(ValueError, match="baseline must be one of .*Received: 'none'"):
+        metrics.compare_trainings(scores, "none")
+    with pytest.raises(ValueError, match="the same photos"):
+        metrics.compare_trainings(scores.iloc[1:], "own")

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers, ops
+from keras import ops
+from trained import multiply_adds
 
 from colorlib import ColorlibError, data, photos, task, training
 from colorlib.checkpoint import HISTORY
@@ -59,27 +59,13 @@ def peak_flops(dtype, side, repeats=8):
     return 2 * side**3 / min(seconds)
 
 
-def multiply_adds(model, shapes, trainable):
-    """Of one pass through the convolutions and dense layers, for inputs of these shapes."""
-    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
-    found = [x for x in model.layers if isinstance(x, kinds) and x.trainable == trainable]
-    outputs = keras.Model(model.input, [layer.output for layer in found])
-    total = 0
-    for layer, shape in zip(found, outputs.compute_output_shape(shapes), strict=True):
-        depthwise = isinstance(layer, layers.DepthwiseConv2D)
-        total += math.prod(shape) * math.prod(layer.kernel.shape[: 2 if depthwise else -1])
-    return total
-
-
 def step_flops(config, network):
     """FLOP of a step, an image: forward and backward, but of frozen layers forward only."""
-    size = config.size
-    shapes = {"l": (1, size, size, 1)}
-    if ARCHITECTURES[config.network].embedded:
-        return 6 * multiply_adds(network, shapes | {"embedding": (1, 1000)}, True)
-    body, photo = network.get_layer("body"), (1, size, size, 3)
-    trained = multiply_adds(network, shapes, True) + multiply_adds(body, photo, True)
-    return 6 * trained + 2 * multiply_adds(body, photo, False)
+    photo = np.zeros((1, config.size, config.size, 1), "float32")
+    embedding = np.zeros((1, 1000), "float32")
+    inputs = ARCHITECTURES[config.network].inputs(photo, embedding)
+    trained, frozen = multiply_adds(network, inputs)
+    return 6 * trained + 2 * frozen
 
 
 class BareStep:
