@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,37 @@ def sample():
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    """The folder in which every notebook has been executed with the profile smoke, with pages."""
+def smoke(sample, tmp_path_factory):
+    """The folder in which every notebook has been executed with the profile smoke, with pages.
+
+    Beside it are the `photos` that 04_historical_photos has colored: two, and a file that is none.
+    """
     from notebooks import run
 
-    output = tmp_path_factory.mktemp("smoke")
-    assert run.run("smoke", output=output, site=output / "site") == 0
+    folder = tmp_path_factory.mktemp("smoke")
+    output, photos = folder / "output", folder / "photos"
+    photos.mkdir()
+    for photo in sample[:2]:
+        shutil.copy(photo, photos)
+    (photos / "broken.jpg").write_text("no photo")
+    parameters = {"FOLDER": str(photos)}
+    assert run.run("smoke", parameters=parameters, output=output, site=output / "site") == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def quick_quiz(tmp_path_factory):
+    """A cache folder for pages whose quiz doesn't matter: no network has colored its photos."""
+    from survey_parts import make_stimuli
+
+    from study import stimuli
+
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORLIB_CACHE", str(folder))
+        patch.setattr(stimuli, "build", lambda _, target, recipe: make_stimuli(target, scenes=12))
+        stimuli.packaged()
+    return str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +96,26 @@ def tiny_run(tiny_config, tmp_path_factory):
     from colorlib.training import train
 
     return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
+
+
+@pytest.fixture(scope="session")
+def small_config(tiny_config):
+    """The same with a network of four layers, for what training does alike with every network."""
+    import small_network
+
+    return replace(tiny_config, network=small_network.NAME)
+
+
+# A line of the code of a process that a test starts: it makes that network known there.
+KNOW_SMALL = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import small_network"
+
+
+@pytest.fixture(scope="session")
+def small_run(small_config, tmp_path_factory):
+    """The folder of a run of that network, finished."""
+    from colorlib.training import train
+
+    return train(small_config, tmp_path_factory.mktemp("runs") / "small", verbose=0)
 
 
 @pytest.fixture(scope="session")
@@ -162,3 +207,13 @@ def inception_weights():
     logits = keras.ops.convert_to_numpy(model(images, training=False))
     np.savez(folder / "expected.npz", images=images, logits=logits)
     return folder
+
+
+@pytest.fixture(scope="session")
+def papers_embedder(inception_weights):
+    """`Embedder` of the paper's backbone, with the file of that folder."""
+    from colorlib.embedding import PAPER_BACKBONE, Embedder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
+        return Embedder(PAPER_BACKBONE)

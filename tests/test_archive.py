@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -225,9 +224,11 @@ def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
 
 
 @pytest.mark.slow  # as another quality, above
-def test_another_size_is_another_output(colorize, box, tmp_path):
-    out = ("--output", tmp_path / "out")
-    assert len(colorize(box, *out)[1]) == len(colorize(box, *out, "--size", "64")[1]) == 3
+def test_another_size_is_another_output(colorize, box, small_run, tmp_path):
+    def count(*options):
+        return len(colorize(box, "--output", tmp_path / "out", *options, preset=small_run)[1])
+
+    assert count() == count("--size", "64") == 3
 
 
 def test_a_second_run_does_not_import_keras(colorize, box, tmp_path, tiny_run):
@@ -269,24 +270,6 @@ def test_killed_at_any_moment_nothing_is_lost_doubled_or_half_written(small, tin
     whole = process(box, "--output", tmp_path / "whole", "--preset", tiny_run)
     whole.communicate()
     assert contents(out) == contents(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_at_once_with_one_line(small, tiny_run, tmp_path):
-    for number in range(40):
-        shutil.copyfile(small / f"{number % 4}.jpg", tmp_path / f"{number:03}.jpg")
-    for number, wait in enumerate((0.3, 1, 2, 3, 4.5, 6)):
-        done = process(tmp_path, "--output", tmp_path / "out" / str(number), "--preset", tiny_run)
-        time.sleep(wait)
-        start = time.monotonic()
-        done.send_signal(signal.SIGINT)
-        _, err = done.communicate(timeout=10)
-        if done.returncode == 0:
-            break  # it was quicker
-        assert time.monotonic() - start < 2
-        lines = err.decode().splitlines()
-        if wait >= 1:  # before that Python itself has not begun
-            assert (done.returncode, len(lines)) == (130, 1) and "stopped" in lines[0]
 
 
 def test_two_at_one_output_do_not_disturb_each_other(colorize, box, tmp_path):

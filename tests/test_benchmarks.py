@@ -1,14 +1,20 @@
 """The benchmarks run as one command each and tell numbers: what those are is not tested."""
 
 import importlib
+import io
 import json
 import math
 import re
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
+import matplotlib
 import pytest
+
+from colorlib.model import ARCHITECTURES
 
 FOLDER = Path(__file__).parent / "benchmarks"
 TINY = {
@@ -22,49 +28,52 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """The folder in which the scripts run."""
+    """A folder for what several tests look at."""
     return tmp_path_factory.mktemp("output")
 
 
 @pytest.fixture(scope="module")
-def start(sample, output, tmp_path_factory):
-    """Runs scripts side by side, since most of it is one core's work: {name: lines printed}."""
+def three_photos(sample, tmp_path_factory):
+    """A folder of three photos."""
     folder = tmp_path_factory.mktemp("photos")
     for path in sample[:3]:
         (folder / path.name).write_bytes(path.read_bytes())
+    return folder
 
-    def start(*names):
-        running = {
-            name: subprocess.Popen(
-                [sys.executable, FOLDER / f"{name}.py", *TINY[name].split(), "--photos", folder],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=output,
-            )
-            for name in names
-        }
-        printed = {}
-        try:
-            for name, process in running.items():
-                told, errors = process.communicate()
-                assert process.returncode == 0, errors
-                printed[name] = told.splitlines()
-        finally:
-            for process in running.values():
-                process.kill()
-        for name in names:
-            machine = json.loads(printed[name][0])  # the first line describes it
-            assert machine["processor"] and machine["versions"]["keras"]
-        return printed
+
+@pytest.fixture
+def start(three_photos, small_config, tmp_path, monkeypatch):
+    """Runs a script in this process, with a small network in the place of `pyramid`: its lines."""
+
+    def start(name):
+        script, printed = FOLDER / f"{name}.py", io.StringIO()
+        monkeypatch.setattr(
+            sys, "argv", [script, *TINY[name].split(), "--photos", str(three_photos)]
+        )
+        monkeypatch.syspath_prepend(FOLDER)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setitem(ARCHITECTURES, "pyramid", ARCHITECTURES[small_config.network])
+        with redirect_stdout(printed), matplotlib.rc_context():
+            runpy.run_path(str(script), run_name="__main__")
+        return without_machine(printed.getvalue())
 
     return start
 
 
-@pytest.fixture(scope="module")
-def lines(start):
-    """The lines that the slow scripts print."""
-    return start("training_speed", "memory", "scale")
+def process(name, *options):
+    """Runs a script in a process of its own, as people do: the lines that it prints."""
+    command = [sys.executable, FOLDER / f"{name}.py", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return without_machine(done.stdout)
+
+
+def without_machine(text):
+    """The lines after the first, which describes the machine."""
+    first, *lines = text.splitlines()
+    machine = json.loads(first)
+    assert machine["processor"] and machine["versions"]["keras"]
+    return lines
 
 
 def check(lines, rows, count):
@@ -80,54 +89,55 @@ def check(lines, rows, count):
 
 
 @pytest.mark.slow
-def test_training_speed(lines):
-    check(lines["training_speed"], ["paper 32", "pyramid 32"], 8)
+def test_training_speed(start):
+    check(start("training_speed"), ["paper 32", "pyramid 32"], 8)
 
 
 @pytest.mark.slow
 def test_inference_speed(start):
-    (printed,) = start("inference_speed").values()
-    check(printed, ["paper float32 1", "paper float32 2"], 7)
+    lines = start("inference_speed")
+    check(lines, ["paper float32 1", "paper float32 2"], 7)
     networks = ["paper 64", "paper 224", "pyramid 64", "EfficientNetLite2 260"]
-    check(printed, [f"{network} float32" for network in networks], 1)
-    check([line for line in printed if len(line.split()) == 6], ["paper float32"], 4)
-    check(printed[-1:], ["paper"], 1)
+    check(lines, [f"{network} float32" for network in networks], 1)
+    check([line for line in lines if len(line.split()) == 6], ["paper float32"], 4)
+    check(lines[-1:], ["paper"], 1)
 
 
 @pytest.mark.slow
-def test_memory(lines):
+def test_memory(three_photos):
     rows = [
         "import",
         "train paper",
         "colorize a 256 px photo paper",
         "colorize a 0.06 MP photo paper",
     ]
-    check(lines["memory"], [*rows, "colorize a folder of 3 paper"], 2)
+    lines = process("memory", *TINY["memory"].split(), "--photos", three_photos)
+    check(lines, [*rows, "colorize a folder of 3 paper"], 2)
 
 
 @pytest.mark.slow
-def test_archive(start):
-    (printed,) = start("archive").values()
-    rows = [line for line in printed if line.split()[:1] in (["0.1"], ["6"])]
-    assert len(rows) == 3 and re.fullmatch(r"the folder reaches \d+ % of .*", printed[-1])
+def test_archive(three_photos):
+    lines = process("archive", *TINY["archive"].split(), "--photos", three_photos)
+    rows = [line for line in lines if line.split()[:1] in (["0.1"], ["6"])]
+    assert len(rows) == 3 and re.fullmatch(r"the folder reaches \d+ % of .*", lines[-1])
     for row in rows:
         assert all(float(number) > 0 for number in row.split()[-3:])
 
 
 @pytest.mark.slow
-def test_scale(lines, output):
-    check(lines["scale"], ["2", "3"], 4)
-    check(lines["scale"], ["paper 32", "pyramid 32", "1"], 1)
-    assert (output / "scale.png").stat().st_size > 10_000
+def test_scale(start, tmp_path):
+    lines = start("scale")
+    check(lines, ["2", "3"], 4)
+    check(lines, ["paper 32", "pyramid 32", "1"], 1)
+    assert (tmp_path / "scale.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_hostile():
     options = "--count 20 --bombs 1 --preset paper"
-    command = [sys.executable, FOLDER / "hostile.py", *options.split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "no crash, a record for each" in done.stdout and "peak memory: " in done.stdout
+    lines = process("hostile", *options.split())
+    told = "\n".join(lines)
+    assert "no crash, a record for each" in told and "peak memory: " in told
 
 
 @pytest.fixture

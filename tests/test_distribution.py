@@ -13,8 +13,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from conftest import KNOW_SMALL
+from PIL import Image
 
-from colorlib import ColorlibError
+from colorlib import ColorlibError, photos
 from colorlib.training import train
 
 pytestmark = pytest.mark.backend
@@ -44,19 +46,30 @@ def history(run):
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX trains over processes")
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_two_processes_are_one_and_resume(tiny_config, tmp_path):
-    # Not the dropout: its random numbers depend on the devices.
+def test_two_processes_are_one_and_resume(small_config, tmp_path):
+    # Photos of one shape, as JAX compiles every operation anew for another. Not the dropout: its
+    # random numbers depend on the devices.
+    paths = [p for p in photos.packaged("sample")["path"] if Image.open(p).size == (720, 360)]
     config = replace(
-        tiny_config, epochs=2, steps_per_epoch=6, size=(24, 32), dropout=0.0, checkpoint_seconds=0.0
+        small_config,
+        photos=paths[:10],
+        epochs=2,
+        steps_per_epoch=6,
+        size=(24, 32),
+        dropout=0.0,
+        checkpoint_seconds=0.0,
     )
     one, two = tmp_path / "one", tmp_path / "two"
     train(config, one, verbose=0)
+    # A step takes so long that the processes are met within the second epoch.
     code = f"""
-import keras
+import time, keras
 keras.distribution.initialize()
+{KNOW_SMALL}
 from colorlib.config import TrainingConfig
 from colorlib.training import train
-train({config!r}, {str(two)!r}, verbose=0, distribute=True)
+pause = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.1))
+train({config!r}, {str(two)!r}, verbose=0, distribute=True, callbacks=[pause])
 """
     processes, step = start(code, 2), 0
     try:
@@ -85,8 +98,8 @@ train({config!r}, {str(two)!r}, verbose=0, distribute=True)
             np.testing.assert_allclose(joint[name], single[name], atol=1e-3, err_msg=name)
 
 
-def test_what_several_devices_need(tiny_config, tmp_path):
+def test_what_several_devices_need(small_config, tmp_path):
     if keras.backend.backend() == "jax":
         pytest.skip("JAX can")
     with pytest.raises(ColorlibError, match="KERAS_BACKEND=jax"):
-        train(tiny_config, tmp_path / "run", verbose=0, distribute=True)
+        train(small_config, tmp_path / "run", verbose=0, distribute=True)

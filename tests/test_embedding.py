@@ -209,9 +209,8 @@ def test_a_wrong_file_for_the_packaged_backbone_is_one_line(tmp_path):
 
 
 @pytest.mark.slow  # below, another backbone comes from such a folder, and this one's file is found
-def test_papers_backbone_from_a_folder_of_weights(inception_weights, monkeypatch):
-    monkeypatch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
-    embedder = Embedder(PAPER_BACKBONE)
+def test_papers_backbone_from_a_folder_of_weights(inception_weights, papers_embedder):
+    embedder = papers_embedder
     assert embedder.backbone == "InceptionResNetV2" and embedder.layer == "logits"
     assert (embedder.image_size, embedder.size) == (299, 1000)
     assert not embedder.model.trainable_weights

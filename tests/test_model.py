@@ -226,11 +226,15 @@ def test_half_precision_weights_load_back(network, tmp_path):
 # What data, training and colorizing rely on, of every network
 
 
+# Of one size, as JAX compiles every operation anew for another.
+LIGHTNESS = np.random.default_rng(0).uniform(0, 100, (3, 64, 96, 1)).astype("float32")
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_network_colors_and_is_judged(name):
     architecture = get_architecture(name)
-    height, width = (24, 19) if name == "paper" else (64, 96)
-    lightness = np.random.default_rng(0).uniform(0, 100, (3, height, width, 1)).astype("float32")
+    lightness = LIGHTNESS[:, :24, :19] if name == "paper" else LIGHTNESS
+    height, width = lightness.shape[1:3]
     network = architecture.build(1000, dropout=0.0, dtype="float32")
     told = architecture.inputs(lightness, np.ones((3, 1000), "float32"))
     output = network(told, training=False)
@@ -274,18 +278,17 @@ def test_of_the_body_the_pointwise_convolutions_of_the_upper_blocks_are_trained(
 
 def test_the_body_sees_the_gray_of_an_l_as_the_classifier_does(pyramid):
     embedder = shared_embedder()
-    lightness = np.random.default_rng(0).uniform(0, 100, (1, 256, 256, 1)).astype("float32")
     deepest = keras.Model(pyramid.input, pyramid.get_layer("whole").output)
-    pooled = ops.convert_to_numpy(deepest({"l": lab.scale_l(lightness)}, training=False))[:, 0, 0]
+    pooled = ops.convert_to_numpy(deepest({"l": lab.scale_l(LIGHTNESS)}, training=False))[:, 0, 0]
     # The classifier on the mean of the deepest map gives the embedding.
     kernel, bias = embedder.model.get_layer("fc").get_weights()
-    gray = np.repeat(lab.l_to_gray(lightness) * 255, 3, axis=-1)
+    gray = np.repeat(lab.l_to_gray(LIGHTNESS) * 255, 3, axis=-1)
     logits = ops.convert_to_numpy(embedder.model((gray - 127) / 128, training=False))
     np.testing.assert_allclose(pooled @ kernel + bias, logits, atol=2e-3)
 
 
 def test_every_scale_reaches_the_pyramids_output(pyramid):
-    inputs = {"l": np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 1)).astype("float32")}
+    inputs = {"l": lab.scale_l(LIGHTNESS)}
     before = ops.convert_to_numpy(pyramid(inputs, training=False))
     for layer in ("lateral_4", "lateral_8", "lateral_16", "lateral_32", "whole_project"):
         kernel, *rest = pyramid.get_layer(layer).get_weights()

@@ -52,7 +52,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(quick_quiz, tmp_path_factory):
     """Three notebooks, one of which fails, where `python3` of the user is another Python."""
     folder = tmp_path_factory.mktemp("run")
     decoy = folder / "jupyter" / "kernels" / "python3"
@@ -61,6 +61,7 @@ def run(tmp_path_factory):
     spec = {"argv": argv, "display_name": "Python 3", "language": "python"}
     (decoy / "kernel.json").write_text(json.dumps(spec))
     environment = {"JUPYTER_DATA_DIR": str(folder / "jupyter"), "JUPYTER_PREFER_ENV_PATH": "0"}
+    environment["COLORLIB_CACHE"] = quick_quiz
     found = subprocess.run(
         [sys.executable, "-m", "jupyter", "kernelspec", "list", "--json"],
         env=os.environ | environment, capture_output=True, text=True,
@@ -219,17 +220,18 @@ def test_a_page_says_how_the_pages_were_made(run):
         assert (run.output / "site" / record.a["href"]).is_file()
 
 
-def test_site_alone_builds_the_pages_of_what_is_executed(run):
+def test_site_alone_builds_the_pages_of_what_is_executed(run, quick_quiz, monkeypatch, capsys):
+    monkeypatch.setenv("COLORLIB_CACHE", quick_quiz)
+    networks = []
+    monkeypatch.setattr(runner, "_add_networks", networks.append)  # test_page looks at those
     before = (run.output / "ok.ipynb").stat().st_mtime_ns
     (run.output / "site" / "index.html").unlink()
-    done = subprocess.run(
-        [sys.executable, "notebooks/run.py", "--site", "--output", run.output],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1 and "nosuchcommand" in done.stderr  # a page has a fault
-    assert run.page("index").h1
+    code = runner.main(["--site", "--output", str(run.output)])
+    out, err = capsys.readouterr()
+    assert code == 1 and "nosuchcommand" in err  # a page has a fault
+    assert run.page("index").h1 and networks == [run.output / "site"]
     assert (run.output / "ok.ipynb").stat().st_mtime_ns == before
-    last = done.stdout.splitlines()[-1]
+    last = out.splitlines()[-1]
     assert last.endswith(f"-m http.server -d {run.output / 'site'} --bind 127.0.0.1")
 
 
@@ -238,7 +240,7 @@ def test_figures_of_a_run_trace_to_it(run):
     assert sorted(read_manifest(run.output / "figures")) == ["curve", "grid"]
 
 
-def test_running_again_replaces_and_keeps(run, tmp_path):
+def test_running_again_replaces_and_keeps(run, quick_quiz):
     """Stale figures go, other notebooks' pages stay, equal runs give equal figures."""
     folder = run.output / "figures"
     before = (folder / "grid.jpg").read_bytes(), (run.output / "ok.ipynb").read_bytes()
@@ -248,7 +250,8 @@ def test_running_again_replaces_and_keeps(run, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest | {"old": stale}))
     parameters = {"COUNT": 2, "HOW": "death"}
     site = str(run.output / "site")
-    again = Run(run.output, {}, only=["draws", "fails"], parameters=parameters, site=site)
+    environment = {"COLORLIB_CACHE": quick_quiz}
+    again = Run(run.output, environment, only=["draws", "fails"], parameters=parameters, site=site)
     assert sorted(read_manifest(folder)) == ["curve", "grid"]
     assert check_manifest(folder) == []
     assert ((folder / "grid.jpg").read_bytes(), (run.output / "ok.ipynb").read_bytes()) == before

@@ -486,8 +486,11 @@ def test_benchmark_of_coverage_prints_a_table():
 
 
 @pytest.mark.parametrize("mode", ["yesno", pytest.param("2afc", marks=pytest.mark.slow)])
-def test_notebook_says_of_every_table_and_figure_what_it_shows(mode, tmp_path):
+def test_notebook_says_of_every_table_and_figure_what_it_shows(
+    mode, quick_quiz, tmp_path, monkeypatch
+):
     """Of an export in either mode; the mode that it lacks is shown with simulated people."""
+    monkeypatch.setenv("COLORLIB_CACHE", quick_quiz)
     asked = simulation.simulate(people=10, scenes=8, mode=mode)
     folder = write_export(tmp_path / "export", asked)
     small = {"EXPORT": str(folder), "PEOPLE": 10, "SCENES": 8, "STUDIES": 3}

@@ -19,14 +19,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import KNOW_SMALL
 from keras import ops
 from skimage.color import rgb2lab
 
-from colorlib import Colorizer, ColorlibError, data, lab, photos, presets
+from colorlib import Colorizer, ColorlibError, data, lab, photos, presets, training
 from colorlib.__main__ import main
 from colorlib.checkpoint import Checkpoint
 from colorlib.config import TrainingConfig
-from colorlib.embedding import shared_embedder
 from colorlib.model import get_architecture
 from colorlib.training import prepare, stages, start_network, train
 
@@ -69,7 +69,7 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def one_step(tiny_config, sample, tmp_path_factory):
+def one_step(small_config, sample, tmp_path_factory):
     """A run that learns nothing, of six photos and seven texts: its config, folder and words."""
     folder = tmp_path_factory.mktemp("one_step")
     (folder / "photos").mkdir()
@@ -77,7 +77,7 @@ def one_step(tiny_config, sample, tmp_path_factory):
         shutil.copy(path, folder / "photos")
     for number in range(7):  # also of one content
         (folder / "photos" / f"text{number}.jpg").write_text("text")
-    config = short(tiny_config, photos=str(folder / "photos"), validation=sample[4:8])
+    config = short(small_config, photos=str(folder / "photos"), validation=sample[4:8])
     config = replace(config, learning_rate=1e-9, ema=0.0)
     with redirect_stdout(StringIO()) as said:
         run = train(config, folder / "run", verbose=2)
@@ -179,15 +179,13 @@ def test_the_manifest_names_every_photo(tiny_run, tiny_config):
 
 
 @pytest.mark.slow
-def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLORLIB_WEIGHTS", str(inception_weights))
+def test_the_papers_run_takes_a_step(sample, papers_embedder, tmp_path, monkeypatch):
+    embedders = {(papers_embedder.backbone, None): papers_embedder}
+    monkeypatch.setattr(training, "shared_embedder", lambda *asked: embedders[asked])
     config = TrainingConfig.paper(
         sample[:4], short_side=64, size=64, batch=2, epochs=1, steps_per_epoch=1
     )
-    try:
-        run = train(config, tmp_path / "run", verbose=0)
-    finally:
-        shared_embedder.cache_clear()  # Others want the real weights.
+    run = train(config, tmp_path / "run", verbose=0)
     card = json.loads((run / "card.json").read_text())
     assert card["embedding"]["backbone"] == "InceptionResNetV2"
     assert card["embedding"]["size"] == 1000 and card["embedding"]["layer"] == "logits"
@@ -196,10 +194,10 @@ def test_the_papers_run_takes_a_step(sample, inception_weights, tmp_path, monkey
     assert np.isfinite(history(run)[0]["loss"])
 
 
-@pytest.mark.slow  # test_cli trains this network, at one size
+@pytest.mark.slow  # test_cli trains `pyramid`, at one size
 @pytest.mark.backend
-def test_stages_rise_in_one_run(pyramid_config, tmp_path):
-    config = short(pyramid_config, steps=2, epochs=3, size=(32, 64))
+def test_stages_rise_in_one_run(staged_config, tmp_path):
+    config = short(staged_config, steps=2, epochs=3, size=(32, 64))
     assert stages(config) == [(32, 0, 1), (64, 1, 3)]
     run = train(config, tmp_path / "run", verbose=0)
     rows = history(run)
@@ -212,7 +210,7 @@ def test_stages_rise_in_one_run(pyramid_config, tmp_path):
     batch = data.CenterCrops(validation, size=64, batch=99)[0]
     color = rgb2lab(batch["rgb"]).astype("float32")
     output = network_of(run)({"l": lab.scale_l(color[..., :1])}, training=False)
-    architecture = get_architecture("pyramid")
+    architecture = get_architecture("small")
     # What is validated is the loss and the error of the expected color, of what is kept.
     best = min(rows, key=lambda row: row["val_loss"])
     loss = ops.convert_to_numpy(architecture.loss(color[..., 1:], output)).mean()
@@ -264,15 +262,15 @@ def test_the_loss_on_held_out_photos_falls(tiny_run, tiny_config):
 
 @pytest.mark.slow  # the test above says that what is validated is kept
 def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
-    def weights(name, **changes):
-        config = short(tiny_config, dropout=0.0, schedule="constant", **changes)
-        run = train(config, tmp_path / name, verbose=0)
-        return network_of(run).get_weights(), run, config
+    def keep(batch, logs):
+        live.append(seer.model.network.get_weights())
 
-    one, *_ = weights("one", steps=1, ema=0.0)
-    two, *_ = weights("two", steps=2, ema=0.0)
-    averages, run, config = weights("averages", steps=2, ema=0.75)
-    for first, second, average in zip(one, two, averages, strict=True):
+    live, seer = [], keras.callbacks.LambdaCallback(on_train_batch_end=keep)
+    config = short(tiny_config, steps=2, dropout=0.0, schedule="constant", ema=0.0)
+    train(config, tmp_path / "live", verbose=0, callbacks=[seer])
+    config = replace(config, ema=0.75)
+    run = train(config, tmp_path / "averages", verbose=0)
+    for first, second, average in zip(*live, network_of(run).get_weights(), strict=True):
         # Keras begins with the weights after the first step.
         np.testing.assert_allclose(average, 0.75 * first + 0.25 * second, atol=1e-6)
         assert np.abs(average - second).max() > 1e-5
@@ -280,12 +278,12 @@ def test_what_is_validated_and_kept_are_the_averages(tiny_config, tmp_path):
     assert history(run)[0]["val_loss"] == pytest.approx(loss, rel=1e-3)
 
 
-def test_callbacks_see_the_weights_that_an_epoch_ends_with(tiny_config, tmp_path):
+def test_callbacks_see_the_weights_that_an_epoch_ends_with(small_config, tmp_path):
     def see(epoch, logs):
         seen.append(seer.model.network.get_weights())
 
     seen, seer = [], keras.callbacks.LambdaCallback(on_epoch_end=see)
-    config = short(tiny_config, steps=2, ema=0.75)
+    config = short(small_config, steps=2, ema=0.75)
     run = train(config, tmp_path / "run", verbose=0, callbacks=[seer])
     (weights,) = seen
     for kept, one in zip(network_of(run).get_weights(), weights, strict=True):
@@ -303,11 +301,10 @@ def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pyramid_config(tiny_config):
+def staged_config(small_config):
     """Everything that draws random numbers, and a stage at each of two sizes."""
     return replace(
-        tiny_config,
-        network="pyramid",
+        small_config,
         size=(32, 64),
         scales=(0.7, 1.3),
         short_side=72,
@@ -319,18 +316,22 @@ def pyramid_config(tiny_config):
 
 @pytest.mark.slow  # the test below stops a run with Ctrl-C
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-@pytest.mark.parametrize("network", ["paper", "pyramid"])
+@pytest.mark.parametrize("network", ["paper", "small"])
 def test_a_killed_run_ends_like_an_uninterrupted_one(
-    network, tiny_run, tiny_config, pyramid_config, tmp_path, capsys
+    network, tiny_run, tiny_config, staged_config, tmp_path, capsys
 ):
     run = tmp_path / "run"
-    if network == "pyramid":
-        tiny_config = pyramid_config
-        tiny_run = train(pyramid_config, tmp_path / "uninterrupted", verbose=0)
-    code = f"""
+    if network == "small":
+        tiny_config = staged_config
+        tiny_run = train(staged_config, tmp_path / "uninterrupted", verbose=0)
+    # A step takes so long that the process is met within the second epoch.
+    code = f"""{KNOW_SMALL}
+import time, keras
 from colorlib.config import TrainingConfig
 from colorlib.training import train
-train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
+pause = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05))
+config = {replace(tiny_config, checkpoint_seconds=0.0)!r}
+train(config, {str(run)!r}, verbose=0, callbacks=[pause])
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     try:
@@ -365,7 +366,7 @@ train({replace(tiny_config, checkpoint_seconds=0.0)!r}, {str(run)!r}, verbose=0)
 # In the first and in the last epoch.
 @pytest.mark.parametrize("last", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
-    last, tiny_run, tiny_config, tmp_path, monkeypatch, capsys
+    last, small_run, small_config, tmp_path, monkeypatch, capsys
 ):
     count = Checkpoint.on_train_batch_end
 
@@ -375,7 +376,7 @@ def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
         count(self, batch, logs)
 
     run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
-    config = replace(tiny_config, checkpoint_seconds=1e9)
+    config = replace(small_config, checkpoint_seconds=1e9)
     monkeypatch.setattr(Checkpoint, "on_train_batch_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, run, verbose=0)
@@ -385,7 +386,7 @@ def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
     card = presets.load_card(run)
     assert card["stopped"] == {"at_step": last, "planned_steps": 32}
     assert len(card["history"]) == last // 16
-    photo = Path(tiny_config.photos[0])
+    photo = Path(config.photos[0])
     assert main(["colorize", str(photo), "--output", str(tmp_path), "--preset", str(run)]) == 0
     stopped = photos.read(tmp_path / photo.name)
     assert np.abs(stopped.astype(float) - Colorizer.from_preset(run).colorize(photo)).mean() < 3
@@ -393,15 +394,16 @@ def test_ctrl_c_leaves_a_preset_and_the_run_goes_on(
 
     train(config, run, verbose=0)
     assert "stopped" not in presets.load_card(run)
-    for a, b in zip(network_of(run).get_weights(), network_of(tiny_run).get_weights(), strict=True):
+    ends = (network_of(folder).get_weights() for folder in (run, small_run))
+    for a, b in zip(*ends, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow  # the test below makes a run longer, too
 @pytest.mark.backend
-def test_a_run_goes_on_with_more_epochs(tiny_config, tmp_path, capsys):
+def test_a_run_goes_on_with_more_epochs(small_config, tmp_path, capsys):
     """Where the schedule doesn't hang on the length, as if it had been so long from the start."""
-    config = short(tiny_config, steps=6, schedule="constant")
+    config = short(small_config, steps=6, schedule="constant")
     whole = train(replace(config, epochs=2), tmp_path / "whole", verbose=0)
     run = train(config, tmp_path / "run", verbose=0)
     assert train(replace(config, epochs=2), run, verbose=0) == run
@@ -422,9 +424,11 @@ def test_a_run_goes_on_with_more_epochs(tiny_config, tmp_path, capsys):
     assert str(run) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_longer_run_has_the_learning_rate_of_its_length(tiny_run, tiny_config, tmp_path, capsys):
-    run = shutil.copytree(tiny_run, tmp_path / "run")
-    train(replace(tiny_config, epochs=4), run, verbose=0)
+def test_a_longer_run_has_the_learning_rate_of_its_length(
+    small_run, small_config, tmp_path, capsys
+):
+    run = shutil.copytree(small_run, tmp_path / "run")
+    train(replace(small_config, epochs=4), run, verbose=0)
     out = capsys.readouterr().out
     # 6 of 64 steps are the warm-up; the cosine is at 26 of 58 here.
     rate = 1e-3 * (1 + np.cos(np.pi * 26 / 58)) / 2
