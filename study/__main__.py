@@ -1,4 +1,4 @@
-"""The command line of the study: `python -m study serve | export | withdraw | invite | power`.
+"""The command line of the study: `python -m study serve`, `export`, `withdraw` and others.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
@@ -75,6 +75,15 @@ def _parser():
     )
     _database(command)
 
+    command = commands.add_parser("status", help="tell how the study is doing")
+    _database(command)
+
+    command = commands.add_parser("pause", help="let nobody begin; who has begun goes on")
+    _database(command)
+
+    command = commands.add_parser("resume", help="let people begin again")
+    _database(command)
+
     command = commands.add_parser(
         "power", help="how many people and photos a given precision takes"
     )
@@ -113,17 +122,21 @@ def _serve(args):
 
 
 @contextmanager
-def _opened(database):
-    """A study's store, anonymized first if its day of anonymization has come."""
-    from study.survey import sessions
-    from study.survey.store import Store
+def _opened(database, newer=False):
+    """A study's store, after what its protocols promise for today has been carried out.
 
-    store = Store(database, create=False)
+    `newer` opens the database of a newer version of this program, too.
+    """
+    from study.survey import log, retention
+    from study.survey.store import Store, Unavailable
+
+    log.set_up()
+    store = Store(database, create=False, newer=newer)
     try:
-        day = store.write(sessions.anonymize)
-        if day:
-            store.forget()
-        yield store, day
+        retention.carry_out(store)
+        yield store
+    except Unavailable as error:
+        raise ColorlibError(f"{store.name}: {error}; nothing was changed, try again") from None
     finally:
         store.close()
 
@@ -131,7 +144,7 @@ def _opened(database):
 def _export(args):
     from study.survey.export import export
 
-    with _opened(args.database) as (store, _):
+    with _opened(args.database, newer=True) as store:
         counts = store.read(export, args.output)
     print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     return 0
@@ -140,12 +153,7 @@ def _export(args):
 def _withdraw(args):
     from study.survey import sessions
 
-    with _opened(args.database) as (store, day):
-        if day:
-            raise ColorlibError(
-                f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be "
-                "told from the others' any more"
-            )
+    with _opened(args.database, newer=True) as store:
         gone = store.write(sessions.withdraw, args.code)
         store.forget()
     print(f"{gone} answers deleted; a row of withdrawals says that, and when")
@@ -153,12 +161,40 @@ def _withdraw(args):
 
 
 def _invite(args):
-    from study.survey import sessions
+    from study.survey import doors, sessions
 
-    with _opened(args.database) as (store, _):
+    with _opened(args.database) as store:
+        store.read(doors.check_places, args.count)
         codes = store.write(sessions.invite, args.count)
     for code in codes:
         print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)
+    return 0
+
+
+def _status(args):
+    from study.survey.status import status
+
+    with _opened(args.database) as store:
+        for name, value in status(store).items():
+            print(f"{name:14} {value}")
+    return 0
+
+
+def _pause(args):
+    from study.survey import doors
+
+    with _opened(args.database) as store:
+        store.write(doors.pause)
+    print("paused: nobody begins, who has begun goes on; `python -m study resume` ends it")
+    return 0
+
+
+def _resume(args):
+    from study.survey import doors
+
+    with _opened(args.database) as store:
+        store.write(doors.resume)
+    print("people can begin again")
     return 0
 
 
@@ -179,6 +215,9 @@ _COMMANDS = {
     "export": _export,
     "withdraw": _withdraw,
     "invite": _invite,
+    "status": _status,
+    "pause": _pause,
+    "resume": _resume,
     "power": _power,
 }
 

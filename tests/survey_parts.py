@@ -16,7 +16,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -233,10 +235,9 @@ class Person:
     def post(self, path, body):
         return self.http.post(path, json=body)
 
-    def start(self, version="1", **entry):
-        return self.post(
-            "/api/start", {"consent_version": version, "adult": True, "agree": True, **entry}
-        )
+    def start(self, **entry):
+        shown = self.get("/api/study").json()["protocol"]
+        return self.post("/api/start", {"protocol": shown, "adult": True, "agree": True, **entry})
 
     def answer(self, trial, answer="real", **changes):
         return self.post("/api/answers", an_answer(trial, answer) | changes)
@@ -268,6 +269,38 @@ def an_answer(trial, answer="real"):
         "image_width_css": 640.5,
         "shown_at": "2027-01-01T12:00:00.000Z",
     }
+
+
+def command(*arguments, code=0):
+    """The command in this process; returns what it says."""
+    from study.__main__ import main
+
+    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
+    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
+        returned = main([str(argument) for argument in arguments])
+    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
+    assert returned == code, said.stderr or said.stdout
+    return said
+
+
+def typed(*arguments, code=0):
+    """The command as a user types it, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "study", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr or done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def content(database):
+    """All that lies on the disk of a SQLite database."""
+    folder, name = Path(database).parent, Path(database).name
+    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
 
 
 class PostgreSQL:

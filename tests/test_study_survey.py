@@ -1,7 +1,6 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
 import http.client
-import io
 import json
 import re
 import sqlite3
@@ -11,8 +10,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -29,14 +26,16 @@ from survey_parts import (
     Server,
     Study,
     an_answer,
+    command,
+    content,
     fill_in,
     make_stimuli,
+    typed,
     write_protocol,
 )
 
 from colorlib import ColorlibError
 from study import protocol as protocols
-from study.__main__ import main
 from study.stimuli import Stimuli
 from study.survey import store as tables
 from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
@@ -287,14 +286,6 @@ def test_open_link_flags_who_comes_again(make):
     assert person.start(again=True).json()["state"] == "finished", "once finished is finished"
 
 
-def content(database):
-    """All that lies on the disk of a SQLite database."""
-    from pathlib import Path
-
-    folder, name = Path(database).parent, Path(database).name
-    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
-
-
 def test_nothing_personal_is_kept(make, database):
     study = make()
     person = study.person(**{"User-Agent": "Peculiar/1.0", "X-Forwarded-For": "203.0.113.77"})
@@ -461,7 +452,7 @@ def _near(form):
     ("path", "form"),
     [
         pytest.param(
-            *("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
+            *("/api/start", {"protocol": "0" * 64, "adult": True, "agree": True, "panel": "x"}),
             marks=pytest.mark.slow,
         ),
         ("/api/answers", an_answer(1)),
@@ -624,30 +615,6 @@ def test_connections_that_the_database_has_dropped_are_replaced(make, database):
 
 
 # The experimenter
-
-
-def command(*arguments, code=0):
-    """The command in this process; returns what it says."""
-    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
-    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
-        returned = main([str(argument) for argument in arguments])
-    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
-    assert returned == code, said.stderr or said.stdout
-    return said
-
-
-def typed(*arguments, code=0):
-    """The command as a user types it, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "study", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stderr or done.stdout
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])

@@ -1,6 +1,7 @@
 """The survey's server: a page, its photos, and the few requests that deliver answers."""
 
 import asyncio
+import contextlib
 import hmac
 import html
 import secrets
@@ -19,15 +20,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from colorlib import ColorlibError
-from study.survey import sessions
+from study.survey import doors, log, retention, sessions, versions
 from study.survey.guards import Guard, body, refused
 from study.survey.plan import Material
 from study.survey.sessions import Refusal
-from study.survey.store import Store, Unavailable
+from study.survey.store import Store, Unavailable, note, today
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "koala"
 COOKIE_SECONDS = 180 * 24 * 3600  # as long as somebody may come back and be known as a repeat
+WATCH_SECONDS = 30  # between two looks at the calendar and at the last error
 
 
 class _Body(BaseModel):
@@ -42,9 +44,9 @@ _Pixels = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class Start(_Body):
-    """Consent, and the way in that somebody used."""
+    """Consent to the protocol that the page has shown, and the way in that somebody used."""
 
-    consent_version: Annotated[str, Field(max_length=4000)]
+    protocol: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     adult: Literal[True]
     agree: Literal[True]
     invitation: _Code | None = None
@@ -99,11 +101,14 @@ class Survey:
             protocol.check_live()
         self.protocol, self.stimuli, self.store, self.demo = protocol, stimuli, store, demo
         self.material = Material(protocol, stimuli)
-        self.salt = store.write(sessions.adopt, protocol, stimuli, demo)
+        self.salt = store.write(versions.adopt, protocol, stimuli, demo)
+        retention.carry_out(store)
+        self._tell()
         self.index = self._index()
         # In memory, so that no photo comes faster for having been asked for before.
         self._files = {stimulus: stimuli.read(stimulus) for stimulus in self.material.version}
         self.public = {
+            "protocol": protocol.sha256,
             "mode": protocol.mode,
             "demo": demo,
             "language": protocol.language,
@@ -114,10 +119,23 @@ class Survey:
             **protocol.page_texts(),
         }
 
+    def _tell(self):
+        """Logs what whoever runs the study should know before anybody comes."""
+        for line in self.protocol.told_at_start():
+            log.log.warning(line)
+        day = self.protocol.exclusions.preregistered_on
+        if not self.demo and (not day or day > today()):
+            log.log.warning(
+                "exclusions.preregistered_on is %s: the analysis will say that the rules were not "
+                "fixed before the first answer",
+                day or "empty",
+            )
+
     def _index(self):
         texts = self.protocol.page_texts()["texts"]
         values = {
             "language": self.protocol.language,
+            "direction": self.protocol.direction,
             "title": texts["title"],
             "demo": texts["demo"] if self.demo else "",
             "loading": texts["connection"]["loading"],
@@ -169,11 +187,14 @@ class Survey:
     def _state(self, connection, who):
         session = who and sessions.find(connection, who)
         if not session:
-            return {"state": "new" if who else "no_cookie"}
+            shut = doors.closed(connection, self.protocol, self.protocol.sha256)
+            return {"state": shut or ("new" if who else "no_cookie")}
         # Names the browser's own store of unsent answers; the exported id stays here.
         state = {"state": "running", "key": sessions.sha256("outbox" + session.session)[:16]}
         if session.finished_at:
             return state | {"state": "finished", "thanks": sessions.thanks(session, self.protocol)}
+        if sessions.is_changed(session, self.protocol):
+            return state | {"state": "changed"}  # the page now shows what the person has not read
         if sessions.is_expired(session, self.protocol):
             return state | {"state": "expired"}
         return state | sessions.overview(connection, session)
@@ -193,7 +214,7 @@ class Survey:
 
     async def start(self, request):
         form = await _form(Start, request)
-        if form.consent_version != self.protocol.consent.version:
+        if form.protocol != self.protocol.sha256:
             raise Refusal(409, "consent_changed", "reload the page and read it again")
         entry = {"way": "open"}
         if form.invitation:
@@ -225,6 +246,33 @@ class Survey:
             raise Refusal(401, "no_cookie", "open the page first, and let it set its cookie")
         return await asyncio.wrap_future(self.store.submit(operation, who, *arguments))
 
+    # What happens without being asked for.
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, _app):
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _watch(self):
+        """Carries out at midnight what the protocol promises, and keeps the last error for all."""
+        day, kept = None, None
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                if today() != day:
+                    await run_in_threadpool(retention.carry_out, self.store)
+                    day = today()
+                if log.last_error() != kept:
+                    await run_in_threadpool(self.store.write, note, "last_error", log.last_error())
+                    kept = log.last_error()
+            except Unavailable:
+                pass  # logged where it happened; the next round tries again
+            except Exception:
+                log.log.exception("what is promised could not be carried out")
+
     def app(self):
         """The ASGI application."""
         routes = [
@@ -244,8 +292,9 @@ class Survey:
             Unavailable: _unavailable,
             HTTPException: _http_error,
             ClientDisconnect: _gone,
+            Exception: _failed,
         }
-        app = Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._watched)
         return Guard(app, self.visitor)
 
 
@@ -281,6 +330,10 @@ async def _gone(_request, _error):
     return Response(status_code=400)
 
 
+async def _failed(_request, _error):  # uvicorn logs it
+    return refused(500, "failed", "nothing was stored; try again")
+
+
 def serve(protocol, stimuli, database, port=8000, demo=False):
     """Serves a study on this machine's own address until it is stopped.
 
@@ -289,6 +342,7 @@ def serve(protocol, stimuli, database, port=8000, demo=False):
     Raises:
         ColorlibError: see `Survey`; or the port is taken.
     """
+    log.set_up()
     store = Store(database)
     try:
         survey = Survey(protocol, stimuli, store, demo)
@@ -309,7 +363,7 @@ def http_server(app):
 
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_config=None,  # study.survey.log has set it up
         access_log=False,  # it would keep addresses, and panel ids from links
         server_header=False,
         timeout_keep_alive=20,

@@ -6,18 +6,17 @@ because a browser that got no reply asks again.
 
 import hashlib
 import hmac
-import json
 import secrets
-from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from colorlib import ColorlibError
+from study.survey import doors, retention
 from study.survey.plan import is_correct
 from study.survey.store import (
+    ago,
     answers,
-    images,
     invitations,
     now,
     replies,
@@ -56,47 +55,6 @@ def code(groups=3) -> str:
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(groups))
 
 
-def adopt(connection, protocol, stimuli, demo):
-    """Claims a new database for this study; checks that an old one belongs to it.
-
-    Returns:
-        The study's salt.
-
-    Raises:
-        ColorlibError: the database belongs to another protocol, other stimuli or another mode.
-    """
-    row = connection.execute(select(study)).one_or_none()
-    key = stimuli.info["key_sha256"]
-    if row is None:
-        values = {"id": 1, "salt": secrets.token_hex(32), "created_at": now(), "demo": demo}
-        values |= {"protocol": protocol.model_dump_json(), "key_sha256": key}
-        connection.execute(insert(study).values(values))
-        names = [column.name for column in images.columns]
-        rows = stimuli.table[names].to_dict("records")
-        connection.execute(
-            insert(images), [row | {"method": row["method"] or None} for row in rows]
-        )
-        return values["salt"]
-    theirs, ours = json.loads(row.protocol), protocol.model_dump(mode="json")
-    fixed = ("name", "version", "mode", "design", "questions", "exclusions")
-    differs = [f"the protocol's {name}" for name in fixed if theirs[name] != ours[name]]
-    differs += ["the stimuli"] if row.key_sha256 != key else []
-    differs += ["demonstration or not"] if row.demo != demo else []
-    if differs:
-        raise ColorlibError(
-            f"the database was begun with another study ({', '.join(differs)}); give this one a "
-            "--database of its own"
-        )
-    # Contact, dates and texts may be mended while a study runs.
-    connection.execute(update(study).values(protocol=protocol.model_dump_json()))
-    return row.salt
-
-
-def _ago(hours) -> str:
-    moment = datetime.now(UTC) - timedelta(hours=hours)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def find(connection, cookie_hash):
     """The latest session of a browser, or None."""
     query = select(sessions).where(sessions.c.cookie_hash == cookie_hash)
@@ -105,7 +63,12 @@ def find(connection, cookie_hash):
 
 def is_expired(session, protocol) -> bool:
     """Whether a session was interrupted too long ago to be resumed."""
-    return session.finished_at is None and session.started_at < _ago(protocol.resume.max_age_hours)
+    return session.finished_at is None and session.started_at < ago(protocol.resume.max_age_hours)
+
+
+def is_changed(session, protocol) -> bool:
+    """Whether an unfinished session was begun under a protocol that is no longer asked."""
+    return session.finished_at is None and session.protocol_sha256 != protocol.sha256
 
 
 def start(connection, cookie_hash, protocol, material, entry, again=False):
@@ -120,17 +83,20 @@ def start(connection, cookie_hash, protocol, material, entry, again=False):
         again: bool. Whether a finished session may be followed by a new one.
 
     Raises:
-        Refusal: an invitation that is not good, or a way in that the protocol doesn't have.
+        Refusal: an invitation that is not good, a way in that the protocol doesn't have, or a study
+            that is paused, full or over.
     """
     # On PostgreSQL several servers may write; whoever holds the study's row assigns a place.
     salt = connection.execute(select(study.c.salt).with_for_update()).scalar_one()
     mine = find(connection, cookie_hash)
-    if mine and not is_expired(mine, protocol) and not (again and mine.finished_at):
+    over = mine and (is_expired(mine, protocol) or is_changed(mine, protocol))
+    if mine and not over and not (again and mine.finished_at):
         return mine
     if entry["way"] not in protocol.entry.ways:
         raise Refusal(403, "bad_invitation", f"this study is not entered by {entry['way']}")
-    if protocol.retention.anonymized_on and date.today() >= protocol.retention.anonymized_on:
-        raise Refusal(403, "closed", "answers could no longer be withdrawn")
+    shut = doors.closed(connection, protocol, protocol.sha256)
+    if shut:
+        raise Refusal(403, shut, "nobody may begin now")
     panel_hash = None
     if entry["way"] == "panel":
         panel_hash = hmac.new(salt.encode(), entry["panel"].encode(), "sha256").hexdigest()
@@ -144,6 +110,7 @@ def start(connection, cookie_hash, protocol, material, entry, again=False):
         "panel_hash": panel_hash,
         "entry": entry["way"],
         "consent_version": protocol.consent.version,
+        "protocol_sha256": protocol.sha256,
         "list": _free_list(connection, material, protocol),
         "repeat": before is not None,
         "started_at": now(),
@@ -174,12 +141,7 @@ def _free_list(connection, material, protocol):
     """The list with the fewest people who finished or still may; dropouts free their place."""
     counts = (
         select(sessions.c.list, func.count())
-        .where(
-            or_(
-                sessions.c.finished_at.is_not(None),
-                sessions.c.started_at >= _ago(protocol.resume.max_age_hours),
-            )
-        )
+        .where(doors.has_place(protocol, protocol.sha256))
         .group_by(sessions.c.list)
     )
     taken = dict(map(tuple, connection.execute(counts)))
@@ -366,23 +328,6 @@ def thanks(session, protocol) -> dict:
     return given
 
 
-def anonymize(connection):
-    """From the day of anonymization, removes everything that could identify a session's person.
-
-    Returns:
-        The day if it has come, else None.
-    """
-    from study.protocol import Protocol
-
-    row = connection.execute(select(study.c.protocol)).scalar_one()
-    day = Protocol.model_validate_json(row).retention.anonymized_on
-    if not day or date.today() < day:
-        return None
-    bare = {"cookie_hash": "", "panel_hash": None, "withdrawal_code": sessions.c.session}
-    connection.execute(update(sessions).values(bare))
-    return day
-
-
 def withdraw(connection, text):
     """Deletes all sessions of the person with this code, and records that somebody withdrew.
 
@@ -396,12 +341,13 @@ def withdraw(connection, text):
     person = select(sessions.c.participant).where(sessions.c.withdrawal_code == typed)
     participant = connection.execute(person).scalar_one_or_none()
     if participant is None:
-        raise ColorlibError(f"{text}: no such code, or withdrawn already; check its letters")
+        raise ColorlibError(
+            f"{text}: no such code, or withdrawn already{retention.since(connection)}; check its "
+            "letters"
+        )
     theirs = select(sessions.c.session).where(sessions.c.participant == participant)
     gone = connection.execute(delete(answers).where(answers.c.session.in_(theirs))).rowcount
-    for table in (replies, tokens, trials):
-        connection.execute(delete(table).where(table.c.session.in_(theirs)))
-    connection.execute(delete(sessions).where(sessions.c.participant == participant))
+    retention.delete_sessions(connection, sessions.c.participant == participant)
     connection.execute(insert(withdrawals).values(withdrawn_at=now()))
     return gone
 

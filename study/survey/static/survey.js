@@ -6,6 +6,7 @@ import { Outbox, Refused, persist, request } from "./outbox.js";
 const AHEAD = 16; // photos that are fetched before their turn: a cut of half a minute goes unnoticed
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
 const HALF_FRAME_MS = 8; // at 60 frames a second
+const SHUT = ["closed", "paused", "full"]; // why nobody may begin
 
 const stage = document.getElementById("stage");
 const status = document.getElementById("status");
@@ -137,13 +138,13 @@ async function consent() {
       },
     },
   ]);
-  return declined || !shown ? null : start(consent.version);
+  return declined || !shown ? null : start();
 }
 
-function start(version) {
+function start() {
   const link = new URLSearchParams(location.search);
   const body = {
-    consent_version: version,
+    protocol: study.protocol, // what was shown
     adult: true,
     agree: true,
     again: true, // a demonstration can be seen twice
@@ -473,6 +474,7 @@ async function main() {
   const outboxes = {};
   for (let rounds = 0; rounds < 5; rounds++) {
     let state = await session(outboxes);
+    if (SHUT.includes(state.state)) return problem(state.state);
     const fresh = state.state === "new" || (study.demo && state.state !== "running");
     if (fresh && state.state !== "no_cookie") {
       const started = await consent();
@@ -481,7 +483,7 @@ async function main() {
       state = await session(outboxes);
     }
     if (state.state === "finished") return thankYou(state.thanks, texts.problems.finished);
-    if (state.state === "expired") return problem("expired");
+    if (["expired", "changed"].includes(state.state)) return problem(state.state);
     if (state.state !== "running") break;
     if (await takePart(state, outboxes.current)) return;
   }
@@ -503,7 +505,7 @@ async function onlyTab() {
 }
 
 main().catch((error) => {
-  const known = { bad_invitation: false, closed: false, photo_failed: true };
+  const known = { bad_invitation: false, closed: false, paused: false, full: false, photo_failed: true };
   if (error instanceof Refused && error.message in known) {
     return problem(error.message, { reload: known[error.message] });
   }
