@@ -264,10 +264,8 @@ def test_the_server_carries_out_at_its_start_what_each_version_has_promised(make
     second.close()
     moved("2027-04-01T12:00:00")
     third = make(texts={'version = "1"': 'version = "2"'})
-    bare = {row.started_at: row.cookie_hash == "" for row in third.rows(tables.sessions)}
     assert sorted(row.cookie_hash == "" for row in third.rows(tables.sessions)) == [False, True]
     assert third.person().start().status_code == 200
-    assert bare
 
 
 @pytest.mark.parametrize(
@@ -472,7 +470,8 @@ def test_a_full_disk_is_logged_without_anybodys_data(make, database, monkeypatch
     free()
     number = len(replies) - 1
     assert people[number % 12].answer(1 + number // 12).status_code == 200
-    wait_for(lambda: "disk is full" in command("status", "--database", database).stdout)
+    wait_for(lambda: study.store.read(tables.noted, "last_error"))
+    assert "disk is full" in lines_of(command("status", "--database", database))["last error"]
 
 
 def test_a_fault_is_logged_as_a_line_without_anybodys_data(make, monkeypatch, capsys):
@@ -510,7 +509,7 @@ def test_status_counts(make, database):
     assert told["study"].endswith("open")
     counts = {name: told[name] for name in ("consented", "started", "answering now", "finished")}
     assert counts == {"consented": "3", "started": "2", "answering now": "2", "finished": "1"}
-    assert told["excluded"] == "3 (incomplete 2, same 1)" or "incomplete 2" in told["excluded"]
+    assert "incomplete 2" in told["excluded"]
     assert told["on each list"] == "0: 2, 1: 1"
     assert told["places left"] == "6 of 9" and told["last error"] == "none"
     assert "the texts say 8" in told["minutes"] and "anonymized_on 2099-03-31" in told["promises"]
@@ -566,7 +565,7 @@ def test_the_page_says_its_language_and_direction(make):
 
 def test_a_half_translated_protocol_is_told_at_the_start(make, capsys):
     log.set_up()
-    make(language="de", title="Echt oder gefärbt?")
+    make(language="de", title="Echt oder nicht?")
     (line,) = [part for part in capsys.readouterr().err.splitlines() if "language is de" in part]
     assert "texts.problems.paused" in line and "questions.0.options.1.label" in line
     assert "consent.title" not in line

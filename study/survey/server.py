@@ -265,7 +265,7 @@ class Survey:
                 if today() != day:
                     await run_in_threadpool(retention.carry_out, self.store)
                     day = today()
-                if log.last_error() != kept:
+                if log.last_error() not in (None, kept):
                     await run_in_threadpool(self.store.write, note, "last_error", log.last_error())
                     kept = log.last_error()
             except Unavailable:

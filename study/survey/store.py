@@ -389,6 +389,8 @@ class Store:
         try:
             with self._writer.begin() as connection:
                 return [(operation(connection, *given), None) for _, operation, given in batch]
+        except exc.OperationalError:
+            raise  # nobody's fault; SQLite has undone everything on a full disk, savepoints too
         except Exception:  # Savepoints show whose fault it is.
             with self._writer.begin() as connection:
                 return [_outcome(connection, *item[1:]) for item in batch]

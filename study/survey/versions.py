@@ -45,8 +45,9 @@ def adopt(connection, protocol, stimuli, demo) -> str:
             f"the database was begun with another study ({', '.join(differs)}); give this one a "
             "--database of its own"
         )
-    used = select(sessions.c.protocol_sha256)
-    connection.execute(delete(protocols).where(protocols.c.sha256.not_in(used)))
+    used = select(sessions.c.protocol_sha256).where(sessions.c.protocol_sha256.is_not(None))
+    unused = protocols.c.sha256.not_in(used) & protocols.c.anonymized_at.is_(None)
+    connection.execute(delete(protocols).where(unused))  # nobody has agreed to them
     kept = select(protocols).where(protocols.c.sha256 == protocol.sha256)
     if connection.execute(kept).one_or_none() is None:
         if not demo:
