@@ -128,15 +128,13 @@ def _opened(database, newer=False):
     `newer` opens the database of a newer version of this program, too.
     """
     from study.survey import log, retention
-    from study.survey.store import Store, Unavailable
+    from study.survey.store import Store
 
     log.set_up()
     store = Store(database, create=False, newer=newer)
     try:
         retention.carry_out(store)
         yield store
-    except Unavailable as error:
-        raise ColorlibError(f"{store.name}: {error}; nothing was changed, try again") from None
     finally:
         store.close()
 

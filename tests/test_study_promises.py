@@ -432,7 +432,7 @@ def test_newer_answers_are_exported_and_withdrawn(newer, database, tmp_path):
 # The log
 
 
-def fill_disk(study):
+def fill_disk(store):
     """From now on SQLite takes no new page, as on a full disk; returns what frees the disk."""
 
     def limit(connection, *_):
@@ -441,11 +441,11 @@ def fill_disk(study):
     def free(connection, *_):
         connection.execute("PRAGMA max_page_count = 1073741823")
 
-    event.listen(study.store._engine, "checkout", limit)
+    event.listen(store._engine, "checkout", limit)
 
     def empty():
-        event.remove(study.store._engine, "checkout", limit)
-        event.listen(study.store._engine, "checkout", free)
+        event.remove(store._engine, "checkout", limit)
+        event.listen(store._engine, "checkout", free)
 
     return empty
 
@@ -457,7 +457,7 @@ def test_a_full_disk_is_logged_without_anybodys_data(make, database, monkeypatch
     people = [study.person() for _ in range(12)]
     for person in people:
         person.take_part(upto=0)
-    free = fill_disk(study)
+    free = fill_disk(study.store)
     replies = []
     while not replies or replies[-1].status_code == 200:  # until the last page is full
         replies.append(people[len(replies) % 12].answer(1 + len(replies) // 12))
@@ -489,6 +489,25 @@ def test_a_fault_is_logged_as_a_line_without_anybodys_data(make, monkeypatch, ca
     assert re.search(r"study: .*KeyError in test_study_promises.py:\d+$", line)
     assert "203.0.113" not in line
     assert log.last_error() == line.replace(" study:", "")
+
+
+def test_a_command_on_a_full_disk_says_so_in_a_line(make, database, monkeypatch, tmp_path):
+    make().close()
+    opened = Store.__init__
+
+    def full(store, *given, **options):
+        opened(store, *given, **options)
+        fill_disk(store)
+
+    monkeypatch.setattr(Store, "__init__", full)
+    said = command("invite", "5000", "--database", database, code=2).stderr.splitlines()
+    assert said[-1] == (
+        f"study: sqlite:///{database}: has taken nothing (database or disk is full); "
+        "nothing changed"
+    )
+    assert not [line for line in said if "Traceback" in line or "INSERT" in line]
+    command("export", "--output", tmp_path / "export", "--database", database)
+    command("status", "--database", database)
 
 
 # The operator

@@ -162,8 +162,8 @@ withdrawals = _table(
 )
 
 
-class Unavailable(Exception):
-    """The database did not store it; try again."""
+class Unavailable(ColorlibError):
+    """The database was not read, or did not store what it was given; trying again may help."""
 
 
 def clock() -> datetime:
@@ -333,7 +333,7 @@ class Store:
                 # The database was started anew: the connections of before are useless, and gone.
                 if attempt == 2 or not error.connection_invalidated:
                     log.error("the database can't be read: %s", line(error))
-                    raise Unavailable(line(error)) from None
+                    raise Unavailable(f"{self.name}: can't be read ({line(error)})") from None
 
     def submit(self, operation, *arguments) -> Future:
         """Queues an operation that writes; the future is done when it is safely stored.
@@ -379,7 +379,9 @@ class Store:
         except Exception as error:  # a full disk, a lost connection: nothing of the batch is stored
             log.error("the database has taken nothing: %s", line(error))
             for future, *_ in batch:
-                future.set_exception(Unavailable(line(error)))
+                future.set_exception(
+                    Unavailable(f"{self.name}: has taken nothing ({line(error)}); nothing changed")
+                )
             return
         for (future, *_), (result, error) in zip(batch, outcomes, strict=True):
             future.set_exception(error) if error else future.set_result(result)
