@@ -127,12 +127,13 @@ def _opened(database, newer=False):
 
     `newer` opens the database of a newer version of this program, too.
     """
-    from study.survey import log, retention
+    from study.survey import log, retention, versions
     from study.survey.store import Store
 
     log.set_up()
     store = Store(database, create=False, newer=newer)
     try:
+        versions.mark(store)
         retention.carry_out(store)
         yield store
     finally:

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
 
-from sqlalchemy import event, inspect, select
+from sqlalchemy import event, inspect, select, text
 from survey_parts import (
     PostgreSQL,
     Study,
@@ -375,6 +375,21 @@ def test_old_answers_are_exported_and_withdrawn(old, tmp_path):
     assert exported.participants["protocol_sha256"].notna().all()
     assert "1 answers deleted" in command("withdraw", "aaaa-bbbb-bbbb", "--database", old).stdout
     assert "2 answers deleted" in command("withdraw", "AAAA-BBBB-AAAA", "--database", old).stdout
+
+
+def test_a_server_of_before_may_go_on_beside_a_newer_command(old, tmp_path):
+    command("status", "--database", old)  # brings the database to the present
+    statement = text(  # as the server of before begins a session
+        "INSERT INTO sessions (session, participant, cookie_hash, entry, consent_version, list, "
+        "repeat, started_at, withdrawal_code) VALUES "
+        "('cccc', 'pcccc', 'ccccc', 'open', '1', 0, false, '2027-01-04T12:00:00.000Z', 'C')"
+    )
+    store = Store(old)
+    store.write(lambda connection: connection.execute(statement))
+    store.close()
+    command("export", "--output", tmp_path / "export", "--database", old)
+    people = read_export(tmp_path / "export").participants
+    assert len(people) == 3 and people["protocol_sha256"].nunique() == 1
 
 
 @pytest.fixture

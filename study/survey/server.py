@@ -101,6 +101,7 @@ class Survey:
             protocol.check_live()
         self.protocol, self.stimuli, self.store, self.demo = protocol, stimuli, store, demo
         self.material = Material(protocol, stimuli)
+        versions.mark(store)
         self.salt = store.write(versions.adopt, protocol, stimuli, demo)
         retention.carry_out(store)
         self._tell()

@@ -127,15 +127,25 @@ def current(connection):
     return row
 
 
+def mark(store):
+    """Marks sessions that name no protocol with the current one.
+
+    They were begun by a server of an older version that went on after its database had been brought
+    to a newer schema, so under the protocol of then.
+    """
+    bare = sessions.c.protocol_sha256.is_(None)
+    if store.read(lambda connection: connection.execute(select(sessions).where(bare)).first()):
+        asked = select(study.c.protocol_sha256).scalar_subquery()
+        change = update(sessions).where(bare).values(protocol_sha256=asked)
+        store.write(lambda connection: connection.execute(change))
+
+
 def used(connection) -> list:
-    """The rows of `protocols` under which there are sessions, or the current one; oldest first."""
+    """The rows of `protocols` under which there are sessions, else the current one; oldest first.
+
+    Raises:
+        ColorlibError: no server has ever finished its start with this database.
+    """
     theirs = select(sessions.c.protocol_sha256)
-    asked = select(study.c.protocol_sha256)
-    query = select(protocols).where(protocols.c.sha256.in_(theirs) | protocols.c.sha256.in_(asked))
-    rows = connection.execute(query.order_by(protocols.c.adopted_at)).all()
-    return [row for row in rows if _has_sessions(connection, row)] or rows
-
-
-def _has_sessions(connection, row):
-    query = select(func.count()).where(sessions.c.protocol_sha256 == row.sha256)
-    return connection.execute(query).scalar_one() > 0
+    query = select(protocols).where(protocols.c.sha256.in_(theirs))
+    return connection.execute(query.order_by(protocols.c.adopted_at)).all() or [current(connection)]
