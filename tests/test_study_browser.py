@@ -390,3 +390,18 @@ def test_a_bad_invitation_is_told(serve, visit):
     go_on(page, click)
     page.get_by_text("This invitation is not known").wait_for()
     assert not rows(server, "SELECT * FROM sessions")
+
+
+def test_a_study_that_nobody_may_begin_says_so_at_once(serve, visit):
+    from study.survey import doors
+
+    server = serve(demo=False, direction="rtl")
+    server.store.write(doors.pause)
+    page = visit(server.address, PHONE)
+    page.get_by_text("This study is taking a break").wait_for()
+    assert not page.locator("[name=adult]").count()
+    server.store.write(doors.resume)
+    page.reload()
+    page.locator("[name=adult]").wait_for()
+    fits(page)
+    assert page.evaluate("getComputedStyle(document.body).direction") == "rtl"
