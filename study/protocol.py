@@ -277,6 +277,7 @@ class ComingBackTexts(_Part):
 
     title: Text
     begun_here: Text  # in this browser, by whomever
+    finished_here: Text
     begun_elsewhere: Text  # by this invitation
     go_on: Text
     somebody_else: Text

@@ -14,6 +14,7 @@ const progress = document.getElementById("progress");
 const troubles = new Set();
 const outboxes = {}; // the current one, once there is a session
 let study, texts;
+let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
 
 // Small helpers
@@ -91,6 +92,7 @@ function textScreen(title, body, next) {
 
 // A last page, with nothing behind it.
 function end(content) {
+  release();
   progress.hidden = true;
   say();
   stage.innerHTML = `<div class="text">${content}</div>`;
@@ -158,7 +160,7 @@ function start(version, another) {
 
 // A screen with a choice; returns the chosen one's number.
 async function choose(title, body, choices) {
-  const screen = { ...textScreen(title, body), choices };
+  const screen = { ...textScreen(title, body), choices, grid_rows: null, grid_columns: 1 };
   screen.button_html = (choice, index) =>
     index ? button(choice).replace('class="button"', 'class="button quiet"') : button(choice);
   const [{ response }] = await run([screen]);
@@ -172,7 +174,8 @@ function isSomebodyElse({ state }) {
   if (state === "running") {
     return choose(coming_back.title, [coming_back.begun_here], [go_on, somebody_else]);
   }
-  return choose(texts.title, [problems[state]], [somebody_else]).then(() => true);
+  const told = state === "finished" ? coming_back.finished_here : problems.expired;
+  return choose(texts.title, [told], [somebody_else]).then(() => true);
 }
 
 // Takes over what was begun by this invitation in another browser.
@@ -194,16 +197,18 @@ function offerWithdrawal() {
 
 function openWithdrawal() {
   const { title, body, code, confirm, cancel } = texts.withdrawal;
+  const known = tab.read()?.code ?? "";
   const dialog = document.createElement("dialog");
   const input =
-    `<input name="code" value="${html(tab.read()?.code ?? "")}" required maxlength="40"` +
+    `<input name="code" value="${html(known)}" required maxlength="40"` +
     ' autocomplete="off" autocapitalize="characters" spellcheck="false">';
   dialog.setAttribute("aria-labelledby", "withdrawal");
   dialog.innerHTML =
     `<form><h2 id="withdrawal">${html(title)}</h2>${paragraphs(body)}` +
     `<label>${html(code)} ${input}</label><p role="alert"></p>` +
-    `<button class="button">${html(confirm)}</button> ` +
-    `<button type="button" class="button quiet">${html(cancel)}</button></form>`;
+    `<div><button class="button">${html(confirm)}</button>` +
+    `<button type="button" class="button quiet">${html(cancel)}</button></div></form>`;
+  dialog.querySelector(known ? "[type=button]" : "input").autofocus = true;
   dialog.addEventListener("keydown", (event) => event.stopPropagation()); // answers nothing below
   dialog.addEventListener("close", () => dialog.remove());
   dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
@@ -611,7 +616,7 @@ async function onlyTab(entry) {
       clearTimeout(late);
       stage.replaceChildren();
       resolve();
-      return new Promise(() => {}); // held until the page goes
+      return new Promise((done) => (release = done)); // held to the last page, or until it goes
     });
   });
 }
