@@ -62,6 +62,9 @@ def _check_braces(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_check_braces)]
 Key = Annotated[str, Field(min_length=1, max_length=1)]
 Paragraphs = Annotated[tuple[Text, ...], Field(min_length=1)]
+Site = Annotated[
+    str, Field(pattern=r"^(https://(\*\.)?[A-Za-z0-9.-]+|http://localhost)(:[0-9]+)?$")
+]
 # TOML has no empty value: "" is a date that is not settled yet.
 Date = Annotated[date | None, BeforeValidator(lambda value: None if value == "" else value)]
 
@@ -142,10 +145,8 @@ class Panel(_Part):
     id_parameter: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
     completion_code: str
     completion_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
-    # Sites that may show the page in a frame of theirs.
-    frame_ancestors: tuple[
-        Annotated[str, Field(pattern=r"^https://(\*\.)?[A-Za-z0-9.-]+(:[0-9]+)?$")], ...
-    ] = ()
+    # Sites that may show the page in a frame of theirs: "https://*.mturk.com" for MTurk.
+    frame_ancestors: tuple[Site, ...] = ()
 
 
 class Option(_Part):

@@ -255,12 +255,12 @@ class Survey:
 
     async def withdraw(self, request):
         form = await _form(Withdraw, request)
-        reply = await self._submit(withdrawal.request, form.code, self.protocol)
-        try:
-            await run_in_threadpool(withdrawal.synchronize, self.store)
-        except ColorlibError as error:  # it is deleted; the file is tried again at the next start
-            print(f"study: {error}", file=sys.stderr, flush=True)
-        reply, who = _json(reply), self.visitor(request)
+        if await self._submit(withdrawal.request, form.code, self.protocol):
+            try:
+                await run_in_threadpool(withdrawal.synchronize, self.store)
+            except ColorlibError as error:  # deleted it is; the next start writes the file
+                print(f"study: {error}", file=sys.stderr, flush=True)
+        reply, who = _json({}), self.visitor(request)
         if who and not await run_in_threadpool(self.store.read, sessions.find, who):
             self.cookies.take(reply, self.cookies.named(request), request.url.scheme == "https")
         return reply

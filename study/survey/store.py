@@ -26,6 +26,7 @@ from sqlalchemy import (
     create_engine,
     event,
     exc,
+    false,
 )
 from sqlalchemy.engine import make_url
 
@@ -85,7 +86,7 @@ sessions = _table(
     Column("consent_version", String(4000), nullable=False),
     Column("list", Integer, nullable=False, index=True),
     Column("repeat", Boolean, nullable=False),
-    Column("panel_repeat", Boolean, nullable=False),
+    Column("panel_repeat", Boolean, nullable=False, server_default=false()),
     Column("superseded_at", String(27)),
     Column("started_at", String(27), nullable=False),
     Column("finished_at", String(27)),

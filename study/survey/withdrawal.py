@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import delete, insert, select
 
 from colorlib import ColorlibError
-from study.survey.codes import plain
+from study.survey.codes import grouped, plain
 from study.survey.entry import seal
 from study.survey.store import Refusal, answers, metadata, now, sessions, study, withdrawals
 
@@ -30,8 +30,8 @@ def withdraw(connection, text):
     Returns:
         int: how many answers are gone; None where no session has this code.
     """
-    codes = connection.execute(select(sessions.c.session, sessions.c.withdrawal_code))
-    session = {plain(code): session for session, code in codes}.get(plain(text))
+    mine = select(sessions.c.session).where(sessions.c.withdrawal_code == grouped(plain(text)))
+    session = connection.execute(mine).scalar_one_or_none()
     if session is None:
         return None
     gone = _erase(connection, session)
@@ -46,8 +46,11 @@ def is_withdrawn(connection, text) -> bool:
     return connection.execute(select(withdrawals.c.id).where(same)).first() is not None
 
 
-def request(connection, text, protocol) -> dict:
+def request(connection, text, protocol) -> bool:
     """`withdraw` as the page asks for it; asking again changes nothing.
+
+    Returns:
+        bool: whether there was something to delete.
 
     Raises:
         Refusal: an unknown code, or answers that are anonymous by now.
@@ -55,9 +58,10 @@ def request(connection, text, protocol) -> dict:
     day = protocol.retention.anonymized_on
     if day and date.today() >= day:
         raise Refusal(409, "anonymous", f"since {day}")
-    if withdraw(connection, text) is None and not is_withdrawn(connection, text):
+    gone = withdraw(connection, text)
+    if gone is None and not is_withdrawn(connection, text):
         raise Refusal(404, "unknown_code", "check its letters")
-    return {}
+    return gone is not None
 
 
 def _tombstone(connection, code):

@@ -2,7 +2,7 @@
 // jsPsych shows each screen and times it; what the next screen is follows from the server's word.
 
 import { Outbox, Refused, persist, request, speakFor } from "./outbox.js";
-import { enter, link, newKey, tab } from "./visitor.js";
+import { enter, link, newKey, tab, turk } from "./visitor.js";
 
 const AHEAD = 16; // photos that are fetched before their turn: a cut of half a minute goes unnoticed
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
@@ -13,6 +13,7 @@ const status = document.getElementById("status");
 const progress = document.getElementById("progress");
 const troubles = new Set();
 const outboxes = {}; // the current one, once there is a session
+const mturk = turk();
 let study, texts;
 let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
@@ -230,7 +231,7 @@ async function withdraw(code, alert) {
     return;
   }
   outboxes.current?.discard();
-  tab.write({ withdrawn: true, stopped: tab.read()?.stopped });
+  tab.write({ withdrawn: true, stopped: tab.read()?.stopped, turk: mturk });
   location.replace(location.pathname); // a new page, on which nothing of the old one goes on
 }
 
@@ -476,6 +477,16 @@ async function confirmAll(outbox) {
 
 function completion({ completion_code, completion_url } = {}) {
   const { thanks } = texts;
+  if (completion_code && mturk) {
+    const fields = { assignmentId: mturk.assignment, code: completion_code };
+    const inputs = Object.entries(fields).map(
+      ([name, value]) => `<input type="hidden" name="${name}" value="${html(value)}">`,
+    );
+    return (
+      `<form method="post" action="${html(`${mturk.site}/mturk/externalSubmit`)}">` +
+      `${inputs.join("")}<button class="button">${html(thanks.completion_link)}</button></form>`
+    );
+  }
   return (
     (completion_code
       ? `<p class="completion">${html(fill(thanks.completion_code, { code: completion_code }))}</p>`
@@ -497,7 +508,7 @@ function thankYou(given, title) {
     `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion(given)}` +
       (given.withdrawal_code ? withdrawal : ""),
   );
-  stage.querySelector("button")?.addEventListener("click", async () => {
+  stage.querySelector("section button")?.addEventListener("click", async () => {
     await navigator.clipboard.writeText(given.withdrawal_code);
     say(thanks.copied);
   });
@@ -589,7 +600,7 @@ async function main() {
     if (state.state === "finished") return thankYou(state, texts.problems.finished);
     if (state.state === "expired") return problem("expired");
     if (state.state === "new") return gone();
-    tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped });
+    tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped, turk: mturk });
     history.replaceState(null, "", location.pathname); // the link has done its work
     if (await takePart(state, outboxes.current)) return;
   }
