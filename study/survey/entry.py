@@ -124,7 +124,7 @@ def latest(connection, protocol, cookies):
     newest = (
         select(sessions.c.cookie_hash)
         .where(
-            sessions.c.cookie_hash.in_(hashes),
+            sessions.c.cookie_hash.in_(list(hashes)),
             sessions.c.finished_at.is_(None),
             sessions.c.started_at >= ago(protocol.resume.max_age_hours),
         )

@@ -574,9 +574,9 @@ async function main() {
   say();
   if (tab.read()?.withdrawn) return withdrawn(tab.take());
   const way = link(study.panel_parameter);
-  const visit = await persist(() => enter(way), trouble("enter"));
+  let visit = await persist(() => enter(way), trouble("enter"));
   offerWithdrawal();
-  await onlyTab(visit.entry);
+  if (await onlyTab(visit.entry)) visit = await persist(() => enter(way), trouble("enter"));
   if (visit.kept && visit.state === "new") return gone();
   if (visit.kept?.thanks) return thankYou(visit.kept.thanks, texts.problems.finished);
   let { entry } = visit;
@@ -596,6 +596,7 @@ async function main() {
       begun = true;
       speakFor(entry);
       state = await session();
+      if (state.state === "new") break; // the browser has not kept the cookie
     }
     if (state.state === "finished") return thankYou(state, texts.problems.finished);
     if (state.state === "expired") return problem("expired");
@@ -618,11 +619,16 @@ function gone() {
   end(`${heading(texts.title)}<p>${html(texts.coming_back.gone)}</p>`);
 }
 
-// Waits until no other tab has the study open: two would answer the same photos.
+// Waits until no other tab has the study open: two would answer the same photos. Returns whether
+// one had.
 async function onlyTab(entry) {
-  if (!navigator.locks) return;
+  if (!navigator.locks) return false;
+  let waited = false;
   await new Promise((resolve) => {
-    const late = setTimeout(() => problem("other_tab", { reload: true }), 500);
+    const late = setTimeout(() => {
+      waited = true;
+      problem("other_tab", { reload: true });
+    }, 500);
     navigator.locks.request(`koala-${entry}`, () => {
       clearTimeout(late);
       stage.replaceChildren();
@@ -630,6 +636,7 @@ async function onlyTab(entry) {
       return new Promise((done) => (release = done)); // held to the last page, or until it goes
     });
   });
+  return waited;
 }
 
 main().catch((error) => {
