@@ -64,14 +64,20 @@ def _parser():
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     _database(command)
 
-    command = commands.add_parser("withdraw", help="delete the person with this code")
-    command.add_argument("code", help="the code that the person saw at the end")
+    command = commands.add_parser("withdraw", help="delete the answers with this code")
+    command.add_argument("code", help="the person's withdrawal code; case and hyphens don't matter")
     _database(command)
 
     command = commands.add_parser("invite", help="make links that work once")
     command.add_argument("count", type=_count, metavar="N")
     command.add_argument(
         "--address", default="", metavar="URL", help="where the study is, to print whole links"
+    )
+    _database(command)
+
+    command = commands.add_parser("paid", help="check a panel's completion codes")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="text: in each line a panel's id and a code"
     )
     _database(command)
 
@@ -123,17 +129,18 @@ def _serve(args):
 
 @contextmanager
 def _opened(database, newer=False):
-    """A study's store, after what its protocols promise for today has been carried out.
+    """A study's store, without those who withdrew, and with what its protocols promise carried out.
 
     `newer` opens the database of a newer version of this program, too.
     """
-    from study.survey import log, retention, versions
+    from study.survey import log, retention, versions, withdrawal
     from study.survey.store import Store
 
     log.set_up()
     store = Store(database, create=False, newer=newer)
     try:
         versions.mark(store)
+        withdrawal.synchronize(store)
         retention.carry_out(store)
         yield store
     finally:
@@ -150,12 +157,21 @@ def _export(args):
 
 
 def _withdraw(args):
-    from study.survey import sessions
+    from study.survey import retention, withdrawal
 
     with _opened(args.database, newer=True) as store:
-        gone = store.write(sessions.withdraw, args.code)
-        store.forget()
-    print(f"{gone} answers deleted; a row of withdrawals says that, and when")
+        gone = store.write(withdrawal.withdraw, args.code)
+        if gone is None:
+            raise ColorlibError(
+                f"{args.code}: no such code, or withdrawn already{store.read(retention.since)}; "
+                "check its letters"
+            )
+        withdrawal.synchronize(store)
+        file = store.tombstones
+    print(
+        f"{gone} answers deleted; a row of withdrawals says that, and when, and {file} keeps it "
+        "so if an old backup is restored"
+    )
     return 0
 
 
@@ -197,6 +213,16 @@ def _resume(args):
     return 0
 
 
+def _paid(args):
+    from study.survey import payment, sessions
+
+    with _opened(args.database) as store:
+        salt = store.read(sessions.salt)
+    for name, outcome in payment.check(salt, args.file):
+        print(f"{name}\t{outcome}")
+    return 0
+
+
 def _power(args):
     from study import simulation
 
@@ -217,6 +243,7 @@ _COMMANDS = {
     "status": _status,
     "pause": _pause,
     "resume": _resume,
+    "paid": _paid,
     "power": _power,
 }
 

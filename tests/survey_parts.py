@@ -228,6 +228,7 @@ class Person:
 
         self.http = httpx.Client(base_url=address, timeout=60, **options)
         self.http.get("/").raise_for_status()
+        self.key = secrets.token_hex(16)
 
     def get(self, path):
         return self.http.get(path)
@@ -237,7 +238,28 @@ class Person:
 
     def start(self, **entry):
         shown = self.get("/api/study").json()["protocol"]
-        return self.post("/api/start", {"protocol": shown, "adult": True, "agree": True, **entry})
+        consent = {"protocol": shown, "adult": True, "agree": True, "key": self.key}
+        return self._speak_for(self.post("/api/start", consent | entry))
+
+    def go_on(self, invitation):
+        """Goes on with what was begun by an invitation in another browser."""
+        return self._speak_for(
+            self.post("/api/continue", {"invitation": invitation, "key": self.key})
+        )
+
+    def enter(self, **link):
+        """Opens a link, as the page does before consent."""
+        return self._speak_for(self.post("/api/enter", link))
+
+    def _speak_for(self, reply):
+        if reply.status_code == 200:
+            self.http.headers["X-Entry"] = reply.json()["entry"]
+        return reply
+
+    def cookie(self):
+        """The name and the value of the only cookie."""
+        (cookie,) = self.http.cookies.jar
+        return cookie.name, cookie.value
 
     def answer(self, trial, answer="real", **changes):
         return self.post("/api/answers", an_answer(trial, answer) | changes)
@@ -271,18 +293,6 @@ def an_answer(trial, answer="real"):
     }
 
 
-def command(*arguments, code=0):
-    """The command in this process; returns what it says."""
-    from study.__main__ import main
-
-    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
-    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
-        returned = main([str(argument) for argument in arguments])
-    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
-    assert returned == code, said.stderr or said.stdout
-    return said
-
-
 def typed(*arguments, code=0):
     """The command as a user types it, in a process of its own."""
     done = subprocess.run(
@@ -295,12 +305,6 @@ def typed(*arguments, code=0):
     assert done.returncode == code, done.stderr or done.stdout
     assert "Traceback" not in done.stderr
     return done
-
-
-def content(database):
-    """All that lies on the disk of a SQLite database."""
-    folder, name = Path(database).parent, Path(database).name
-    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
 
 
 class PostgreSQL:
@@ -361,6 +365,24 @@ def _free_port():
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
         return some.getsockname()[1]
+
+
+def command(*arguments, code=0):
+    """`python -m study` in this process; returns what it says."""
+    from study.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        returned = main([str(argument) for argument in arguments])
+    said = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+    assert returned == code, said.stderr or said.stdout
+    return said
+
+
+def content(database):
+    """All that lies on the disk of a SQLite database."""
+    folder, name = Path(database).parent, Path(database).name
+    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
 
 
 def wait_for(condition, seconds=60):

@@ -200,7 +200,7 @@ def test_days_of_the_protocol_are_carried_out_at_midnight(
     (row,) = study.rows(tables.sessions)
     assert (row.cookie_hash, row.panel_hash, row.withdrawal_code) == ("", None, row.session)
     assert study.person().start().json()["error"] == "closed"
-    assert study.person().get("/api/session").json() == {"state": "closed"}
+    assert study.person().enter().json()["error"] == "closed"
     assert len(study.rows(tables.answers)) == 7
     late = command("withdraw", code, "--database", database, code=2)
     assert "anonymous are version 1's since 2027-03-31" in late.stderr
@@ -556,7 +556,7 @@ def test_a_pause_lets_nobody_begin_and_everybody_go_on(make, database):
     guest.take_part(upto=1)
     command("pause", "--database", database)
     assert lines_of(command("status", "--database", database))["study"].endswith("nobody begins")
-    assert study.person().get("/api/session").json() == {"state": "paused"}
+    assert study.person().enter().json()["error"] == "paused"
     refused = study.person().start()
     assert (refused.status_code, refused.json()["error"]) == (403, "paused")
     assert guest.answer(2).status_code == 200
@@ -580,7 +580,7 @@ def test_a_quota_holds_when_many_come_at_once(stimuli, tmp_path, request, kind):
             replies = list(pool.map(lambda person: person.start(), people))
         assert sorted(reply.status_code for reply in replies) == [200] * 5 + [403] * 15
         assert {r.json()["error"] for r in replies if r.status_code == 403} == {"full"}
-        assert study.person().get("/api/session").json() == {"state": "full"}
+        assert study.person().enter().json()["error"] == "full"
         said = command("invite", "1", "--database", database, code=2).stderr
         assert "entry.quota is 5 and leaves 0 places" in said
         # Who has stopped long ago frees a place.

@@ -15,12 +15,12 @@ def has_place(protocol, sha256):
         protocol: `study.protocol.Protocol`.
         sha256: of the protocol as the database keeps it. Each protocol has places of its own.
     """
+    goes_on = and_(
+        sessions.c.started_at >= ago(protocol.resume.max_age_hours),
+        sessions.c.superseded_at.is_(None),
+    )
     return and_(
-        sessions.c.protocol_sha256 == sha256,
-        or_(
-            sessions.c.finished_at.is_not(None),
-            sessions.c.started_at >= ago(protocol.resume.max_age_hours),
-        ),
+        sessions.c.protocol_sha256 == sha256, or_(sessions.c.finished_at.is_not(None), goes_on)
     )
 
 

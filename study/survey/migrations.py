@@ -84,6 +84,8 @@ def _keep_protocols(connection):
         ):
             connection.execute(text(statement), values)
     connection.execute(text("ALTER TABLE study DROP COLUMN protocol"))
+    # Of an invitation's use only the day is kept: the time would tell whose answers these are.
+    connection.execute(text("UPDATE invitations SET used_at = substr(used_at, 1, 10)"))
 
 
 STEPS = {2: _keep_protocols}

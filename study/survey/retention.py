@@ -15,7 +15,8 @@ from study.survey.store import invitations, now, protocols, sessions, today, wit
 
 # What a session's row keeps instead of what could tell whose it is. A new column that could belongs
 # here, too.
-ANONYMOUS = {"cookie_hash": "", "panel_hash": None, "withdrawal_code": sessions.c.session}
+ANONYMOUS = {"cookie_hash": "", "panel_hash": None, "invitation_hash": None}
+ANONYMOUS |= {"withdrawal_code": sessions.c.session}
 
 
 def days(content) -> dict:
@@ -49,12 +50,16 @@ def _due(row):
 def carry_out(store):
     """Anonymizes and deletes what has come due, with a line in the log for each."""
     if store.read(is_due):  # else nothing is written: a command works on a full disk, too
-        for line in store.write(_carry_out):
+        lines, everybody = store.write(_carry_out)
+        for line in lines:
             log.warning(line)
         store.forget()
+        if everybody:  # restored backups are deleted by their day from now on
+            store.tombstones.unlink(missing_ok=True)
 
 
-def _carry_out(connection) -> list[str]:
+def _carry_out(connection):
+    """(a line for each thing that was done, whether nobody is left)."""
     done = []
     for row in connection.execute(select(protocols)).all():
         for name in _due(row):
@@ -65,10 +70,11 @@ def _carry_out(connection) -> list[str]:
                 f"{count} sessions of version {row.version} {what} (retention.{name}: {day})"
             )
     query = select(protocols.c.sha256).where(protocols.c.deleted_at.is_(None))
-    if done and connection.execute(query).first() is None:  # the promise to the last ones, too
+    everybody = connection.execute(query).first() is None
+    if everybody:
         for table_ in (invitations, withdrawals):
             connection.execute(delete(table_))
-    return done
+    return done, everybody
 
 
 def since(connection) -> str:
@@ -114,8 +120,8 @@ def delete_sessions(connection, which) -> int:
     """
     theirs = select(sessions.c.session).where(which)
     there = inspect(connection)
-    for name in there.get_table_names():
-        columns = {column["name"] for column in there.get_columns(name)}
+    for name, _ in reversed(there.get_sorted_table_and_fkc_names()):
+        columns = {column["name"] for column in there.get_columns(name)} if name else ()
         if "session" in columns and name != sessions.name:
             rows = table(name, named("session"))
             connection.execute(delete(rows).where(rows.c.session.in_(theirs)))

@@ -11,6 +11,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import (
     Boolean,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     delete,
     event,
     exc,
+    false,
     insert,
     select,
 )
@@ -104,11 +106,14 @@ sessions = _table(
     Column("participant", String(16), nullable=False, index=True),
     Column("cookie_hash", String(64), nullable=False, index=True),
     Column("panel_hash", String(64), index=True),
+    Column("invitation_hash", String(64), index=True),  # until the end, to go on elsewhere
     Column("entry", String(16), nullable=False),
     Column("consent_version", String(4000), nullable=False),
     Column("protocol_sha256", String(64), index=True),  # what the person was shown and agreed to
     Column("list", Integer, nullable=False, index=True),
     Column("repeat", Boolean, nullable=False),
+    Column("panel_repeat", Boolean, nullable=False, server_default=false()),
+    Column("superseded_at", String(27)),
     Column("started_at", String(27), nullable=False),
     Column("finished_at", String(27)),
     Column("withdrawal_code", String(32), nullable=False, unique=True),
@@ -154,11 +159,12 @@ replies = _table(
     Column("question", String(64), primary_key=True),
     Column("value", String(64), nullable=False),
 )
-# Somebody withdrew, and when; nothing that tells who.
+# Somebody withdrew, and when; nothing that tells who. `tombstone` is a salted hash of the code.
 withdrawals = _table(
     "withdrawals",
     Column("id", Integer, primary_key=True),
     Column("withdrawn_at", String(27), nullable=False),
+    Column("tombstone", String(64), index=True),
 )
 
 
@@ -173,6 +179,20 @@ def clock() -> datetime:
 
 def today() -> date:
     return clock().date()
+
+
+class Refusal(Exception):
+    """A request that is not granted.
+
+    Args:
+        status: int. HTTP's code.
+        error: str. One word that the page understands.
+        detail: str. For whoever reads the reply.
+    """
+
+    def __init__(self, status, error, detail=""):
+        super().__init__(error)
+        self.status, self.error, self.detail = status, error, detail
 
 
 def now() -> str:
@@ -286,8 +306,6 @@ class Store:
         self._thread.start()
 
     def _check_file(self):
-        from pathlib import Path
-
         if not Path(self.url.database or "").is_file():
             raise ColorlibError(f"{self.url.database}: no such database; check --database")
 
@@ -334,6 +352,11 @@ class Store:
                 if attempt == 2 or not error.connection_invalidated:
                     log.error("the database can't be read: %s", line(error))
                     raise Unavailable(f"{self.name}: can't be read ({line(error)})") from None
+
+    @property
+    def tombstones(self) -> Path:
+        """The file that keeps withdrawals: beside SQLite's file, else in the present folder."""
+        return Path(f"{self.url.database}.withdrawn")
 
     def submit(self, operation, *arguments) -> Future:
         """Queues an operation that writes; the future is done when it is safely stored.

@@ -102,6 +102,7 @@ class Crowd:
                 _, study = await line.ask("GET", "/api/study")
                 shown = json.loads(study)["protocol"]
                 consent = {"protocol": shown, "adult": True, "agree": True}
+                consent["key"] = secrets.token_hex(16)
                 status, content = await line.ask("POST", "/api/start", consent)
                 check(status, content)
                 self.trials[number] = json.loads(content)["trials"]

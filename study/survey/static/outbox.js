@@ -39,12 +39,19 @@ export async function persist(attempt, onTrouble) {
   }
 }
 
+let entry = ""; // which of this browser's sessions the requests are about
+
+export function speakFor(tag) {
+  entry = tag;
+}
+
 // One request for JSON. Throws Refused, or another error where asking again may help.
 export async function request(path, body) {
-  const options = { signal: AbortSignal.timeout(TIMEOUT) };
+  const options = { signal: AbortSignal.timeout(TIMEOUT), headers: {} };
+  if (entry) options.headers["X-Entry"] = entry;
   if (body !== undefined) {
     options.method = "POST";
-    options.headers = { "Content-Type": "application/json" };
+    options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
     options.keepalive = true; // goes on when the page is closed meanwhile
   }
@@ -109,6 +116,12 @@ export class Outbox {
       this.waiting.get(item)?.(reply);
       this.waiting.delete(item);
     }
+  }
+
+  // Drops what has not been sent.
+  discard() {
+    this.items = [];
+    this.save();
   }
 
   // Resolves when nothing is left to be sent.
