@@ -119,6 +119,10 @@ class Design(_Part):
     exposure_s: float = Field(ge=0, le=60)  # of each photo; 0 is as long as the person likes
     pause_s: float = Field(ge=0, le=10)  # empty screen before each timed photo
     longest_side: int = Field(ge=64, le=2048)  # of the stimuli, px
+    # Of a photo as it is drawn, its longer side in CSS px: below the first, no answer is taken.
+    min_side_css: float = Field(default=160, ge=32, le=1000)
+    max_side_css: float = Field(default=0, ge=0, le=10_000)  # 0 is as large as the window allows
+    side_mm: float = Field(default=0, ge=0, le=1000)  # by a card held to the screen; 0: not asked
 
 
 class Resume(_Part):
@@ -166,8 +170,10 @@ class Exclusions(_Part):
     """The rules by which rows are flagged, fixed before the first answer is looked at.
 
     Flags of a person, in this order: `excluded_incomplete`, `excluded_repeat`, `excluded_catch`,
-    `excluded_fast`, `excluded_same`; of a single answer: `excluded_response`, `excluded_exposure`.
-    Rows stay as they are.
+    `excluded_fast`, `excluded_same`, `excluded_rate`, `excluded_total`; of a single answer:
+    `excluded_response`, `excluded_exposure`, `excluded_server`, `excluded_presentations`. Rows stay
+    as they are. What the browser measured can be forged; the last four fields go by what the
+    server saw.
     """
 
     preregistered_on: Date
@@ -180,6 +186,11 @@ class Exclusions(_Part):
     min_response_ms: float = Field(ge=0)  # single answers that were faster
     max_response_ms: float = Field(gt=0)  # single answers that were slower
     max_exposure_error_ms: float = Field(gt=0)  # timed trials shown for too long or too short
+    # Answers that came sooner after the photo, or sooner than the browser says; 0 is no rule.
+    min_server_ms: float = Field(default=0, ge=0)
+    max_presentations: int = Field(default=1000, ge=1)  # answers to photos shown more often
+    max_answers_per_minute: float = Field(default=1e6, gt=0)  # people who gave ten faster
+    min_total_s: float = Field(default=0, ge=0)  # people who were through sooner after consent
 
 
 class InstructionTexts(_Part):
@@ -187,6 +198,15 @@ class InstructionTexts(_Part):
     body: Paragraphs
     keys: Text
     start: Text
+
+
+class CalibrationTexts(_Part):
+    """Shown where design.side_mm fixes the size of the photos."""
+
+    title: Text
+    body: Paragraphs
+    slider: Text
+    next: Text
 
 
 class PracticeTexts(_Part):
@@ -215,6 +235,7 @@ class TrialTexts(_Part):
     show: Text  # 2afc: the button that shows it
     first_photo: Text  # 2afc: spoken while it is shown
     second_photo: Text
+    enlarge: Text  # instead of a photo below design.min_side_css
 
 
 class QuestionTexts(_Part):
@@ -245,12 +266,14 @@ class ThanksTexts(_Part):
     withdrawal_body: Paragraphs
     copy_code: Text
     copied: Text
+    copy_failed: Text
     completion_code: Text
     completion_link: Text
 
 
 class ProblemTexts(_Part):
     no_script: Text
+    no_cookie: Text
     resumed: Text
     expired: Text
     other_tab: Text
@@ -270,6 +293,7 @@ class Texts(_Part):
     contact: Text
     privacy: Text
     instructions: InstructionTexts
+    calibration: CalibrationTexts
     practice: PracticeTexts
     trial: TrialTexts
     questions: QuestionTexts
@@ -312,6 +336,8 @@ class Protocol(_Part):
                 f"exclusions.min_catch_correct: is {self.exclusions.min_catch_correct}, with only "
                 f"{self.design.catch} catch trials in design.catch"
             )
+        if 0 < self.design.max_side_css < self.design.min_side_css:
+            raise ValueError("design.max_side_css: must not be below min_side_css, or 0")
         if self.exclusions.min_response_ms >= self.exclusions.max_response_ms:
             raise ValueError("exclusions.min_response_ms: must be below max_response_ms")
         trial = self.texts.trial

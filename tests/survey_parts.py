@@ -238,7 +238,13 @@ class Person:
             "/api/start", {"consent_version": version, "adult": True, "agree": True, **entry}
         )
 
+    def show(self, trial):
+        """Begins a trial, as the page does before it draws the photo."""
+        return self.post("/api/presentations", {"id": new_id(), "trial": trial})
+
     def answer(self, trial, answer="real", **changes):
+        """Begins a trial and answers it."""
+        self.show(trial)
         return self.post("/api/answers", an_answer(trial, answer) | changes)
 
     def take_part(self, answer="fake", upto=None, **entry):
@@ -252,12 +258,15 @@ class Person:
         return trials
 
 
+def new_id():
+    hexes = secrets.token_hex(16)
+    return "-".join((hexes[:8], hexes[8:12], hexes[12:16], hexes[16:20], hexes[20:]))
+
+
 def an_answer(trial, answer="real"):
     """A complete answer as a browser sends it."""
-    hexes = secrets.token_hex(16)
-    parts = (hexes[:8], hexes[8:12], hexes[12:16], hexes[16:20], hexes[20:])
     return {
-        "id": "-".join(parts),
+        "id": new_id(),
         "trial": trial,
         "answer": answer,
         "response_ms": 812.0,
@@ -266,6 +275,7 @@ def an_answer(trial, answer="real"):
         "pixel_ratio": 1.5,
         "zoom": 1.0,
         "image_width_css": 640.5,
+        "focus_lost_ms": 0.0,
         "shown_at": "2027-01-01T12:00:00.000Z",
     }
 

@@ -1,5 +1,6 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
+import base64
 import http.client
 import io
 import json
@@ -31,6 +32,7 @@ from survey_parts import (
     an_answer,
     fill_in,
     make_stimuli,
+    new_id,
     write_protocol,
 )
 
@@ -136,6 +138,7 @@ def test_a_whole_session(make, name, database):
 def test_an_answer_that_comes_twice_is_kept_once(study):
     person = study.person()
     person.take_part(upto=0)
+    person.show(1)
     answer = an_answer(1)
     for _ in range(3):
         assert person.post("/api/answers", answer).status_code == 200
@@ -235,8 +238,10 @@ def test_a_session_is_taken_up_again_within_its_age_only(study):
     _age(study, 23)
     state = person.get("/api/session").json()
     assert state["state"] == "running" and state["answered"] == [1, 2, 3]
+    person.show(4)
     _age(study, 25)
     assert person.get("/api/session").json()["state"] == "expired"
+    assert person.show(5).status_code == 409
     assert person.answer(4).status_code == 200, "what was given in time and sent late is kept"
 
 
@@ -340,7 +345,9 @@ def test_answers_after_the_end_or_to_no_trial_are_refused(study):
     assert len(study.rows(tables.answers)) == len(trials)
 
 
-@pytest.mark.parametrize("path", ["/api/start", "/api/answers", "/api/replies", "/api/finish"])
+@pytest.mark.parametrize(
+    "path", ["/api/start", "/api/presentations", "/api/answers", "/api/replies", "/api/finish"]
+)
 def test_bad_bodies_get_a_short_no(study, path):
     person = study.person()
     person.take_part(upto=0)
@@ -425,17 +432,20 @@ def test_no_reply_tells_what_is_what(study):
     key = study.survey.stimuli.table
     names = {*key["stimulus"], *key["scene"], *key["source"], *key["sha256"], "swap", "catch"}
     trials = person.take_part(upto=0)
-    seen = set()
+    seen, replies = set(), []
     for trial in trials:
         assert set(trial) == {"trial", "kind", "photos"} and trial["kind"] in ("practice", "main")
-        for token in trial["photos"]:
+        begun = person.show(trial["trial"])
+        for token, piece in zip(trial["photos"], begun.json()["pieces"], strict=True):
             reply = person.get(f"/image/{token}")
-            del reply.headers["date"]
-            seen.add(tuple(reply.headers.items()))
-            assert len(reply.content) == study.survey.stimuli.info["bytes"]
+            for part in (reply, begun):
+                part.headers.pop("date", None)
+            length = len(reply.content) + len(base64.b64decode(piece))
+            assert length == study.survey.stimuli.info["bytes"]
+            seen.add((*reply.headers.items(), *begun.headers.items()))
+        replies.append(person.answer(trial["trial"]).text)
     assert len(seen) == 1, "all photos have the same headers, but for the time of the day"
-    replies = [person.get(path).text for path in ("/", "/api/session")]
-    replies += [person.answer(1).text, str(seen)]
+    replies += [person.get(path).text for path in ("/", "/api/session")] + [str(seen)]
     assert not [name for name in names for text in replies if name in text]
     other = study.person()
     tokens = {token for trial in trials for token in trial["photos"]}
@@ -465,6 +475,7 @@ def _near(form):
             marks=pytest.mark.slow,
         ),
         ("/api/answers", an_answer(1)),
+        pytest.param(*("/api/presentations", {"id": new_id(), "trial": 1}), marks=pytest.mark.slow),
         pytest.param(
             *("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
             marks=pytest.mark.slow,
@@ -478,6 +489,7 @@ def test_endpoints_bear_whatever_is_sent(make, path, form):
     study.app.sessions = study.app.addresses = Buckets(1e9, 1e9)
     person = study.person()
     person.take_part(upto=0)
+    person.show(1)
 
     @settings(
         max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
@@ -730,7 +742,8 @@ def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
     assert "7 answers deleted" in done.stdout
     assert person.get("/api/session").json() == {"state": "new"}
     assert person.answer(1).status_code == 401
-    for table in (tables.answers, tables.trials, tables.tokens, tables.sessions):
+    every = (tables.answers, tables.presentations, tables.trials, tables.tokens, tables.sessions)
+    for table in every:
         assert len(study.rows(table, "session")) == (1 if table is tables.sessions else 7)
     (tombstone,) = study.rows(tables.withdrawals)
     assert set(tombstone._mapping) == {"id", "withdrawn_at"}

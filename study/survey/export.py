@@ -8,12 +8,21 @@ import json
 from datetime import date
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from colorlib import __version__
 from study.folders import new_folder
 from study.survey.plan import is_correct
-from study.survey.store import answers, images, replies, sessions, study, trials, withdrawals
+from study.survey.store import (
+    answers,
+    images,
+    presentations,
+    replies,
+    sessions,
+    study,
+    trials,
+    withdrawals,
+)
 
 FILE = "study-koala_table-{}_data.{}"
 
@@ -79,6 +88,26 @@ TRIALS = {
     "zoom": Variable("by pinching with two fingers; 1 is none", "Float64"),
     "image_width_css": Variable("of the photo as it was drawn", "Float64", "CSS px"),
     "shown_at": Variable("when the trial began, by the browser's clock, UTC, ISO 8601"),
+    "px_per_mm": Variable(
+        "CSS px in a millimeter, by the person's own calibration; empty: not asked",
+        "Float64",
+        "CSS px/mm",
+    ),
+    "presentations": Variable(
+        "how often the server released the photos: 1, and more after a reload", "Int64"
+    ),
+    "focus_lost_ms": Variable(
+        "how long another window or tab was in front, from the photo to the answer", "Float64", "ms"
+    ),
+    "server_ms": Variable(
+        "from the first release of the photos to the answer, by the server's clock; with the time "
+        "on the network, and where the network was gone, until it was back",
+        "Float64",
+        "ms",
+    ),
+    "released_at": Variable(
+        "when the photos were first released, by the server's clock, UTC, ISO 8601"
+    ),
     "received_at": Variable("when the answer was stored, by the server's clock, UTC, ISO 8601"),
     "repeat": Variable("whether the person had begun the study before", "boolean"),
 }
@@ -119,8 +148,13 @@ _FLAGS = {
     "excluded_catch": "too few right answers to catch trials",
     "excluded_fast": "the median answer was too fast",
     "excluded_same": "nearly always the same answer",
+    "excluded_rate": "ten answers in a row were faster than a person can be",
+    "excluded_total": "the whole took less time than a person needs",
     "excluded_response": "this answer was too fast or too slow",
     "excluded_exposure": "a timed photo was shown too long or too short",
+    "excluded_server": "the server saw this answer too soon after the photo, or sooner than the "
+    "browser said",
+    "excluded_presentations": "the photos were shown too often",
 }
 
 
@@ -212,15 +246,26 @@ def _people(connection, protocol):
 
 def _trials(connection, protocol, pictures, people):
     """Every trial of every plan; unanswered ones have empty cells."""
+    from study.answers import milliseconds
+
     kept = [column for column in answers.c if column.name not in ("id", "session", "trial")]
-    query = (
-        select(trials, *kept)
-        .outerjoin(
-            answers, (answers.c.session == trials.c.session) & (answers.c.trial == trials.c.trial)
+    place = (presentations.c.session, presentations.c.trial)
+    seen = (
+        select(
+            *place,
+            func.count().label("presentations"),
+            func.min(presentations.c.released_at).label("released_at"),
         )
-        .order_by(trials.c.session, trials.c.trial)
+        .group_by(*place)
+        .subquery()
     )
-    table = _frame(connection, query)
+    query = select(trials, seen.c.presentations, seen.c.released_at, *kept)
+    for part in (seen, answers):
+        here = (part.c.session == trials.c.session) & (part.c.trial == trials.c.trial)
+        query = query.outerjoin(part, here)
+    table = _frame(connection, query.order_by(trials.c.session, trials.c.trial))
+    table["presentations"] = table["presentations"].fillna(0)
+    table["server_ms"] = milliseconds(table["released_at"], table["received_at"])
     table = table.merge(people[["session", "participant", "repeat"]], on="session")
     table["mode"] = protocol.mode
     known = pictures.set_index("stimulus")
