@@ -115,7 +115,7 @@ class Design(_Part):
     same_for_all: bool  # everybody sees each scene in the same version
     practice: int = Field(ge=0, le=100)
     practice_feedback: bool  # whether practice tells if an answer was right
-    catch: int = Field(ge=0, le=100)  # trials against random colors
+    catch: int = Field(ge=0, le=100)  # trials with the photo's own colors in wrong places
     exposure_s: float = Field(ge=0, le=60)  # of each photo; 0 is as long as the person likes
     pause_s: float = Field(ge=0, le=10)  # empty screen before each timed photo
     longest_side: int = Field(ge=64, le=2048)  # of the stimuli, px

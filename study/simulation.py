@@ -158,7 +158,7 @@ def _names(numbers):
 
 
 def _catch_trials(rng, people, scenes, sloppy, count=4):
-    """Trials with random colors, which whoever looks calls fake 19 times in 20."""
+    """Trials with misplaced colors, which whoever looks calls fake 19 times in 20."""
     person, number = (index.ravel() for index in np.indices((people, count)))
     real = rng.random(len(person)) < np.where(sloppy[person], 0.5, 0.05)
     return pd.DataFrame(
@@ -168,7 +168,7 @@ def _catch_trials(rng, people, scenes, sloppy, count=4):
             "kind": "catch",
             "scene": [f"c{one + 1:03d}" for one in number],
             "version": "catch",
-            "method": "random",
+            "method": "misplaced",
             "said_real": real.astype(float),
         }
     )

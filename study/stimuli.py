@@ -47,7 +47,9 @@ KEY_COLUMNS = ["stimulus", "scene", "version", "method", "source", "sha256", "wi
 LIST_COLUMNS = ["list", "scene", "version", "stimulus"]
 ORIGINAL, COLORED, CATCH = "original", "colored", "catch"
 
-_PATCHES, _PATCH_CHROMA = 4, 50.0  # Of random colors: along the longer side, in units of Lab.
+# Of colors in wrong places: patches along the longer side; the least mean chroma, in units of Lab;
+# how many arrangements are tried for the one that differs most from the photo.
+_PATCHES, _CATCH_CHROMA, _CATCH_DRAWS = 4, 25.0, 8
 _VERSION = 1  # Of the packaged stimuli in the cache: raise it when stimuli change.
 _SHEET = 60  # Scenes on a contact sheet: a picture of many more can't be opened everywhere.
 _BLOCK = 1024  # Bytes; the common length is a multiple of it.
@@ -71,7 +73,7 @@ class Recipe:
         quality: int, 1 to 100. Of the JPEG, whose color is not subsampled.
         near_gray: float. Originals with a lower mean chroma are left out, because they look alike
             in every version. None is that of `colorlib.lab`, 4.
-        seed: int. Draws scenes, names, lists and random colors.
+        seed: int. Draws scenes, names, lists and the places of misplaced colors.
     """
 
     presets: tuple[str, ...] = (DEFAULT_PRESET,)
@@ -372,14 +374,14 @@ def _code(drawn, recipe, rng, progress):
         lightness = lab.lightness(rgb)
         colors = {"": lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
-            colors["random"] = _random_colors(lightness.shape, rng)
+            colors["misplaced"] = misplaced_colors(colors[""], rng)
         else:
             colors |= _colored(lightness, colorizers, recipe.vividness)
         height, width = lightness.shape
         for method, ab in colors.items():
             stimulus = next(names)
             coded[stimulus] = _encode(lab.recombine(lightness, ab), recipe.quality)
-            version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
+            version = {"": ORIGINAL, "misplaced": CATCH}.get(method, COLORED)
             row = (stimulus, f"s{index + 1:0{digits}}", version, method, photo.label, width, height)
             rows.append((*row, kinds[index]))
         if progress:
@@ -399,16 +401,31 @@ def _colored(lightness, colorizers, vividness):
     }
 
 
-def _random_colors(shape, rng):
-    """An ab (H, W, 2) that no photo has: smooth patches of random hues, a few across the photo.
+def misplaced_colors(ab, rng):
+    """The photo's own ab (H, W, 2) in wrong places: smooth patches across the photo.
 
-    Zhang, Isola and Efros 2016 copy the colors of another photo. Those sometimes look right, and an
-    attentive person who says so would be excluded.
+    Zhang, Isola and Efros 2016 copy the colors of another photo; those sometimes look right, and an
+    attentive person who says so would be excluded. Random hues would be plain to people, but also
+    to a script that looks at how the hues of a photo are spread. Colors that only change places
+    keep such statistics. Those of a dull photo are made as strong as colorful photos have them.
     """
-    cells = [max(2, round(_PATCHES * side / max(shape))) for side in shape]
-    angle = rng.uniform(0, 2 * np.pi, cells)
-    planes = [(_PATCH_CHROMA * wave(angle)).astype(np.float32) for wave in (np.cos, np.sin)]
-    return np.stack([photos.resize(plane, *shape[:2]) for plane in planes], axis=-1)
+    height, width, _ = ab.shape
+    colors = ab.reshape(-1, 2)
+    centered = colors - colors.mean(axis=0)
+    axis = np.linalg.svd(centered.T @ centered)[0][:, 0]  # along which the colors differ most
+    sorted_colors = colors[np.argsort(centered @ axis, kind="stable")]
+    gain = max(1, _CATCH_CHROMA / max(np.linalg.norm(colors, axis=1).mean(), 1e-6))
+    cells = [max(2, round(_PATCHES * side / max(height, width))) for side in (height, width)]
+    farthest, best = -1.0, None
+    for _ in range(_CATCH_DRAWS):
+        steps = rng.permutation(np.prod(cells)).reshape(cells).astype(np.float32)
+        places = np.argsort(photos.resize(steps, height, width).ravel(), kind="stable")
+        moved = np.empty_like(colors)
+        moved[places] = gain * sorted_colors
+        distance = np.linalg.norm(moved - colors, axis=1).mean()
+        if distance > farthest:
+            farthest, best = distance, moved
+    return best.reshape(ab.shape)
 
 
 def _names(rng):
@@ -542,11 +559,11 @@ def contact_sheet(stimuli, page=0):
     cells, captions = [], []
     for scene, versions in stimuli.table[stimuli.table["scene"].isin(scenes)].groupby("scene"):
         by_method = versions.set_index("method")["stimulus"]
-        shown = ["", "random"] if "random" in by_method else ["", *fakes]
+        shown = ["", "misplaced"] if "misplaced" in by_method else ["", *fakes]
         shown += [None] * (1 + len(fakes) - len(shown))
         for method in shown:
             cells.append(None if method is None else stimuli.pixels(by_method[method]))
-            note = ": random colors" if method == "random" else notes.get(scene, "")
+            note = ": misplaced colors" if method == "misplaced" else notes.get(scene, "")
             captions.append(None if method is None else scene + note)
     columns = across * (1 + len(fakes))
     missing = -len(cells) % columns
