@@ -1,4 +1,4 @@
-"""The command line of the study: `python -m study serve | export | withdraw | invite | power`.
+"""The command line of the study: `python -m study serve | export | withdraw | invite | power | rules`.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
@@ -89,6 +89,13 @@ def _parser():
     command.add_argument(
         "--studies", type=_count, default=100, help="simulated for each pair (default: 100)"
     )
+
+    command = commands.add_parser(
+        "rules", help="what a protocol's rules find, and what they can't, on simulated people"
+    )
+    command.add_argument(
+        "--protocol", help="a packaged protocol's name or a TOML file (default: balanced-yesno)"
+    )
     return parser
 
 
@@ -174,12 +181,29 @@ def _power(args):
     return 0
 
 
+def _rules(args):
+    from study import careless
+    from study import protocol as protocols
+
+    protocol = protocols.load(args.protocol or protocols.DEFAULT)
+    print(f"Shares of people and answers that the rules of {protocol.name} flag:")
+    print(careless.report(protocol).to_string(index=False, float_format="%.2f"))
+    print(
+        "\nWho answers at a person's pace and gets the plainly wrong photos right can't be told "
+        "from a person who\nlooks. Nor can a second device or another browser, somebody who asks a "
+        "friend or has seen the photos,\na picture taken of the screen, or colors that the screen "
+        "alters. Invitations or a panel keep out the most."
+    )
+    return 0
+
+
 _COMMANDS = {
     "serve": _serve,
     "export": _export,
     "withdraw": _withdraw,
     "invite": _invite,
     "power": _power,
+    "rules": _rules,
 }
 
 

@@ -29,6 +29,8 @@ from test_study_browser import (
     rows,
 )
 
+from study import careless
+from study import protocol as protocols
 from study.answers import read_export
 from study.stimuli import split_jpeg
 from study.survey import store as tables
@@ -144,6 +146,16 @@ def _slow_down(study, session, seconds):
     mine = tables.sessions.c.session == session
     times = {"started_at": at(0), "finished_at": at(seconds * len(trials) + 10)}
     study.change(update(tables.sessions).where(mine).values(times))
+
+
+@pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
+def test_the_report_of_the_rules_says_who_passes_them(name):
+    left = careless.report(protocols.load(name), people=30).set_index("behavior")["answers_left"]
+    assert left["a person who looks"] > 0.9 and left["a quick person who looks"] > 0.9
+    assert left["a script, at once, with forged times"] == left["hasty, at random"] == 0
+    assert left["a script, calm, that finds the catch trials"] == 1, "and this is told"
+    again = left["each photo looked at three times, by reloading"]
+    assert again == (0 if name == "2afc-1s" else 1), "it matters where photos are timed"
 
 
 def test_a_reload_during_the_exposure_leaves_a_mark(serve, visit, tmp_path):
