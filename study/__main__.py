@@ -1,4 +1,4 @@
-"""The command line of the study: `python -m study serve | export | withdraw | invite | power | rules`.
+"""The command line: `python -m study serve | export | withdraw | invite | power | rules`.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """

@@ -1,7 +1,7 @@
 """What a protocol's rules find, and what they can't: simulated people who don't look, and scripts.
 
-No rule sees whether somebody looked. A rule sees times, a share of one answer, and attention checks,
-and whoever gets these right passes. `report` says for a protocol who does.
+No rule sees whether somebody looked. A rule sees times, a share of one answer, and attention
+checks, and whoever gets these right passes. `report` says for a protocol who does.
 """
 
 from typing import NamedTuple

@@ -28,7 +28,7 @@ from study.survey.store import Store, Unavailable
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "koala"
-EVERY = 32  # survey.js puts the bytes back
+EVERY = 16  # survey.js puts the bytes back
 COOKIE_SECONDS = 180 * 24 * 3600  # as long as somebody may come back and be known as a repeat
 
 
@@ -96,11 +96,11 @@ class Finish(_Body):
 def withhold(content) -> tuple[bytes, bytes]:
     """Splits a photo's file: what a browser may fetch ahead, and what makes a photo of it.
 
-    Every 32nd byte is withheld until the trial begins. What is left can't be decoded, since a
-    JPEG's code has no place to start from again after a gap; and what is withheld is small enough
-    to come at once. So photos are fetched ahead, and yet the server knows when each is seen first,
-    and how often. A cipher would do the same with a key instead of the bytes, but browsers offer
-    theirs on https only, and Python has none.
+    Every 16th byte is withheld until the trial begins. What is left shows nothing: the code of a
+    JPEG can't be read across a gap. What is withheld is small enough to come at once. So photos are
+    fetched ahead, and yet the server knows when each could be seen first, and how often. A cipher
+    would do the same with a key instead of bytes, but browsers offer ciphers on https only, and
+    Python has none.
 
     Returns:
         The part to be fetched ahead, and the part to be withheld.

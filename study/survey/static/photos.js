@@ -3,7 +3,7 @@
 import { Refused, newId, persist, request, requestBytes } from "./outbox.js";
 
 const AHEAD = 2; // trials whose photos are fetched before their turn
-const EVERY = 32; // server.py withholds every 32nd byte
+const EVERY = 16; // server.py withholds every 16th byte
 
 // Puts the withheld bytes back: the file of the photo.
 function join(body, withheld) {
