@@ -94,7 +94,7 @@ TRIALS = {
         "CSS px/mm",
     ),
     "presentations": Variable(
-        "how often the server released the photos: 1, and more after a reload", "Int64"
+        "how often the server released the photos: 1, more after a reload; empty: never", "Int64"
     ),
     "focus_lost_ms": Variable(
         "how long another window or tab was in front, from the photo to the answer", "Float64", "ms"
@@ -264,7 +264,6 @@ def _trials(connection, protocol, pictures, people):
         here = (part.c.session == trials.c.session) & (part.c.trial == trials.c.trial)
         query = query.outerjoin(part, here)
     table = _frame(connection, query.order_by(trials.c.session, trials.c.trial))
-    table["presentations"] = table["presentations"].fillna(0)
     table["server_ms"] = milliseconds(table["released_at"], table["received_at"])
     table = table.merge(people[["session", "participant", "repeat"]], on="session")
     table["mode"] = protocol.mode

@@ -128,7 +128,7 @@ answers = _table(
     Column("zoom", Float, nullable=False),
     Column("image_width_css", Float, nullable=False),
     Column("px_per_mm", Float),
-    Column("focus_lost_ms", Float, nullable=False),
+    Column("focus_lost_ms", Float),
     Column("shown_at", String(27), nullable=False),  # by the browser's clock
     Column("received_at", String(27), nullable=False),
     UniqueConstraint("session", "trial"),
