@@ -31,10 +31,13 @@ class Study:
     source: str
     mode: str
 
+    def counted(self) -> pd.Series:
+        """Whether each of the participants counts: no rule flags them. Series of bool."""
+        return ~_flagged(self.participants)
+
     def answers(self) -> pd.DataFrame:
         """The answers that count: unflagged main trials of unflagged people."""
-        people = self.participants
-        kept = people.loc[~_flagged(people), ["participant", "session"]]
+        kept = self.participants.loc[self.counted(), ["participant", "session"]]
         rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
         rows = rows.merge(kept, on=["participant", "session"])
         columns = ["participant", "scene", "stimulus", "method", "said_real", "correct"]
@@ -115,7 +118,10 @@ LEVELS = {
     "answer": {"real", "fake", "first", "second"},
 }
 TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
-NUMBERS = ("response_ms", "exposure_first_ms", "exposure_second_ms")
+NUMBERS = (
+    *("response_ms", "exposure_first_ms", "exposure_second_ms"),
+    *("viewport_width", "viewport_height"),
+)
 
 
 def read_export(folder) -> Study:
