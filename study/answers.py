@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from colorlib import ColorlibError
+from study.tables import read_csv
 
 ORIGINAL = "original"  # the method of photos that nothing has colored
 
@@ -161,7 +162,7 @@ def _description(path) -> dict:
 
 def _read_table(path, name):
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        table = read_csv(path, na_values=[""])
     except OSError:
         raise ColorlibError(f"{path}: not there; export the study again") from None
     except ValueError as error:  # pandas' parser errors, and text that is not UTF-8
