@@ -276,7 +276,8 @@ def sample(study) -> pd.DataFrame:
     rows = []
     for question, replies in columns.items():
         replies = pd.Series(np.asarray(replies), index=people.index)
-        order = sorted(set(replies), key=lambda reply: (reply in (NO_REPLY, NOT_ASKED), reply))
+        last = [reply for reply in (NO_REPLY, NOT_ASKED) if reply in set(replies)]
+        order = sorted(set(replies) - set(last)) + last
         for reply in order:
             given = replies == reply
             rows.append((question, reply, int(given.sum()), int((given & counted).sum())))

@@ -140,7 +140,7 @@ def rank_coverage(photos, answers, studies=200, seed=1, population=None) -> pd.D
         }
         for kind, (real, people_sd) in kinds.items():
             counts = pd.DataFrame({"answers": answers, "said_real": real, "photo": range(photos)})
-            table = rank_photos(counts, people_sd, seed=seed, draws=1000).set_index("photo")
+            table = rank_photos(counts, people_sd, seed=seed, draws=400).set_index("photo")
             for what, true in (("shrunk", truth), ("rank", rank)):
                 bounds = table.loc[range(photos), [f"{what}_low", f"{what}_high"]].to_numpy()
                 found.setdefault(f"{what}, {kind}", []).extend(np.column_stack([bounds, true]))

@@ -17,7 +17,9 @@ from study.intervals import LEVEL
 
 PEOPLE_SD = 0.72  # of the leanings of people on the logit, where the answers don't show it
 
-_RATES = np.linspace(-9, 9, 241)  # the grid of a photo's rate, on the logit
+# The grid of a photo's rate, on the logit. Its step is a point or less, fine enough for a thousand
+# answers.
+_RATES = np.linspace(-9, 9, 361)
 _MEANS, _SPREADS = np.linspace(-6, 6, 61), np.geomspace(0.05, 4, 25)  # of the photos, on the logit
 
 
@@ -46,9 +48,8 @@ def rank_photos(counts, people_sd=PEOPLE_SD, seed=1, draws=4000, level=LEVEL) ->
     # With the leanings given, a photo's answers vary less than a binomial: p (1 - p) is smaller by
     # about (p (1 - p) SD)^2, which is the share SD^2 / 4 of it at p = 0.5.
     known = 1 + people_sd**2 / 4
-    likelihood, weights = _posterior(k * known, n * known)
-    prior = _prior()[0]
-    alone = likelihood * ((weights[:, None] / (prior @ likelihood.T)).T @ prior)
+    likelihood, evidence, weights = _posterior(k * known, n * known)
+    alone = likelihood * ((weights[:, None] / evidence).T @ _prior()[0])
     # The mean leaning of these people, by which the rates of all people may be elsewhere.
     shifted = alone / alone.sum(axis=1, keepdims=True) @ _blur(people_sd / np.sqrt(n.max()))
     tails = [(1 - level) / 2, (1 + level) / 2]
@@ -79,13 +80,17 @@ def _prior():
 
 
 def _posterior(k, n):
-    """Each photo's likelihood over the rates, and the weights of the pairs of mean and spread."""
+    """Of the pairs of mean and spread: each photo's evidence (pairs, photos), and the weights.
+
+    Before them, each photo's likelihood (photos, rates).
+    """
     log = k[:, None] * special.log_expit(_RATES) + (n - k)[:, None] * special.log_expit(-_RATES)
     likelihood = np.exp(log - log.max(axis=1, keepdims=True))
     prior, pairs = _prior()
-    weights = pairs + np.log(prior @ likelihood.T).sum(axis=1)
+    evidence = np.maximum(prior @ likelihood.T, 1e-300)  # 0 where a pair can't be
+    weights = pairs + np.log(evidence).sum(axis=1)
     weights = np.exp(weights - weights.max())
-    return likelihood, weights / weights.sum()
+    return likelihood, evidence, weights / weights.sum()
 
 
 def _blur(sd):

@@ -1,7 +1,8 @@
 """How often the study's 95 % intervals hold the truth, over simulated studies of known truth.
 
     python tests/benchmarks/study_coverage.py [--studies 2000] [--mixed 100] [--ranks 2000]
-        [--sizes 41x12 ...] [--accepted 0.46] [--original 0.67] [--people-agreement 1]
+        [--sizes 41x12 ...] [--designs lists ...] [--accepted 0.46] [--original 0.67]
+        [--people-agreement 1]
 
 People and photos differ by an SD of 0.72 and 0.65 on the logit. Designs: everybody sees the
 same photos, all of them colored, half of them, or three quarters as in the paper (9+3); and lists,
@@ -30,6 +31,12 @@ PARTS = {"rates": 250, "mixed": 10, "no slopes": 10, "ranks": 250}  # studies in
 # a seed of its own
 
 
+DESIGNS = {
+    "colored": lambda photos: photos,
+    "half": lambda photos: photos // 2,
+    "paper": lambda photos: photos * 3 // 4,
+    "lists": lambda photos: None,
+}
 RANKS = (12, 10), (9, 60), (9, 10)  # photos, and answers on each
 
 
@@ -49,14 +56,11 @@ def task(kind, studies, seed, population, people, photos, colored=None):
 
 def tasks(arguments, population):
     for people, photos in arguments.sizes:
-        for colored in (photos, photos // 2, photos * 3 // 4, None):
-            yield from parts(
-                "rates", arguments.studies, arguments, population, people, photos, colored
-            )
-            for kind in ("mixed", "no slopes") if colored != photos else ():
-                yield from parts(
-                    kind, arguments.mixed, arguments, population, people, photos, colored
-                )
+        for design in arguments.designs:
+            size = people, photos, DESIGNS[design](photos)
+            yield from parts("rates", arguments.studies, arguments, population, *size)
+            for kind in ("mixed", "no slopes") if design != "colored" else ():
+                yield from parts(kind, arguments.mixed, arguments, population, *size)
     for photos, answers in RANKS:
         yield from parts("ranks", arguments.ranks, arguments, population, answers, photos)
 
@@ -104,6 +108,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=2000, help="the same for single photos")
     sizes = [(41, 12), (60, 24), (200, 54)]
     parser.add_argument("--sizes", type=size, nargs="+", default=sizes, metavar="PEOPLExPHOTOS")
+    parser.add_argument("--designs", choices=DESIGNS, nargs="+", default=list(DESIGNS))
     parser.add_argument("--accepted", type=float, default=0.46, help="rate of the colored photos")
     parser.add_argument("--original", type=float, default=0.67, help="rate of the originals")
     parser.add_argument(
