@@ -62,6 +62,9 @@ def _parser():
 
     command = commands.add_parser("export", help="write the answers as a Psych-DS folder")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.add_argument(
+        "--without-panel", action="store_true", help="leave out the hashes of panel ids, to publish"
+    )
     _database(command)
 
     command = commands.add_parser("withdraw", help="delete the person with this code")
@@ -139,7 +142,7 @@ def _export(args):
     from study.survey.export import export
 
     with _opened(args.database) as (store, _):
-        counts = store.read(export, args.output)
+        counts = store.read(export, args.output, not args.without_panel)
     print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     return 0
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from colorlib import ColorlibError
+from study.tables import read_csv
 
 ORIGINAL = "original"  # the method of photos that nothing has colored
 _RUN = 10  # answers in a row whose rate is looked at: fewer may be quick by chance
@@ -33,10 +34,13 @@ class Study:
     source: str
     mode: str
 
+    def counted(self) -> pd.Series:
+        """Whether each of the participants counts: no rule flags them. Series of bool."""
+        return ~_flagged(self.participants)
+
     def answers(self) -> pd.DataFrame:
         """The answers that count: unflagged main trials of unflagged people."""
-        people = self.participants
-        kept = people.loc[~_flagged(people), ["participant", "session"]]
+        kept = self.participants.loc[self.counted(), ["participant", "session"]]
         rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
         rows = rows.merge(kept, on=["participant", "session"])
         columns = ["participant", "scene", "stimulus", "method", "said_real", "correct"]
@@ -171,7 +175,10 @@ LEVELS = {
     "answer": {"real", "fake", "first", "second"},
 }
 TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
-NUMBERS = ("response_ms", "exposure_first_ms", "exposure_second_ms", "server_ms", "presentations")
+NUMBERS = (
+    *("response_ms", "exposure_first_ms", "exposure_second_ms"),
+    *("viewport_width", "viewport_height", "server_ms", "presentations"),
+)
 
 
 def read_export(folder) -> Study:
@@ -211,7 +218,7 @@ def _description(path) -> dict:
 
 def _read_table(path, name):
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        table = read_csv(path, na_values=[""])
     except OSError:
         raise ColorlibError(f"{path}: not there; export the study again") from None
     except ValueError as error:  # pandas' parser errors, and text that is not UTF-8

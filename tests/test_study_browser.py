@@ -15,7 +15,7 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-READY = "#stage button:enabled, #stage input[type=submit]"
+READY = "#stage button:not(.quiet):enabled, #stage input[type=submit]"
 
 
 @pytest.fixture(scope="module")

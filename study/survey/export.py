@@ -1,7 +1,8 @@
 """The answers as a folder that others can read: Psych-DS, a data dictionary, CSV and Parquet.
 
 Psych-DS (psych-ds.github.io) asks for a `dataset_description.json` that names every column, and for
-CSV files with keyword-value names. An empty cell is a missing value, never an answer.
+CSV files with keyword-value names. An empty cell is a missing value, never an answer. The CSV files
+are safe to open in a spreadsheet (`study.tables`); the Parquet files have every text as it is.
 """
 
 import json
@@ -23,6 +24,7 @@ from study.survey.store import (
     trials,
     withdrawals,
 )
+from study.tables import write_csv
 
 FILE = "study-koala_table-{}_data.{}"
 
@@ -133,6 +135,7 @@ PARTICIPANTS = {
     "finished_at": Variable("when the last answer was confirmed, UTC, ISO 8601"),
     "complete": Variable("whether all trials are answered and the end was reached", "boolean"),
 }
+_PANEL = {"panel_hash"}
 IMAGES = {
     **{name: _SHARED[name] for name in ("stimulus", "scene", "version", "method")},
     "source": Variable("file that the photo was made of"),
@@ -158,12 +161,20 @@ _FLAGS = {
 }
 
 
-def export(connection, folder) -> dict:
+_NO_REPLY = (
+    "no reply; of a complete session the person would rather not say, left it open, or did not "
+    "agree to be asked"
+)
+
+
+def export(connection, folder, panel=True) -> dict:
     """Writes all answers to a new folder, complete or not at all.
 
     Args:
         connection: reads the database.
         folder: path of the new folder.
+        panel: bool. Whether the hashes of panel ids come along. They are for the one who runs the
+            study, not for publication.
 
     Returns:
         dict: {table: its number of rows}.
@@ -173,7 +184,7 @@ def export(connection, folder) -> dict:
     """
     with new_folder(folder) as part:
         protocol, demo = _protocol(connection)
-        tables, variables = _tables(connection, protocol)
+        tables, variables = _tables(connection, protocol, panel)
         (part / "data").mkdir()
         for name, table in tables.items():
             _write_table(part / "data", name, table, variables[name])
@@ -197,15 +208,16 @@ def _frame(connection, query):
     return pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
 
 
-def _tables(connection, protocol):
+def _tables(connection, protocol, panel):
     """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion."""
     from study.answers import Study, flag_exclusions
 
     pictures = _frame(connection, select(*[images.c[name] for name in IMAGES]))
     people, questions = _people(connection, protocol)
+    columns = {name: item for name, item in PARTICIPANTS.items() if panel or name not in _PANEL}
     variables = {
         "trials": dict(TRIALS),
-        "participants": PARTICIPANTS | questions,
+        "participants": columns | questions,
         "images": IMAGES,
         "withdrawals": WITHDRAWALS,
     }
@@ -238,7 +250,7 @@ def _people(connection, protocol):
     for question in protocol.questions:
         column = f"question_{question.id}"
         levels = {option.value: option.label for option in question.options}
-        questions[column] = Variable(f"{question.text} (empty: not answered)", levels=levels)
+        questions[column] = Variable(f"{question.text} (empty: {_NO_REPLY})", levels=levels)
         mine = given[given["question"] == question.id].set_index("session")["value"]
         people[column] = people["session"].map(mine)
     return people[[*PARTICIPANTS, *questions]], questions
@@ -302,7 +314,7 @@ def _write_table(folder, name, table, variables):
         if variable.type == "boolean":
             text[column] = text[column].map({True: "true", False: "false"})
     path = folder / FILE.format(name, "csv")
-    text.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(text, path)
 
 
 def _write_dictionary(path, variables):
@@ -323,7 +335,7 @@ def _write_dictionary(path, variables):
         for table, columns in variables.items()
         for name, variable in columns.items()
     ]
-    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(pd.DataFrame(rows), path)
 
 
 def _write_description(folder, protocol, demo, variables):

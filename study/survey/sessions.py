@@ -71,6 +71,14 @@ def code(groups=3) -> str:
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(groups))
 
 
+def _identity() -> str:
+    """A random name of a person or session: a letter, and 15 hex digits.
+
+    Without the letter, one in a thousand reads as a number (12e45678...) in a spreadsheet.
+    """
+    return secrets.choice("abcdef") + secrets.token_hex(8)[1:]
+
+
 def adopt(connection, protocol, stimuli, demo):
     """Claims a new database for this study; checks that an old one belongs to it.
 
@@ -153,8 +161,8 @@ def start(connection, cookie_hash, protocol, material, entry, again=False):
         _use_invitation(connection, entry["invitation"])
     before = _took_part(connection, cookie_hash, panel_hash)
     values = {
-        "session": secrets.token_hex(8),
-        "participant": before or secrets.token_hex(8),
+        "session": _identity(),
+        "participant": before or _identity(),
         "cookie_hash": cookie_hash,
         "panel_hash": panel_hash,
         "entry": entry["way"],
