@@ -62,7 +62,7 @@ class Recipe:
             in every version. None is that of `colorlib.lab`, 4.
         seed: int. Draws scenes, names, lists and the places of misplaced colors.
         replaced: names of photos, as `source` in the key. In this order, each leaves its place to
-            the next photo that would be drawn; all other stimuli stay as they are.
+            the next photo that would be drawn; all others keep their places, names and pixels.
     """
 
     presets: tuple[str, ...] = (DEFAULT_PRESET,)

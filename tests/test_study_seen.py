@@ -29,11 +29,10 @@ from test_study_browser import (
     rows,
 )
 
-from colorlib import lab, photos
 from study import careless
 from study import protocol as protocols
 from study.answers import read_export
-from study.encoding import color_difference, misplaced_colors, shrink, split_jpeg
+from study.encoding import split_jpeg
 from study.survey import store as tables
 from study.survey.export import export
 from study.survey.server import EVERY
@@ -154,27 +153,6 @@ def _slow_down(study, session, seconds):
     mine = tables.sessions.c.session == session
     times = {"started_at": at(0), "finished_at": at(seconds * len(trials) + 10)}
     study.change(update(tables.sessions).where(mine).values(times))
-
-
-def test_statistics_of_hues_do_not_find_catch_trials():
-    """The chance that a statistic is larger for a catch trial than for a photo: 0.5 is blind."""
-    plain, moved = [], []
-    for number, path in enumerate(list(photos.packaged("sample")["path"])[::2]):
-        rgb = shrink(path, 96)
-        ab = lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]
-        rng = np.random.default_rng(number)
-        wrong = lab.recombine(lab.lightness(rgb), misplaced_colors(ab, rng))
-        if color_difference(rgb, wrong) > 20:
-            moved.append(_hue_spread(wrong))
-        plain.append(_hue_spread(rgb))
-    assert len(moved) > 10
-    assert 0.3 < np.mean(np.array(moved)[:, None] > plain) < 0.7
-
-
-def _hue_spread(rgb):
-    """0 where all colors have one hue, 1 where they point everywhere."""
-    ab = lab.rgb_to_lab(rgb / np.float32(255))[..., 1:].reshape(-1, 2)
-    return 1 - np.linalg.norm(ab.sum(axis=0)) / np.linalg.norm(ab, axis=1).sum()
 
 
 @pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])

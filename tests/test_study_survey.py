@@ -1,6 +1,7 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
 import base64
+import csv
 import http.client
 import io
 import json
@@ -714,6 +715,38 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
     assert list(people["question_age"].fillna("")) == ["18-29", "18-29", ""]
     again = command("export", "--output", folder, "--database", database, code=2)
     assert "is not empty" in again.stderr
+
+
+def test_export_is_safe_in_a_spreadsheet_and_without_panel_ids_if_asked(make, tmp_path):
+    from study.answers import read_export
+
+    database, evil = tmp_path / "study.sqlite3", "=HYPERLINK(A1)"
+    study = make(database=database)
+    for number in range(6):
+        study.person().take_part(upto=number == 0, panel=f"person-{number}")
+    study.change(update(tables.images).values(source=evil))
+    (row, *_) = study.rows(tables.sessions, "panel_hash")
+    study.close()
+    for folder, options in (("whole", []), ("open", ["--without-panel"])):
+        typed("export", "--output", tmp_path / folder, *options, "--database", database)
+        files = sorted((tmp_path / folder).rglob("*.csv"))
+        assert len(files) == 5
+        for path in files:
+            with open(path, encoding="utf-8", newline="") as file:
+                cells = [cell for line in csv.reader(file) for cell in line]
+            assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+        # The analysis and Parquet have the text as it is.
+        assert set(read_export(tmp_path / folder).images["source"]) == {evil}
+        images = tmp_path / folder / "data" / "study-koala_table-images_data.parquet"
+        assert set(pd.read_parquet(images)["source"]) == {evil}
+        people = read_export(tmp_path / folder).participants
+        written = [path.read_bytes() for path in (tmp_path / folder).rglob("*") if path.is_file()]
+        hashed = any(row.panel_hash.encode() in content for content in written)
+        named = any(b"panel_hash" in content for content in written)
+        assert ("panel_hash" in people) == hashed == named == (folder == "whole")
+    # 12e45678... would be a number.
+    assert people["participant"].str.match("[a-f]").all() and len(people) == 6
+    assert people["session"].str.match("[a-f]").all()
 
 
 def _check_columns(table, told):

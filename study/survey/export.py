@@ -359,7 +359,9 @@ def _write_description(folder, protocol, demo, variables):
     (folder / "dataset_description.json").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(
         f"# {description['name']}\n\n{description['description']}\n\nA row with `excluded_...` "
-        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n",
+        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n\n"
+        "In the CSV files, a text that a spreadsheet would run as a formula (= + - @ at its start) "
+        "has an apostrophe before it; the Parquet files have every text as it is.\n",
         encoding="utf-8",
     )
 
