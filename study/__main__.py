@@ -1,4 +1,4 @@
-"""The command line: `python -m study serve | export | withdraw | invite | power | rules`.
+"""The study's commands: `python -m study serve | export | withdraw | paid | power | rules | ...`.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
@@ -67,14 +67,20 @@ def _parser():
     )
     _database(command)
 
-    command = commands.add_parser("withdraw", help="delete the person with this code")
-    command.add_argument("code", help="the code that the person saw at the end")
+    command = commands.add_parser("withdraw", help="delete the answers with this code")
+    command.add_argument("code", help="the person's withdrawal code; case and hyphens don't matter")
     _database(command)
 
     command = commands.add_parser("invite", help="make links that work once")
     command.add_argument("count", type=_count, metavar="N")
     command.add_argument(
         "--address", default="", metavar="URL", help="where the study is, to print whole links"
+    )
+    _database(command)
+
+    command = commands.add_parser("paid", help="check a panel's completion codes")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="text: in each line a panel's id and a code"
     )
     _database(command)
 
@@ -124,12 +130,13 @@ def _serve(args):
 
 @contextmanager
 def _opened(database):
-    """A study's store, anonymized first if its day of anonymization has come."""
-    from study.survey import sessions
+    """A study's store, without those who withdrew, and anonymized if the day for it has come."""
+    from study.survey import sessions, withdrawal
     from study.survey.store import Store
 
     store = Store(database, create=False)
     try:
+        withdrawal.synchronize(store)
         day = store.write(sessions.anonymize)
         if day:
             store.forget()
@@ -148,7 +155,7 @@ def _export(args):
 
 
 def _withdraw(args):
-    from study.survey import sessions
+    from study.survey import withdrawal
 
     with _opened(args.database) as (store, day):
         if day:
@@ -156,9 +163,17 @@ def _withdraw(args):
                 f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be "
                 "told from the others' any more"
             )
-        gone = store.write(sessions.withdraw, args.code)
-        store.forget()
-    print(f"{gone} answers deleted; a row of withdrawals says that, and when")
+        gone = store.write(withdrawal.withdraw, args.code)
+        if gone is None:
+            raise ColorlibError(
+                f"{args.code}: no such code, or withdrawn already; check its letters"
+            )
+        withdrawal.synchronize(store)
+        file = withdrawal.tombstones(store)
+    print(
+        f"{gone} answers deleted; a row of withdrawals says that, and when, and {file} keeps it "
+        "so if an old backup is restored"
+    )
     return 0
 
 
@@ -169,6 +184,16 @@ def _invite(args):
         codes = store.write(sessions.invite, args.count)
     for code in codes:
         print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)
+    return 0
+
+
+def _paid(args):
+    from study.survey import payment, sessions
+
+    with _opened(args.database) as (store, _):
+        salt = store.read(sessions.salt)
+    for name, outcome in payment.check(salt, args.file):
+        print(f"{name}\t{outcome}")
     return 0
 
 
@@ -205,6 +230,7 @@ _COMMANDS = {
     "export": _export,
     "withdraw": _withdraw,
     "invite": _invite,
+    "paid": _paid,
     "power": _power,
     "rules": _rules,
 }

@@ -138,11 +138,18 @@ class Entry(_Part):
 
 
 class Panel(_Part):
-    """A recruitment panel's link. If both completion fields are empty, no code is shown."""
+    """A recruitment panel's link. If both completion fields are empty, no code is shown.
+
+    Each may hold `{code}`: a code of the person's own, that `python -m study paid` checks.
+    """
 
     id_parameter: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
     completion_code: str
     completion_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
+    # Sites that may show the page in a frame of theirs.
+    frame_ancestors: tuple[
+        Annotated[str, Field(pattern=r"^https://(\*\.)?[A-Za-z0-9.-]+(:[0-9]+)?$")], ...
+    ] = ()
 
 
 class Option(_Part):
@@ -271,6 +278,34 @@ class ThanksTexts(_Part):
     completion_link: Text
 
 
+class WithdrawalTexts(_Part):
+    """The button on every screen, and what opens at it."""
+
+    told: Text  # with the code, on the first screen after consent
+    button: Text
+    title: Text
+    body: Paragraphs
+    code: Text
+    confirm: Text
+    cancel: Text
+    unknown: Text
+    too_late: Text
+    done_title: Text
+    done_body: Paragraphs
+
+
+class ComingBackTexts(_Part):
+    """For whoever comes where something has been begun already."""
+
+    title: Text
+    begun_here: Text  # in this browser, by whomever
+    finished_here: Text
+    begun_elsewhere: Text  # by this invitation
+    go_on: Text
+    somebody_else: Text
+    gone: Text  # continued in another browser, or withdrawn
+
+
 class ProblemTexts(_Part):
     no_script: Text
     no_cookie: Text
@@ -300,6 +335,8 @@ class Texts(_Part):
     connection: ConnectionTexts
     debriefing: DebriefingTexts
     thanks: ThanksTexts
+    withdrawal: WithdrawalTexts
+    coming_back: ComingBackTexts
     problems: ProblemTexts
 
 

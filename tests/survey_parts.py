@@ -16,7 +16,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -226,6 +228,7 @@ class Person:
 
         self.http = httpx.Client(base_url=address, timeout=60, **options)
         self.http.get("/").raise_for_status()
+        self.key = secrets.token_hex(16)
 
     def get(self, path):
         return self.http.get(path)
@@ -234,13 +237,32 @@ class Person:
         return self.http.post(path, json=body)
 
     def start(self, version="1", **entry):
-        return self.post(
-            "/api/start", {"consent_version": version, "adult": True, "agree": True, **entry}
+        consent = {"consent_version": version, "adult": True, "agree": True, "key": self.key}
+        return self._speak_for(self.post("/api/start", consent | entry))
+
+    def go_on(self, invitation):
+        """Goes on with what was begun by an invitation in another browser."""
+        return self._speak_for(
+            self.post("/api/continue", {"invitation": invitation, "key": self.key})
         )
 
     def show(self, trial):
         """Begins a trial, as the page does before it draws the photo."""
         return self.post("/api/presentations", {"id": new_id(), "trial": trial})
+
+    def enter(self, **link):
+        """Opens a link, as the page does before consent."""
+        return self._speak_for(self.post("/api/enter", link))
+
+    def _speak_for(self, reply):
+        if reply.status_code == 200:
+            self.http.headers["X-Entry"] = reply.json()["entry"]
+        return reply
+
+    def cookie(self):
+        """The name and the value of the only cookie."""
+        (cookie,) = self.http.cookies.jar
+        return cookie.name, cookie.value
 
     def answer(self, trial, answer="real", **changes):
         """Begins a trial and answers it."""
@@ -338,6 +360,24 @@ def _free_port():
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
         return some.getsockname()[1]
+
+
+def command(*arguments, code=0):
+    """`python -m study` in this process; returns what it says."""
+    from study.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        returned = main([str(argument) for argument in arguments])
+    said = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+    assert returned == code, said.stderr or said.stdout
+    return said
+
+
+def content(database):
+    """All that lies on the disk of a SQLite database."""
+    folder, name = Path(database).parent, Path(database).name
+    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
 
 
 def wait_for(condition, seconds=60):

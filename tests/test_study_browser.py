@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
-from survey_parts import Server, Study, fill_in, make_stimuli, wait_for, write_protocol
+from survey_parts import Server, Study, command, fill_in, make_stimuli, wait_for, write_protocol
 
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {
@@ -230,6 +230,8 @@ def test_declining_stores_nothing(serve, visit):
     page.locator("#decline").click()
     page.get_by_text("Nothing has been stored").wait_for()
     assert not rows(server, "SELECT * FROM sessions")
+    assert not page.context.cookies()
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
 def test_color_vision_is_asked_under_its_own_consent(serve, visit):
@@ -299,6 +301,7 @@ def test_a_second_tab_waits_for_the_first(serve, visit):
     second.get_by_text("open in another tab").wait_for()
     answered(first, 1)
     first.close()
+    second.get_by_role("button", name="Yes, go on").click()  # it may be the next person's
     second.locator("#stage .photo img").wait_for()  # the notice before it has a button, too
     assert second.locator("#progress label").inner_text() == "Photo 3 of 5"
     go_through(second, click)
@@ -340,7 +343,8 @@ def test_killed_server_and_closed_page_lose_nothing(serve, visit):
     context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))
     server.start()
     page = visit(server.address, context=context)
-    ready(page)
+    page.get_by_role("button", name="Yes, go on").click()
+    page.locator("#progress label").wait_for()
     assert len(rows(server)) == 2, "the page kept it, and sent it first"
     assert page.locator("#progress label").inner_text() == "Photo 3 of 5"
     go_through(page, click)
@@ -383,10 +387,111 @@ def test_panel_gets_its_code_after_the_confirmation_only(serve, visit):
     assert session["entry"] == "panel" and "panel-person" not in session["panel_hash"]
 
 
-def test_a_bad_invitation_is_told(serve, visit):
+def test_a_bad_invitation_is_told_before_consent(serve, visit):
     server = serve(demo=False)
     page = visit(f"{server.address}/?invitation=NONE-SUCH-CODE", tolerate=["403"])
+    page.get_by_text("This invitation is not known").wait_for()
+    assert not page.locator("[name=adult]").count()
+    assert not rows(server, "SELECT * FROM sessions")
+
+
+# Whose session it is
+
+
+def withdraw(page):
+    """Presses the quiet button and confirms."""
+    page.locator("#withdraw").click()
+    page.get_by_role("button", name="Delete my answers").click()
+    page.get_by_role("heading", name="Your answers are deleted").wait_for()
+
+
+def test_withdrawal_is_a_button_on_every_screen(serve, visit):
+    server = serve(demo=False, practice=1, scenes=2, catch=0, completion_code="{code}")
+    page = visit(f"{server.address}/?PROLIFIC_PID=P1")
+    codes = set()
+
+    def look(page):
+        if page.locator("[name=adult]").count():
+            return  # without a session, the code can be typed
+        page.locator("#withdraw").click()
+        codes.add(page.get_by_label("Your withdrawal code").input_value())
+        check_access(page)
+        fits(page)
+        before = len(rows(server))
+        page.keyboard.press("f")  # answers nothing behind it
+        page.get_by_role("button", name="Go back").click()
+        assert len(rows(server)) == before
+
+    go_through(page, click, look)
+    (code,) = codes
+    assert code == page.locator("output").inner_text()
+    withdraw(page)
+    assert "Your completion code is" in page.locator("#stage").inner_text()
+    assert not rows(server, "SELECT * FROM sessions") and not rows(server)
+    assert not page.context.cookies()
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+
+
+def test_the_code_is_told_first_and_can_be_typed_anywhere(serve, visit):
+    server = serve(demo=False, practice=0)
+    page = visit(server.address)
     ready(page)
     go_on(page, click)
-    page.get_by_text("This invitation is not known").wait_for()
+    page.get_by_text("Your withdrawal code is").wait_for()
+    (session,) = rows(server, "SELECT * FROM sessions")
+    code = session["withdrawal_code"]
+    assert code in page.locator("#stage").inner_text()
+    other = visit(server.address, tolerate=["404"])
+    ready(other)
+    other.locator("#withdraw").click()
+    other.get_by_label("Your withdrawal code").fill("ABCD")
+    other.get_by_role("button", name="Delete my answers").click()
+    other.get_by_text("There are no answers with this code").wait_for()
+    other.get_by_label("Your withdrawal code").fill(code.lower().replace("-", ""))
+    other.get_by_role("button", name="Delete my answers").click()
+    other.get_by_role("heading", name="Your answers are deleted").wait_for()
     assert not rows(server, "SELECT * FROM sessions")
+    page.reload()
+    page.get_by_text("can't be continued here any more").wait_for()
+
+
+def test_the_next_person_at_a_computer_begins_anew(serve, visit):
+    server = serve(demo=False, scenes=2, practice=0, catch=0)
+    first = visit(server.address)
+    answered(first, 1)
+    first.close()
+    second = visit(server.address, context=first.context)
+    second.get_by_role("button", name="No, I am somebody else").click()
+    go_through(second, click)
+    assert len(rows(server)) == 3 and len(rows(server, "SELECT * FROM sessions")) == 2
+    code = second.locator("output").inner_text()
+    second.reload()
+    assert second.locator("output").inner_text() == code, "the own tab keeps it"
+    third = visit(server.address, context=first.context)
+    assert ready(third) == "Real or recolored?" and code not in third.content()
+    third.get_by_role("button", name="No, I am somebody else").click()
+    third.locator("[name=adult]").wait_for()
+    # The same in the tab in which somebody has just finished.
+    second.goto(server.address)
+    ready(second)
+    assert code not in second.content()
+
+
+def test_an_invitation_goes_on_on_a_second_device(serve, visit):
+    server = serve(demo=False, practice=0, ways=["invitation"])
+    (code,) = command("invite", "1", "--database", server.database).stdout.split()
+    phone = visit(f"{server.address}/?invitation={code}", tolerate=["401"])
+    answered(phone, 2)
+    laptop = visit(f"{server.address}/?invitation={code}")
+    laptop.get_by_role("button", name="Yes, go on").click()
+    laptop.locator("#stage .photo img").wait_for()
+    assert laptop.locator("#progress label").inner_text() == "Photo 3 of 5"
+    go_on(phone, click)  # refused; the page learns of it while the next photo is there
+    ready(phone)
+    click(phone)
+    phone.get_by_text("can't be continued here any more").wait_for()
+    go_through(laptop, click)
+    assert len(rows(server)) == 5 and len(rows(server, "SELECT * FROM sessions")) == 1
+    late = visit(f"{server.address}/?invitation={code}", tolerate=["403"])
+    late.get_by_text("This invitation is not known").wait_for()
+    assert not late.locator("[name=adult]").count(), "told before consent"

@@ -3,7 +3,6 @@
 import base64
 import csv
 import http.client
-import io
 import json
 import re
 import sqlite3
@@ -13,8 +12,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -31,6 +28,8 @@ from survey_parts import (
     Server,
     Study,
     an_answer,
+    command,
+    content,
     fill_in,
     make_stimuli,
     new_id,
@@ -39,7 +38,6 @@ from survey_parts import (
 
 from colorlib import ColorlibError
 from study import protocol as protocols
-from study.__main__ import main
 from study.stimuli import Stimuli
 from study.survey import store as tables
 from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
@@ -260,13 +258,18 @@ def test_invitation_works_once(make, database):
     assert study.person().start().json()["error"] == "bad_invitation", "the open link is closed"
     guest = study.person()
     guest.take_part(upto=1, invitation=one)
-    assert study.person().start(invitation=one).json()["error"] == "bad_invitation"
+    assert study.person().start(invitation=one).json()["error"] == "elsewhere"
     assert guest.start(invitation=one).json()["answered"] == [1], "its own guest goes on"
     study.person().take_part(upto=0, invitation=other)
+    for trial in guest.get("/api/session").json()["trials"][1:]:
+        guest.answer(trial["trial"])
+    assert guest.post("/api/finish", {}).status_code == 200
+    for used in (study.person().start(invitation=one), study.person().enter(invitation=one)):
+        assert used.json()["error"] == "bad_invitation", "told before consent, too"
     assert study.person().start(invitation="ABCD-EFGH-JKMN").status_code == 403
 
 
-def test_panel_id_is_kept_as_a_hash_and_tells_a_repeat(make, database):
+def test_panel_id_is_kept_as_a_hash_and_excludes_nobody(make, database):
     study = make(demo=False, completion_code="C0FFEE")
     person = study.person()
     person.take_part(panel="5f3e-panel-person")
@@ -274,8 +277,9 @@ def test_panel_id_is_kept_as_a_hash_and_tells_a_repeat(make, database):
     study.person().take_part(upto=0, panel="5f3e-panel-person")
     study.person().take_part(upto=0, panel="another-person")
     rows = study.rows(tables.sessions)
-    assert [row.repeat for row in rows] == [False, True, False]
-    assert rows[0].participant == rows[1].participant != rows[2].participant
+    assert [row.panel_repeat for row in rows] == [False, True, False]
+    assert not any(row.repeat for row in rows), "the flag that excludes"
+    assert len({row.participant for row in rows}) == 3
     study.close()
     assert b"5f3e-panel-person" not in content(database)
 
@@ -285,27 +289,20 @@ def test_open_link_flags_who_comes_again(make):
     person = study.person()
     person.take_part(upto=1)
     _age(study, 30)
-    person.take_part(upto=0)
+    assert person.start(key="1" * 32).json()["state"] == "expired"
+    assert person.start(key="1" * 32, another=True).json()["state"] == "running"
     assert [row.repeat for row in study.rows(tables.sessions)] == [False, True]
     person = study.person()
     person.take_part()
     person.post("/api/finish", {})
-    assert person.start(again=True).json()["state"] == "finished", "once finished is finished"
-
-
-def content(database):
-    """All that lies on the disk of a SQLite database."""
-    from pathlib import Path
-
-    folder, name = Path(database).parent, Path(database).name
-    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
+    assert person.start(key="2" * 32).json()["state"] == "finished", "once finished is finished"
 
 
 def test_nothing_personal_is_kept(make, database):
     study = make()
     person = study.person(**{"User-Agent": "Peculiar/1.0", "X-Forwarded-For": "203.0.113.77"})
     person.take_part()
-    cookie = person.http.cookies["koala"]
+    _, cookie = person.cookie()
     study.close()
     kept = content(database)
     for text in ("Peculiar", "203.0.113.77", "127.0.0.1", cookie, cookie.split(".")[0]):
@@ -327,9 +324,11 @@ def test_strangers_and_other_peoples_photos(study):
     assert stranger.answer(1).status_code == 401
     assert stranger.post("/api/finish", {}).status_code == 401
     stranger.http.cookies.clear()
-    stranger.http.cookies.set("koala", "made-up." + "0" * 32)
-    assert stranger.start().status_code == 401
-    assert stranger.get("/api/session").json()["state"] == "no_cookie"
+    name, value = one.cookie()
+    for made_up in ("made-up." + "0" * 32, value[:-1], value + "0", "." + value.partition(".")[2]):
+        stranger.http.cookies.set(name, made_up)
+        assert stranger.get("/api/session").json() == {"state": "new"}
+        assert stranger.answer(1).status_code == 401
 
 
 def test_answers_after_the_end_or_to_no_trial_are_refused(study):
@@ -347,7 +346,17 @@ def test_answers_after_the_end_or_to_no_trial_are_refused(study):
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/start", "/api/presentations", "/api/answers", "/api/replies", "/api/finish"]
+    "path",
+    [
+        "/api/enter",
+        "/api/start",
+        "/api/continue",
+        "/api/withdraw",
+        "/api/presentations",
+        "/api/answers",
+        "/api/replies",
+        "/api/finish",
+    ],
 )
 def test_bad_bodies_get_a_short_no(study, path):
     person = study.person()
@@ -391,7 +400,7 @@ def test_script_and_odd_characters_in_every_field_are_refused(study):
 def test_nothing_else_is_served(study):
     person = study.person()
     person.take_part(upto=0)
-    cookie = {"Cookie": f"koala={person.http.cookies['koala']}"}
+    cookie = {"Cookie": "=".join(person.cookie())}
     for path in (
         "/static/../server.py",
         "/static/..%2fserver.py",
@@ -423,8 +432,7 @@ def test_every_reply_carries_the_headers_of_security(study):
         "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "font-src 'self' data:"
     )
-    person.http.cookies.clear()
-    cookie = person.get("/").headers["set-cookie"].lower()
+    cookie = study.person().start().headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=lax" in cookie
 
 
@@ -472,7 +480,10 @@ def _near(form):
     ("path", "form"),
     [
         pytest.param(
-            *("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
+            *(
+                "/api/start",
+                {"consent_version": "1", "adult": True, "agree": True, "key": "a" * 32},
+            ),
             marks=pytest.mark.slow,
         ),
         ("/api/answers", an_answer(1)),
@@ -482,6 +493,11 @@ def _near(form):
             marks=pytest.mark.slow,
         ),
         pytest.param("/api/finish", {}, marks=pytest.mark.slow),
+        pytest.param("/api/enter", {"invitation": "x", "panel": "y"}, marks=pytest.mark.slow),
+        pytest.param(
+            *("/api/continue", {"invitation": "x", "key": "a" * 32}), marks=pytest.mark.slow
+        ),
+        pytest.param("/api/withdraw", {"code": "K3QF-9TXA-M2WD"}, marks=pytest.mark.slow),
     ],
 )
 def test_endpoints_bear_whatever_is_sent(make, path, form):
@@ -639,16 +655,6 @@ def test_connections_that_the_database_has_dropped_are_replaced(make, database):
 # The experimenter
 
 
-def command(*arguments, code=0):
-    """The command in this process; returns what it says."""
-    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
-    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
-        returned = main([str(argument) for argument in arguments])
-    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
-    assert returned == code, said.stderr or said.stdout
-    return said
-
-
 def typed(*arguments, code=0):
     """The command as a user types it, in a process of its own."""
     done = subprocess.run(
@@ -779,7 +785,7 @@ def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
     for table in every:
         assert len(study.rows(table, "session")) == (1 if table is tables.sessions else 7)
     (tombstone,) = study.rows(tables.withdrawals)
-    assert set(tombstone._mapping) == {"id", "withdrawn_at"}
+    assert set(tombstone._mapping) == {"id", "withdrawn_at", "tombstone"}
     unknown = command("withdraw", code, "--database", database, code=2)
     assert "no such code" in unknown.stderr
     assert code.encode() not in content(database), "overwritten, not just unlinked"

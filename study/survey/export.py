@@ -44,7 +44,7 @@ _VERSIONS = {
     "catch": "in wrong colors, to check attention",
 }
 _SHARED = {
-    "participant": Variable("a person, as far as cookie and panel id tell; random"),
+    "participant": Variable("a person, as far as the cookie tells; random"),
     "session": Variable("one visit to the study; random"),
     "stimulus": Variable("the photo; of a pair the one shown first"),
     "scene": Variable("what the photo shows, whatever its colors"),
@@ -111,7 +111,7 @@ TRIALS = {
         "when the photos were first released, by the server's clock, UTC, ISO 8601"
     ),
     "received_at": Variable("when the answer was stored, by the server's clock, UTC, ISO 8601"),
-    "repeat": Variable("whether the person had begun the study before", "boolean"),
+    "repeat": Variable("whether the study had been begun before in this browser", "boolean"),
 }
 PARTICIPANTS = {
     **{name: _SHARED[name] for name in ("participant", "session")},
@@ -131,6 +131,15 @@ PARTICIPANTS = {
         "salted hash (HMAC-SHA-256) of the panel's id; empty after the day of anonymization"
     ),
     "repeat": TRIALS["repeat"],
+    "panel_repeat": Variable(
+        "whether a session had begun before with this panel id, which anybody can write into a "
+        "link: no rule excludes by it",
+        "boolean",
+    ),
+    "superseded_at": Variable(
+        "when another session began with the same panel id before this one was finished, UTC, "
+        "ISO 8601; empty: none did"
+    ),
     "started_at": Variable("when consent was given, UTC, ISO 8601"),
     "finished_at": Variable("when the last answer was confirmed, UTC, ISO 8601"),
     "complete": Variable("whether all trials are answered and the end was reached", "boolean"),

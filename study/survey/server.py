@@ -2,10 +2,9 @@
 
 import asyncio
 import base64
-import hmac
 import html
-import secrets
 import socket
+import sys
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
@@ -20,16 +19,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from colorlib import ColorlibError
-from study.survey import sessions
+from study.survey import entry, payment, sessions, withdrawal
 from study.survey.guards import Guard, body, refused
 from study.survey.plan import Material
-from study.survey.sessions import Refusal
-from study.survey.store import Store, Unavailable
+from study.survey.store import Refusal, Store, Unavailable
 
 STATIC = Path(__file__).parent / "static"
-COOKIE = "koala"
-EVERY = 16  # survey.js puts the bytes back
-COOKIE_SECONDS = 180 * 24 * 3600  # as long as somebody may come back and be known as a repeat
+EVERY = 16  # photos.js puts the bytes back
 
 
 class _Body(BaseModel):
@@ -45,15 +41,44 @@ _Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
 _Pixels = Annotated[int, Field(ge=0, le=100_000)]
 
 
-class Start(_Body):
+# Made by the browser, so that a request that is sent again gets the same session.
+_Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Enter(_Body):
+    """The way in that somebody uses."""
+
+    invitation: _Code | None = None
+    panel: _Code | None = None
+
+    @property
+    def entrance(self):
+        if self.invitation:
+            return entry.Entrance("invitation", self.invitation)
+        return entry.Entrance("panel", self.panel) if self.panel else entry.Entrance("open")
+
+
+class Start(Enter):
     """Consent, and the way in that somebody used."""
 
     consent_version: Annotated[str, Field(max_length=4000)]
     adult: Literal[True]
     agree: Literal[True]
-    invitation: _Code | None = None
-    panel: _Code | None = None
-    again: bool = False
+    key: _Key
+    another: bool = False
+
+
+class Continue(_Body):
+    """Going on with what was begun by an invitation in another browser."""
+
+    invitation: _Code
+    key: _Key
+
+
+class Withdraw(_Body):
+    """Withdrawal, by the code that a person was shown."""
+
+    code: Annotated[str, Field(max_length=200)]
 
 
 class Presentation(_Body):
@@ -130,6 +155,8 @@ class Survey:
         self.protocol, self.stimuli, self.store, self.demo = protocol, stimuli, store, demo
         self.material = Material(protocol, stimuli)
         self.salt = store.write(sessions.adopt, protocol, stimuli, demo)
+        withdrawal.synchronize(store)
+        self.cookies = entry.Cookies(self.salt, protocol)
         self.index = self._index()
         # In memory, so that no photo comes faster for having been asked for before.
         self._bodies, self._pieces = {}, {}
@@ -165,34 +192,18 @@ class Survey:
         page = Template((STATIC / "index.html").read_text(encoding="utf-8"))
         return page.substitute({name: html.escape(value) for name, value in values.items()})
 
-    # Who somebody is: a random cookie that carries the server's mark, so that nobody gets a fresh
-    # allowance by making cookies up, and that the database knows as a hash only.
-
-    def _mark(self, text):
-        return hmac.new(self.salt.encode(), text.encode(), "sha256").hexdigest()[:32]
-
     def visitor(self, request):
-        """The hash of a request's cookie; None without a valid one."""
-        text, _, mark = request.cookies.get(COOKIE, "").partition(".")
-        if not hmac.compare_digest(mark.encode(), self._mark(text).encode()):
-            return None
-        return sessions.sha256(text)
+        """The hash of the cookie of whom a request speaks for; None without a valid one."""
+        return self.cookies.visitor(request)
+
+    def _browser(self, request):
+        """The hash of any of a browser's cookies, for the limit of its rate."""
+        return self.visitor(request) or next(iter(self.cookies.of(request).values()), None)
 
     # What a browser can ask for.
 
-    async def page(self, request):
-        answer = HTMLResponse(self.index, headers={"Cache-Control": "no-store"})
-        if not self.visitor(request):
-            text = secrets.token_urlsafe(24)
-            answer.set_cookie(
-                COOKIE,
-                f"{text}.{self._mark(text)}",
-                max_age=COOKIE_SECONDS,
-                httponly=True,
-                secure=request.url.scheme == "https",
-                samesite="lax",  # strict would hide it from who comes by a panel's link
-            )
-        return answer
+    async def page(self, _request):
+        return HTMLResponse(self.index, headers={"Cache-Control": "no-store"})
 
     async def favicon(self, _request):
         return Response((STATIC / "favicon.svg").read_bytes(), media_type="image/svg+xml")
@@ -200,23 +211,46 @@ class Survey:
     async def study(self, _request):
         return _json(self.public)
 
+    async def enter(self, request):
+        form = await _form(Enter, request)
+        cookies = self.cookies.of(request)
+        return _json(await run_in_threadpool(self.store.read, self._enter, form.entrance, cookies))
+
+    def _enter(self, connection, entrance, cookies):
+        tag = self.cookies.tag(entrance)
+        if entrance.way == "open":  # the bare address: whatever was begun in this browser
+            tag = entry.latest(connection, self.protocol, cookies) or tag
+        state = {"entry": tag} | self._state(connection, cookies.get(tag))
+        if state["state"] == "new":
+            state["state"] = entry.admit(connection, self.salt, self.protocol, entrance)
+            if entrance.way == "panel":
+                hashed = entry.panel_hash(self.salt, entrance.name)
+                state["declined"] = self._completion(hashed, "declined")
+        return state
+
     async def session(self, request):
         return _json(await run_in_threadpool(self.store.read, self._state, self.visitor(request)))
 
     def _state(self, connection, who):
         session = who and sessions.find(connection, who)
         if not session:
-            return {"state": "new" if who else "no_cookie"}
+            return {"state": "new"}
         # Names the browser's own store of unsent answers; the exported id stays here.
-        state = {"state": "running", "key": sessions.sha256("outbox" + session.session)[:16]}
+        state = {"state": "running", "key": entry.sha256("outbox" + session.session)[:16]}
         if session.finished_at:
-            return state | {"state": "finished", "thanks": sessions.thanks(session, self.protocol)}
+            # Who comes back may be somebody else: the withdrawal code was shown once, at the end.
+            return state | {"state": "finished"} | self._completion(session.panel_hash)
         if sessions.is_expired(session, self.protocol):
             return state | {"state": "expired"}
+        state["withdrawal_code"] = session.withdrawal_code
+        state["stopped"] = self._completion(session.panel_hash, "stopped")
         return state | sessions.overview(connection, session)
 
+    def _completion(self, hashed, outcome="finished"):
+        return payment.completion(self.protocol, self.salt, hashed, outcome)
+
     async def image(self, request):
-        token, who = request.path_params["token"], self.visitor(request) or ""
+        token, who = request.path_params["token"], list(self.cookies.of(request).values())
         content = await run_in_threadpool(self._photo, token, who)
         # No ETag and no date of change: each would be a name of the photo that outlives a session.
         headers = {"Cache-Control": "private, max-age=3600"}
@@ -232,14 +266,41 @@ class Survey:
         form = await _form(Start, request)
         if form.consent_version != self.protocol.consent.version:
             raise Refusal(409, "consent_changed", "reload the page and read it again")
-        entry = {"way": "open"}
-        if form.invitation:
-            entry = {"way": "invitation", "invitation": form.invitation}
-        elif form.panel:
-            entry = {"way": "panel", "panel": form.panel}
-        again = form.again and self.demo  # who looks around may do so twice
-        await self._write(request, sessions.start, self.protocol, self.material, entry, again)
-        return await self.session(request)
+        tag = self.cookies.tag(form.entrance)
+        who = self.cookies.hash_for(tag, form.key)
+        before = self.cookies.of(request).get(tag)
+        # Who comes by the open link may be somebody else; who looks around may do so twice.
+        another = form.another and (self.demo or form.entrance.way == "open")
+        arguments = (self.protocol, self.material, form.entrance, before, another)
+        begun = await self._submit(sessions.start, who, *arguments)
+        return await self._welcome(request, tag, form.key, begun.cookie_hash)
+
+    async def go_on(self, request):
+        form = await _form(Continue, request)
+        tag = self.cookies.tag(entry.Entrance("invitation", form.invitation))
+        who = self.cookies.hash_for(tag, form.key)
+        await self._submit(entry.go_on, who, self.salt, self.protocol, form.invitation)
+        return await self._welcome(request, tag, form.key, who)
+
+    async def _welcome(self, request, tag, key, who):
+        """The state of a session that a browser has from now on, with its cookie."""
+        state = await run_in_threadpool(self.store.read, self._state, who)
+        reply = _json({"entry": tag} | state)
+        if who == self.cookies.hash_for(tag, key):
+            self.cookies.give(reply, tag, key, secure=request.url.scheme == "https")
+        return reply
+
+    async def withdraw(self, request):
+        form = await _form(Withdraw, request)
+        reply = await self._submit(withdrawal.request, form.code, self.protocol)
+        try:
+            await run_in_threadpool(withdrawal.synchronize, self.store)
+        except ColorlibError as error:  # it is deleted; the file is tried again at the next start
+            print(f"study: {error}", file=sys.stderr, flush=True)
+        reply, who = _json(reply), self.visitor(request)
+        if who and not await run_in_threadpool(self.store.read, sessions.find, who):
+            self.cookies.take(reply, self.cookies.named(request), request.url.scheme == "https")
+        return reply
 
     async def present(self, request):
         form = await _form(Presentation, request)
@@ -265,8 +326,11 @@ class Survey:
         """Runs an operation for a visitor; returns when its outcome is safely stored."""
         who = self.visitor(request)
         if who is None:
-            raise Refusal(401, "no_cookie", "open the page first, and let it set its cookie")
-        return await asyncio.wrap_future(self.store.submit(operation, who, *arguments))
+            raise Refusal(401, "no_session", "consent comes first")
+        return await self._submit(operation, who, *arguments)
+
+    async def _submit(self, operation, *arguments):
+        return await asyncio.wrap_future(self.store.submit(operation, *arguments))
 
     def app(self):
         """The ASGI application."""
@@ -275,8 +339,11 @@ class Survey:
             Route("/favicon.ico", self.favicon),
             Route("/api/study", self.study),
             Route("/api/session", self.session),
+            Route("/api/enter", self.enter, methods=["POST"]),
             Route("/api/start", self.start, methods=["POST"]),
             Route("/api/presentations", self.present, methods=["POST"]),
+            Route("/api/continue", self.go_on, methods=["POST"]),
+            Route("/api/withdraw", self.withdraw, methods=["POST"]),
             Route("/api/answers", self.answer, methods=["POST"]),
             Route("/api/replies", self.replies, methods=["POST"]),
             Route("/api/finish", self.finish, methods=["POST"]),
@@ -290,7 +357,7 @@ class Survey:
             ClientDisconnect: _gone,
         }
         app = Starlette(routes=routes, exception_handlers=handlers)
-        return Guard(app, self.visitor)
+        return Guard(app, self._browser, self.protocol.panel.frame_ancestors)
 
 
 async def _form(model, request):

@@ -4,18 +4,21 @@ These are operations of a `Store`. Each runs in one transaction, and repeating i
 because a browser that got no reply asks again.
 """
 
-import hashlib
-import hmac
 import json
 import secrets
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from colorlib import ColorlibError
+from study.survey import entry
+from study.survey.codes import code
+from study.survey.payment import completion
 from study.survey.plan import is_correct
 from study.survey.store import (
+    Refusal,
+    ago,
     answers,
     images,
     invitations,
@@ -26,7 +29,6 @@ from study.survey.store import (
     study,
     tokens,
     trials,
-    withdrawals,
 )
 
 _TRIAL = (trials.c.kind, trials.c.stimulus, trials.c.second_stimulus)
@@ -44,31 +46,6 @@ _ANSWERED_BEFORE = (
     .scalar_subquery()
     .label("before")
 )
-# A person reads these and may have to type them: no 0 and O, no 1, I and L.
-_LETTERS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
-
-
-class Refusal(Exception):
-    """A request that is not granted.
-
-    Args:
-        status: int. HTTP's code.
-        error: str. One word that the page understands.
-        detail: str. For whoever reads the reply.
-    """
-
-    def __init__(self, status, error, detail=""):
-        super().__init__(error)
-        self.status, self.error, self.detail = status, error, detail
-
-
-def sha256(text) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code(groups=3) -> str:
-    """A random code such as K3QF-9TXA-M2WD: five bits a letter or a little less."""
-    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(groups))
 
 
 def _identity() -> str:
@@ -115,9 +92,9 @@ def adopt(connection, protocol, stimuli, demo):
     return row.salt
 
 
-def _ago(hours) -> str:
-    moment = datetime.now(UTC) - timedelta(hours=hours)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def salt(connection) -> str:
+    """What makes the study's hashes and marks its cookies."""
+    return connection.execute(select(study.c.salt)).scalar_one()
 
 
 def find(connection, cookie_hash):
@@ -128,69 +105,59 @@ def find(connection, cookie_hash):
 
 def is_expired(session, protocol) -> bool:
     """Whether a session was interrupted too long ago to be resumed."""
-    return session.finished_at is None and session.started_at < _ago(protocol.resume.max_age_hours)
+    return session.finished_at is None and session.started_at < ago(protocol.resume.max_age_hours)
 
 
-def start(connection, cookie_hash, protocol, material, entry, again=False):
-    """Starts the session of a browser, or finds the one that it has.
+def start(connection, cookie_hash, protocol, material, entrance, before=None, another=False):
+    """Starts a session, or finds the one that a browser has.
 
     Args:
         connection: of a transaction that writes.
-        cookie_hash: str.
+        cookie_hash: str. Of the cookie that the browser gets with the reply.
         protocol: `study.protocol.Protocol`.
         material: `study.survey.plan.Material`.
-        entry: dict with `way` (open, invitation, panel) and `invitation` or `panel`.
-        again: bool. Whether a finished session may be followed by a new one.
+        entrance: `study.survey.entry.Entrance`.
+        before: str or None. The hash of the cookie that the browser has for this way in.
+        another: bool. Whether a new session shall follow the one that the browser has.
+
+    Returns:
+        The session: the new one, or the one that the request, sent again, has begun already, or
+        the one that goes with `before`.
 
     Raises:
-        Refusal: an invitation that is not good, or a way in that the protocol doesn't have.
+        Refusal: see `study.survey.entry.admit`; or the invitation was begun in another browser.
     """
     # On PostgreSQL several servers may write; whoever holds the study's row assigns a place.
-    salt = connection.execute(select(study.c.salt).with_for_update()).scalar_one()
-    mine = find(connection, cookie_hash)
-    if mine and not is_expired(mine, protocol) and not (again and mine.finished_at):
-        return mine
-    if entry["way"] not in protocol.entry.ways:
-        raise Refusal(403, "bad_invitation", f"this study is not entered by {entry['way']}")
-    if protocol.retention.anonymized_on and date.today() >= protocol.retention.anonymized_on:
-        raise Refusal(403, "closed", "answers could no longer be withdrawn")
-    panel_hash = None
-    if entry["way"] == "panel":
-        panel_hash = hmac.new(salt.encode(), entry["panel"].encode(), "sha256").hexdigest()
-    if entry["way"] == "invitation":
-        _use_invitation(connection, entry["invitation"])
-    before = _took_part(connection, cookie_hash, panel_hash)
+    key = connection.execute(select(study.c.salt).with_for_update()).scalar_one()
+    begun, mine = find(connection, cookie_hash), before and find(connection, before)
+    if begun or (mine and not another):
+        return begun or mine
+    if entry.admit(connection, key, protocol, entrance) == "elsewhere":
+        raise Refusal(409, "elsewhere", "begun in another browser; go on with /api/continue")
     values = {
         "session": _identity(),
-        "participant": before or _identity(),
+        # Who comes again counts as one person in the analysis, as far as the cookie tells.
+        "participant": mine.participant if mine else _identity(),
         "cookie_hash": cookie_hash,
-        "panel_hash": panel_hash,
-        "entry": entry["way"],
+        "panel_hash": None,
+        "invitation_hash": None,
+        "entry": entrance.way,
         "consent_version": protocol.consent.version,
         "list": _free_list(connection, material, protocol),
-        "repeat": before is not None,
+        "repeat": bool(mine),
+        "panel_repeat": False,
         "started_at": now(),
         "withdrawal_code": code(),
     }
+    if entrance.way == "panel":
+        values["panel_hash"] = entry.panel_hash(key, entrance.name)
+        values["panel_repeat"] = entry.supersede(connection, values["panel_hash"])
+    elif entrance.way == "invitation":
+        entry.use(connection, entrance.name)
+        values["invitation_hash"] = entry.invitation_hash(key, entrance.name)
     connection.execute(insert(sessions).values(values))
     _write_plan(connection, values["session"], material.draw(values["list"]))
     return find(connection, cookie_hash)
-
-
-def _use_invitation(connection, text):
-    unused = and_(invitations.c.code_hash == sha256(text), invitations.c.used_at.is_(None))
-    used = connection.execute(update(invitations).where(unused).values(used_at=now()))
-    if not used.rowcount:
-        raise Refusal(403, "bad_invitation", "unknown, or used already")
-
-
-def _took_part(connection, cookie_hash, panel_hash):
-    """The participant that this browser or panel id already stands for, or None."""
-    same = sessions.c.cookie_hash == cookie_hash
-    if panel_hash:
-        same = or_(same, sessions.c.panel_hash == panel_hash)
-    query = select(sessions.c.participant).where(same).order_by(sessions.c.started_at).limit(1)
-    return connection.execute(query).scalar_one_or_none()
 
 
 def _free_list(connection, material, protocol):
@@ -200,7 +167,10 @@ def _free_list(connection, material, protocol):
         .where(
             or_(
                 sessions.c.finished_at.is_not(None),
-                sessions.c.started_at >= _ago(protocol.resume.max_age_hours),
+                and_(
+                    sessions.c.started_at >= ago(protocol.resume.max_age_hours),
+                    sessions.c.superseded_at.is_(None),
+                ),
             )
         )
         .group_by(sessions.c.list)
@@ -246,12 +216,12 @@ def overview(connection, session) -> dict:
     }
 
 
-def stimulus(connection, token, cookie_hash):
-    """The stimulus behind a token of this browser's, or None."""
+def stimulus(connection, token, cookie_hashes):
+    """The stimulus behind a token of this browser's, by any of its cookies, or None."""
     query = (
         select(tokens.c.stimulus)
         .join(sessions, sessions.c.session == tokens.c.session)
-        .where(tokens.c.token == token, sessions.c.cookie_hash == cookie_hash)
+        .where(tokens.c.token == token, sessions.c.cookie_hash.in_(cookie_hashes))
     )
     return connection.execute(query).scalar_one_or_none()
 
@@ -411,7 +381,7 @@ def reply(connection, cookie_hash, protocol, given, agreed):
 
 
 def finish(connection, cookie_hash, protocol):
-    """Ends a session in which every trial is answered; returns `thanks`.
+    """Ends a session in which every trial is answered; returns the codes that a person gets.
 
     Raises:
         Refusal: no session, or trials without an answer.
@@ -426,19 +396,12 @@ def finish(connection, cookie_hash, protocol):
     if counts[0] != counts[1]:
         raise Refusal(409, "incomplete", f"{counts[1]} of {counts[0]} answers have arrived")
     if not session.finished_at:
-        connection.execute(
-            update(sessions).where(sessions.c.session == session.session).values(finished_at=now())
-        )
-    return thanks(session, protocol) | {"answers": counts[1]}
-
-
-def thanks(session, protocol) -> dict:
-    """The codes that a person gets at the end."""
-    given = {"withdrawal_code": session.withdrawal_code}
-    if session.entry == "panel":
-        given["completion_code"] = protocol.panel.completion_code
-        given["completion_url"] = protocol.panel.completion_url
-    return given
+        # Nobody goes on elsewhere any more: what joins an invitation to a session goes.
+        ended = {"finished_at": now(), "invitation_hash": None}
+        mine = sessions.c.session == session.session
+        connection.execute(update(sessions).where(mine).values(ended))
+    given = completion(protocol, salt(connection), session.panel_hash)
+    return {"withdrawal_code": session.withdrawal_code, "answers": counts[1]} | given
 
 
 def anonymize(connection):
@@ -453,32 +416,10 @@ def anonymize(connection):
     day = Protocol.model_validate_json(row).retention.anonymized_on
     if not day or date.today() < day:
         return None
-    bare = {"cookie_hash": "", "panel_hash": None, "withdrawal_code": sessions.c.session}
+    bare = {"cookie_hash": "", "panel_hash": None, "invitation_hash": None}
+    bare["withdrawal_code"] = sessions.c.session
     connection.execute(update(sessions).values(bare))
     return day
-
-
-def withdraw(connection, text):
-    """Deletes all sessions of the person with this code, and records that somebody withdrew.
-
-    Returns:
-        int: how many answers are gone.
-
-    Raises:
-        ColorlibError: an unknown code.
-    """
-    typed = text.strip().upper()
-    person = select(sessions.c.participant).where(sessions.c.withdrawal_code == typed)
-    participant = connection.execute(person).scalar_one_or_none()
-    if participant is None:
-        raise ColorlibError(f"{text}: no such code, or withdrawn already; check its letters")
-    theirs = select(sessions.c.session).where(sessions.c.participant == participant)
-    gone = connection.execute(delete(answers).where(answers.c.session.in_(theirs))).rowcount
-    for table in (presentations, replies, tokens, trials):
-        connection.execute(delete(table).where(table.c.session.in_(theirs)))
-    connection.execute(delete(sessions).where(sessions.c.participant == participant))
-    connection.execute(insert(withdrawals).values(withdrawn_at=now()))
-    return gone
 
 
 def invite(connection, count) -> list[str]:
@@ -486,6 +427,6 @@ def invite(connection, count) -> list[str]:
     made = [code() for _ in range(count)]
     moment = now()
     connection.execute(
-        insert(invitations), [{"code_hash": sha256(c), "created_at": moment} for c in made]
+        insert(invitations), [{"code_hash": entry.sha256(c), "created_at": moment} for c in made]
     )
     return made

@@ -10,7 +10,7 @@ are rare, and savepoints would double the round trips to PostgreSQL.
 import queue
 import threading
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     Boolean,
@@ -80,10 +80,13 @@ sessions = _table(
     Column("participant", String(16), nullable=False, index=True),
     Column("cookie_hash", String(64), nullable=False, index=True),
     Column("panel_hash", String(64), index=True),
+    Column("invitation_hash", String(64), index=True),  # until the end, to go on elsewhere
     Column("entry", String(16), nullable=False),
     Column("consent_version", String(4000), nullable=False),
     Column("list", Integer, nullable=False, index=True),
     Column("repeat", Boolean, nullable=False),
+    Column("panel_repeat", Boolean, nullable=False),
+    Column("superseded_at", String(27)),
     Column("started_at", String(27), nullable=False),
     Column("finished_at", String(27)),
     Column("withdrawal_code", String(32), nullable=False, unique=True),
@@ -139,11 +142,12 @@ replies = _table(
     Column("question", String(64), primary_key=True),
     Column("value", String(64), nullable=False),
 )
-# Somebody withdrew, and when; nothing that tells who.
+# Somebody withdrew, and when; nothing that tells who. `tombstone` is a salted hash of the code.
 withdrawals = _table(
     "withdrawals",
     Column("id", Integer, primary_key=True),
     Column("withdrawn_at", String(27), nullable=False),
+    Column("tombstone", String(64), index=True),
 )
 
 
@@ -151,9 +155,29 @@ class Unavailable(Exception):
     """The database did not store it; try again."""
 
 
+class Refusal(Exception):
+    """A request that is not granted.
+
+    Args:
+        status: int. HTTP's code.
+        error: str. One word that the page understands.
+        detail: str. For whoever reads the reply.
+    """
+
+    def __init__(self, status, error, detail=""):
+        super().__init__(error)
+        self.status, self.error, self.detail = status, error, detail
+
+
 def now() -> str:
     """The time in UTC as ISO 8601 with milliseconds, as every column keeps it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return ago(0)
+
+
+def ago(hours) -> str:
+    """The same of a moment so many hours ago."""
+    moment = datetime.now(UTC) - timedelta(hours=hours)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def url_of(database):

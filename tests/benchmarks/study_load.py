@@ -101,6 +101,7 @@ class Crowd:
             async with gate:
                 await line.ask("GET", "/")
                 consent = {"consent_version": "1", "adult": True, "agree": True}
+                consent["key"] = secrets.token_hex(16)
                 status, content = await line.ask("POST", "/api/start", consent)
                 check(status, content)
                 self.trials[number] = json.loads(content)["trials"]

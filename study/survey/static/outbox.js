@@ -40,12 +40,19 @@ export async function persist(attempt, onTrouble) {
   }
 }
 
+let entry = ""; // which of this browser's sessions the requests are about
+
+export function speakFor(tag) {
+  entry = tag;
+}
+
 // One request. Throws Refused, or another error where asking again may help.
-async function ask(path, timeout, options = {}) {
+async function ask(path, timeout, { headers = {}, ...options } = {}) {
   const limit = new AbortController(); // AbortSignal.timeout is younger than many phones
   const timer = setTimeout(() => limit.abort(), timeout);
+  if (entry) headers["X-Entry"] = entry;
   try {
-    const response = await fetch(path, { ...options, signal: limit.signal });
+    const response = await fetch(path, { ...options, headers, signal: limit.signal });
     if (response.ok) return new Uint8Array(await response.arrayBuffer());
     if (response.status >= 500 || response.status === 408 || response.status === 429) {
       throw new Error(`HTTP ${response.status}`);
@@ -70,12 +77,16 @@ export async function request(path, body) {
   return JSON.parse(new TextDecoder().decode(await ask(path, TIMEOUT, options)));
 }
 
-// crypto.randomUUID exists on https and this machine only.
-export function newId() {
-  const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+// A random name of 128 bits, as hex.
+export function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, "0"),
   ).join("");
-  return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
+}
+
+// crypto.randomUUID exists on https and this machine only.
+export function newId() {
+  return newKey().replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
 }
 
 export class Outbox {
@@ -130,6 +141,12 @@ export class Outbox {
       this.waiting.get(item)?.(reply);
       this.waiting.delete(item);
     }
+  }
+
+  // Drops what has not been sent.
+  discard() {
+    this.items = [];
+    this.save();
   }
 
   // Resolves when nothing is left to be sent.

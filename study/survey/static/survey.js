@@ -1,8 +1,9 @@
 // The page of the study: consent, instructions, practice, trials, questions, debriefing, thanks.
 // jsPsych shows each screen and times it; what the next screen is follows from the server's word.
 
-import { Outbox, Refused, newId, persist, request } from "./outbox.js";
+import { Outbox, Refused, newId, newKey, persist, request, speakFor } from "./outbox.js";
 import { Photos } from "./photos.js";
+import { enter, link, tab } from "./visitor.js";
 import { drawnSide, drawnWidth, watchFocus, watchSize } from "./watch.js";
 
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
@@ -17,7 +18,9 @@ const status = document.getElementById("status");
 const progress = document.getElementById("progress");
 const enlarge = document.getElementById("enlarge");
 const troubles = new Set();
+const outboxes = {}; // the current one, once there is a session
 let study, texts;
+let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
 let pxPerMm = null; // by the person's own calibration, where the protocol asks for it
 
@@ -96,6 +99,7 @@ function textScreen(title, body, next, more = "") {
 
 // A last page, with nothing behind it.
 function end(content) {
+  release();
   progress.hidden = true;
   say();
   stage.innerHTML = `<div class="text">${content}</div>`;
@@ -122,7 +126,7 @@ function box(name, text) {
   return `<label class="box"><input type="checkbox" name="${name}" required> ${html(text)}</label>`;
 }
 
-async function consent() {
+async function consent(another) {
   const { consent } = study;
   let declined = false;
   const [shown] = await run([
@@ -146,26 +150,108 @@ async function consent() {
       },
     },
   ]);
-  return declined || !shown ? null : start(consent.version);
+  return declined || !shown ? null : start(consent.version, another);
 }
 
-function start(version) {
-  const link = new URLSearchParams(location.search);
+function start(version, another) {
   const body = {
     consent_version: version,
     adult: true,
     agree: true,
-    again: true, // a demonstration can be seen twice
-    invitation: link.get("invitation") || null,
-    panel: link.get(study.panel_parameter) || null,
+    key: newKey(),
+    another, // after a session that was somebody else's, or in a demonstration
+    ...link(study.panel_parameter),
   };
   return persist(() => request("/api/start", body), trouble("start"));
+}
+
+// Who comes where something was begun already
+
+// A screen with a choice; returns the chosen one's number.
+async function choose(title, body, choices) {
+  const screen = { ...textScreen(title, body), choices, grid_rows: null, grid_columns: 1 };
+  screen.button_html = (choice, index) =>
+    index ? button(choice).replace('class="button"', 'class="button quiet"') : button(choice);
+  const [{ response }] = await run([screen]);
+  return response;
+}
+
+// Whether somebody else than the one who was here before goes on.
+function isSomebodyElse({ state }) {
+  const { coming_back, problems } = texts;
+  const { go_on, somebody_else } = coming_back;
+  if (state === "running") {
+    return choose(coming_back.title, [coming_back.begun_here], [go_on, somebody_else]);
+  }
+  const told = state === "finished" ? coming_back.finished_here : problems.expired;
+  return choose(texts.title, [told], [somebody_else]).then(() => true);
+}
+
+// Takes over what was begun by this invitation in another browser.
+async function goOnHere(way) {
+  const { title, begun_elsewhere, go_on } = texts.coming_back;
+  await choose(title, [begun_elsewhere], [go_on]);
+  const body = { invitation: way.invitation, key: newKey() };
+  return persist(() => request("/api/continue", body), trouble("continue"));
+}
+
+// Withdrawal
+
+function offerWithdrawal() {
+  const opener = document.getElementById("withdraw");
+  opener.textContent = texts.withdrawal.button;
+  opener.hidden = false;
+  opener.addEventListener("click", openWithdrawal);
+}
+
+function openWithdrawal() {
+  const { title, body, code, confirm, cancel } = texts.withdrawal;
+  const known = tab.read()?.code ?? "";
+  const dialog = document.createElement("dialog");
+  const input =
+    `<input name="code" value="${html(known)}" required maxlength="40"` +
+    ' autocomplete="off" autocapitalize="characters" spellcheck="false">';
+  dialog.setAttribute("aria-labelledby", "withdrawal");
+  dialog.innerHTML =
+    `<form><h2 id="withdrawal">${html(title)}</h2>${paragraphs(body)}` +
+    `<label>${html(code)} ${input}</label><p role="alert"></p>` +
+    `<div><button class="button">${html(confirm)}</button>` +
+    `<button type="button" class="button quiet">${html(cancel)}</button></div></form>`;
+  dialog.querySelector(known ? "[type=button]" : "input").autofocus = true;
+  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // answers nothing below
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
+  dialog.querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    withdraw(dialog.querySelector("input").value, dialog.querySelector("[role=alert]"));
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+async function withdraw(code, alert) {
+  try {
+    await request("/api/withdraw", { code });
+  } catch (error) {
+    const { unknown, too_late } = texts.withdrawal;
+    const told = { unknown_code: unknown, anonymous: too_late };
+    alert.textContent = told[error.message] ?? texts.connection.offline;
+    return;
+  }
+  outboxes.current?.discard();
+  tab.write({ withdrawn: true, stopped: tab.read()?.stopped });
+  location.replace(location.pathname); // a new page, on which nothing of the old one goes on
+}
+
+function withdrawn({ stopped }) {
+  const { done_title, done_body } = texts.withdrawal;
+  end(heading(done_title) + paragraphs(done_body) + completion(stopped));
 }
 
 // Photos
 
 // Loads and begins a trial; the page says so where that takes a while.
-async function release(photos, trial) {
+async function begin(photos, trial) {
   const slow = setTimeout(() => troubles.size || say(texts.connection.loading), 400);
   try {
     return await photos.release(trial);
@@ -320,7 +406,7 @@ async function ask(trial, photos) {
   const measured = { exposures: [] };
   const timed = study.exposure_ms > 0;
   if (timed) await getReady();
-  const images = await release(photos, trial);
+  const images = await begin(photos, trial);
   const stopFocus = watchFocus();
   const timeline = timed ? timedPhotos(images, measured) : [];
   timeline.push(questionScreen(timed ? null : images[0], measured));
@@ -420,25 +506,32 @@ async function confirmAll(outbox) {
   }
 }
 
-function thankYou({ withdrawal_code, completion_code, completion_url }, title) {
+function completion({ completion_code, completion_url } = {}) {
   const { thanks } = texts;
-  const code = `<p class="code"><output translate="no">${html(withdrawal_code)}</output></p>`;
-  const copy = navigator.clipboard ? `<p>${button(thanks.copy_code)}</p>` : "";
-  const completion =
+  return (
     (completion_code
       ? `<p class="completion">${html(fill(thanks.completion_code, { code: completion_code }))}</p>`
       : "") +
     (completion_url
       ? `<p><a class="button" href="${html(completion_url)}">${html(thanks.completion_link)}</a></p>`
-      : "");
+      : "")
+  );
+}
+
+// Whoever finds the study finished, in a tab that does not know of it, gets no withdrawal code.
+function thankYou(given, title) {
+  const { thanks } = texts;
+  const copy = navigator.clipboard ? `<p>${button(thanks.copy_code)}</p>` : "";
+  const withdrawal =
+    `<section><h3>${html(thanks.withdrawal_title)}</h3>${paragraphs(thanks.withdrawal_body)}` +
+    `<p class="code"><output translate="no">${html(given.withdrawal_code)}</output></p>${copy}</section>`;
   end(
-    `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion}` +
-      `<section><h3>${html(thanks.withdrawal_title)}</h3>` +
-      `${paragraphs(thanks.withdrawal_body)}${code}${copy}</section>`,
+    `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion(given)}` +
+      (given.withdrawal_code ? withdrawal : ""),
   );
   stage.querySelector("button")?.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(withdrawal_code);
+      await navigator.clipboard.writeText(given.withdrawal_code);
       say(thanks.copied);
     } catch {
       getSelection().selectAllChildren(stage.querySelector("output"));
@@ -455,7 +548,9 @@ async function introduce(session) {
     say(texts.problems.resumed);
   } else {
     const { title, body, keys, start } = instructions;
-    await run([textScreen(title, body, start, `<p class="keys">${html(keys)}</p>`)]);
+    const told = fill(texts.withdrawal.told, { code: session.withdrawal_code });
+    const more = `<p class="keys">${html(keys)}</p>`;
+    await run([textScreen(title, [...body, told], start, more)]);
   }
 }
 
@@ -484,6 +579,7 @@ async function takePart(session, outbox) {
   if (!outbox.refused && study.questions.length && !session.replied) await questions(outbox);
   const thanks = outbox.refused ? null : await confirmAll(outbox);
   if (!thanks) return false;
+  tab.write({ ...tab.read(), thanks });
   const { debriefing } = texts;
   await run([textScreen(debriefing.title, debriefing.body, debriefing.next)]);
   thankYou(thanks);
@@ -500,7 +596,7 @@ async function isThrough(state, outbox) {
   }
 }
 
-async function session(outboxes) {
+async function session() {
   let state = await persist(() => request("/api/session"), trouble("session"));
   if (!state.key) return state;
   outboxes.current = new Outbox(state.key, trouble("outbox"));
@@ -517,28 +613,55 @@ async function main() {
   study = await persist(() => request("/api/study"), trouble("study"));
   texts = study.texts;
   say();
-  await onlyTab();
-  const outboxes = {};
+  if (tab.read()?.withdrawn) return withdrawn(tab.take());
+  const way = link(study.panel_parameter);
+  const visit = await persist(() => enter(way), trouble("enter"));
+  offerWithdrawal();
+  await onlyTab(visit.entry);
+  if (visit.kept && visit.state === "new") return gone();
+  if (visit.kept?.thanks) return thankYou(visit.kept.thanks, texts.problems.finished);
+  let { entry } = visit;
+  let begun = visit.mine && visit.state !== "new"; // whether this person has a session
+  if (visit.state === "elsewhere") {
+    ({ entry } = await goOnHere(way));
+    begun = true;
+  } else if (!visit.mine && visit.state !== "new" && (visit.state === "running" || !study.demo)) {
+    begun = !(await isSomebodyElse(visit));
+  }
   for (let rounds = 0; rounds < 5; rounds++) {
-    let state = await session(outboxes);
-    const fresh = state.state === "new" || (study.demo && state.state !== "running");
-    if (fresh && state.state !== "no_cookie") {
-      const started = await consent();
-      if (!started) return end(heading(study.consent.title) + paragraphs(study.consent.declined));
-      history.replaceState(null, "", location.pathname); // the link has done its work
-      state = await session(outboxes);
+    let state = await session();
+    let fresh = false;
+    if (!begun || (study.demo && ["finished", "expired"].includes(state.state))) {
+      const started = await consent(state.state !== "new");
+      if (!started) return declined(visit);
+      ({ entry } = started);
+      begun = fresh = true;
+      speakFor(entry);
+      state = await session();
     }
-    if (state.state === "finished") return thankYou(state.thanks, texts.problems.finished);
+    if (state.state === "finished") return thankYou(state, texts.problems.finished);
     if (state.state === "expired") return problem("expired");
-    if (["new", "no_cookie"].includes(state.state)) return problem("no_cookie", { reload: true });
-    if (state.state !== "running") break;
+    if (state.state === "new") return fresh ? problem("no_cookie", { reload: true }) : gone();
+    tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped });
+    history.replaceState(null, "", location.pathname); // the link has done its work
     if (await isThrough(state, outboxes.current)) return;
   }
   problem("unexpected", { reload: true });
 }
 
+function declined({ declined }) {
+  const { title, declined: body } = study.consent;
+  end(heading(title) + paragraphs(body) + completion(declined));
+}
+
+// The session was continued elsewhere, or withdrawn.
+function gone() {
+  tab.take();
+  end(`${heading(texts.title)}<p>${html(texts.coming_back.gone)}</p>`);
+}
+
 // Waits until no other tab has the study open: two would answer the same photos.
-async function onlyTab() {
+async function onlyTab(entry) {
   if (!navigator.locks) return;
   await new Promise((resolve) => {
     const late = setTimeout(() => problem("other_tab", { reload: true }), 500);
@@ -547,9 +670,9 @@ async function onlyTab() {
       stage.replaceChildren();
       resolve();
     };
-    const held = navigator.locks.request("koala", () => {
+    const held = navigator.locks.request(`koala-${entry}`, () => {
       begin();
-      return new Promise(() => {}); // until the page goes
+      return new Promise((done) => (release = done)); // held to the last page, or until it goes
     });
     held.catch(begin); // not allowed here: the server's word keeps answers apart, too
   });
