@@ -62,6 +62,9 @@ def _parser():
 
     command = commands.add_parser("export", help="write the answers as a Psych-DS folder")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.add_argument(
+        "--without-panel", action="store_true", help="leave out the hashes of panel ids, to publish"
+    )
     _database(command)
 
     command = commands.add_parser("withdraw", help="delete the answers with this code")
@@ -103,6 +106,13 @@ def _parser():
     command.add_argument("--photos", type=_numbers, default=(12, 24, 48, 96), metavar="N,N")
     command.add_argument(
         "--studies", type=_count, default=100, help="simulated for each pair (default: 100)"
+    )
+
+    command = commands.add_parser(
+        "rules", help="what a protocol's rules find, and what they can't, on simulated people"
+    )
+    command.add_argument(
+        "--protocol", help="a packaged protocol's name or a TOML file (default: balanced-yesno)"
     )
     return parser
 
@@ -151,7 +161,7 @@ def _export(args):
     from study.survey.export import export
 
     with _opened(args.database, newer=True) as store:
-        counts = store.read(export, args.output)
+        counts = store.read(export, args.output, not args.without_panel)
     print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     return 0
 
@@ -235,6 +245,22 @@ def _power(args):
     return 0
 
 
+def _rules(args):
+    from study import careless
+    from study import protocol as protocols
+
+    protocol = protocols.load(args.protocol or protocols.DEFAULT)
+    print(f"Shares of people and answers that the rules of {protocol.name} flag:")
+    print(careless.report(protocol).to_string(index=False, float_format="%.2f"))
+    print(
+        "\nWho answers at a person's pace and gets the plainly wrong photos right can't be told "
+        "from a person who\nlooks. Nor can a second device or another browser, somebody who asks a "
+        "friend or has seen the photos,\na picture taken of the screen, or colors that the screen "
+        "alters. Invitations or a panel keep out the most."
+    )
+    return 0
+
+
 _COMMANDS = {
     "serve": _serve,
     "export": _export,
@@ -245,6 +271,7 @@ _COMMANDS = {
     "resume": _resume,
     "paid": _paid,
     "power": _power,
+    "rules": _rules,
 }
 
 

@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 
 from colorlib import ColorlibError
+from study.tables import read_csv
 
 ORIGINAL = "original"  # the method of photos that nothing has colored
+_RUN = 10  # answers in a row whose rate is looked at: fewer may be quick by chance
+_CLOCK_MS = 100  # by which two clocks may differ
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,13 @@ class Study:
     mode: str
     preregistration: str = "Nobody answered: simulated people have no preregistration."
 
+    def counted(self) -> pd.Series:
+        """Whether each of the participants counts: no rule flags them. Series of bool."""
+        return ~_flagged(self.participants)
+
     def answers(self) -> pd.DataFrame:
         """The answers that count: unflagged main trials of unflagged people."""
-        people = self.participants
-        kept = people.loc[~_flagged(people), ["participant", "session"]]
+        kept = self.participants.loc[self.counted(), ["participant", "session"]]
         rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
         rows = rows.merge(kept, on=["participant", "session"])
         columns = ["participant", "scene", "stimulus", "method", "said_real", "correct"]
@@ -64,19 +70,73 @@ def flag_exclusions(study: Study, protocol) -> Study:
         return found.reindex(key).astype(float).to_numpy()
 
     most = by_person(main, "answer", lambda said: said.value_counts(normalize=True).max())
+    rates = _highest_rate(trials)
     people = people.assign(
         excluded_incomplete=rules.incomplete & ~people["complete"].astype(bool),
         excluded_repeat=rules.repeats & people["repeat"].astype(bool),
         excluded_catch=np.nan_to_num(by_person(catch, "correct", "sum")) < rules.min_catch_correct,
         excluded_fast=by_person(main, "response_ms", "median") < rules.min_median_response_ms,
         excluded_same=most > rules.max_same_answer_share,
+        excluded_rate=[rates.get(person, 0) > rules.max_answers_per_minute for person in key],
+        excluded_total=_total_s(people) < rules.min_total_s,
     )
     response = trials["response_ms"].astype(float)
     trials = trials.assign(
         excluded_response=(response < rules.min_response_ms) | (response > rules.max_response_ms),
         excluded_exposure=_exposure_error(trials, protocol) > rules.max_exposure_error_ms,
+        excluded_server=_is_too_soon(trials, rules.min_server_ms),
+        excluded_presentations=_column(trials, "presentations") > rules.max_presentations,
     )
     return replace(study, trials=trials, participants=people)
+
+
+def milliseconds(start, end):
+    """From one column of ISO 8601 times to another: float Series, ms; NaN where one is missing."""
+    return _moments(end) - _moments(start)
+
+
+def _moments(column):
+    times = pd.to_datetime(column, utc=True, format="ISO8601")
+    return (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(milliseconds=1)
+
+
+def _column(table, name):
+    """A column of numbers; NaN where it is missing, as in data that no server has witnessed."""
+    return (
+        table[name].astype(float) if name in table else pd.Series(np.nan, table.index, dtype=float)
+    )
+
+
+def _is_too_soon(trials, least):
+    """Whether the server saw an answer sooner than `least`, ms, or than the browser says."""
+    server = _column(trials, "server_ms")
+    names = ("response_ms", "exposure_first_ms", "exposure_second_ms")
+    said = sum(_column(trials, name).fillna(0) for name in names)
+    return ((server < least) | (server < said - _CLOCK_MS)) & (least > 0)
+
+
+def _highest_rate(trials):
+    """Answers per minute in the fastest run of ten (or of all), by (participant, session)."""
+    if not {"released_at", "received_at"} <= set(trials):
+        return {}
+    times = trials[["participant", "session", "trial"]].assign(
+        released=_moments(trials["released_at"]), received=_moments(trials["received_at"])
+    )
+    times = times.dropna().sort_values("trial", key=pd.to_numeric)
+    rates = {}
+    for person, rows in times.groupby(["participant", "session"]):
+        count = min(_RUN, len(rows))
+        starts, ends = (rows[name].to_numpy() for name in ("released", "received"))
+        spans = ends[count - 1 :] - starts[: len(rows) - count + 1]
+        rates[person] = 60_000 * count / max(spans.min(), 1)
+    return rates
+
+
+def _total_s(people):
+    """From consent to the end, s; NaN where the end or the times are missing."""
+    if not {"started_at", "finished_at"} <= set(people):
+        return pd.Series(np.nan, people.index, dtype=float)
+    return milliseconds(people["started_at"], people["finished_at"]) / 1000
 
 
 def _exposure_error(trials, protocol):
@@ -118,7 +178,10 @@ LEVELS = {
     "answer": {"real", "fake", "first", "second"},
 }
 TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
-NUMBERS = ("response_ms", "exposure_first_ms", "exposure_second_ms")
+NUMBERS = (
+    *("response_ms", "exposure_first_ms", "exposure_second_ms"),
+    *("viewport_width", "viewport_height", "server_ms", "presentations"),
+)
 
 
 def read_export(folder) -> Study:
@@ -184,7 +247,7 @@ def _description(path) -> dict:
 
 def _read_table(path, name):
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        table = read_csv(path, na_values=[""])
     except OSError:
         raise ColorlibError(f"{path}: not there; export the study again") from None
     except ValueError as error:  # pandas' parser errors, and text that is not UTF-8

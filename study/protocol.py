@@ -127,11 +127,15 @@ class Design(_Part):
     same_for_all: bool  # everybody sees each scene in the same version
     practice: int = Field(ge=0, le=100)
     practice_feedback: bool  # whether practice tells if an answer was right
-    catch: int = Field(ge=0, le=100)  # trials against random colors
+    catch: int = Field(ge=0, le=100)  # trials with the photo's own colors in wrong places
     exposure_s: float = Field(ge=0, le=60)  # of each photo; 0 is as long as the person likes
     pause_s: float = Field(ge=0, le=10)  # empty screen before each timed photo
     longest_side: int = Field(ge=64, le=2048)  # of the stimuli, px
     minutes: int = Field(ge=1, le=600)  # that taking part takes, as the texts say
+    # Of a photo as it is drawn, its longer side in CSS px: below the first, no answer is taken.
+    min_side_css: float = Field(default=160, ge=32, le=1000)
+    max_side_css: float = Field(default=0, ge=0, le=10_000)  # 0 is as large as the window allows
+    side_mm: float = Field(default=0, ge=0, le=1000)  # by a card held to the screen; 0: not asked
 
     @property
     def colored(self) -> int:
@@ -190,8 +194,10 @@ class Exclusions(_Part):
     """The rules by which rows are flagged, fixed before the first answer is looked at.
 
     Flags of a person, in this order: `excluded_incomplete`, `excluded_repeat`, `excluded_catch`,
-    `excluded_fast`, `excluded_same`; of a single answer: `excluded_response`, `excluded_exposure`.
-    Rows stay as they are.
+    `excluded_fast`, `excluded_same`, `excluded_rate`, `excluded_total`; of a single answer:
+    `excluded_response`, `excluded_exposure`, `excluded_server`, `excluded_presentations`. Rows stay
+    as they are. What the browser measured can be forged; the last four fields go by what the
+    server saw.
     """
 
     preregistered_on: Date
@@ -204,6 +210,11 @@ class Exclusions(_Part):
     min_response_ms: float = Field(ge=0)  # single answers that were faster
     max_response_ms: float = Field(gt=0)  # single answers that were slower
     max_exposure_error_ms: float = Field(gt=0)  # timed trials shown for too long or too short
+    # Answers that came sooner after the photo, or sooner than the browser says; 0 is no rule.
+    min_server_ms: float = Field(default=0, ge=0)
+    max_presentations: int = Field(default=1000, ge=1)  # answers to photos shown more often
+    max_answers_per_minute: float = Field(default=1e6, gt=0)  # people who gave ten faster
+    min_total_s: float = Field(default=0, ge=0)  # people who were through sooner after consent
 
     def preregistration(self, first) -> str:
         """Whether the rules were fixed before the first answer, in a sentence.
@@ -233,6 +244,15 @@ class InstructionTexts(_Part):
     start: Text
 
 
+class CalibrationTexts(_Part):
+    """Shown where design.side_mm fixes the size of the photos."""
+
+    title: Text
+    body: Paragraphs
+    slider: Text
+    next: Text
+
+
 class PracticeTexts(_Part):
     title: Text
     body: Paragraphs
@@ -259,6 +279,7 @@ class TrialTexts(_Part):
     show: Text  # 2afc: the button that shows it
     first_photo: Text  # 2afc: spoken while it is shown
     second_photo: Text
+    enlarge: Text  # instead of a photo below design.min_side_css
 
 
 class QuestionTexts(_Part):
@@ -289,6 +310,7 @@ class ThanksTexts(_Part):
     withdrawal_body: Paragraphs
     copy_code: Text
     copied: Text
+    copy_failed: Text
     completion_code: Text
     completion_link: Text
 
@@ -323,6 +345,7 @@ class ComingBackTexts(_Part):
 
 class ProblemTexts(_Part):
     no_script: Text
+    no_cookie: Text
     resumed: Text
     expired: Text
     other_tab: Text
@@ -345,6 +368,7 @@ class Texts(_Part):
     contact: Text
     privacy: Text
     instructions: InstructionTexts
+    calibration: CalibrationTexts
     practice: PracticeTexts
     trial: TrialTexts
     questions: QuestionTexts
@@ -394,6 +418,8 @@ class Protocol(_Part):
         least = photos * (self.design.exposure_s + self.design.pause_s) / 60
         if self.design.minutes < least:
             raise ValueError(f"design.minutes: must be above {least:.1f}, which photos alone take")
+        if 0 < self.design.max_side_css < self.design.min_side_css:
+            raise ValueError("design.max_side_css: must not be below min_side_css, or 0")
         if self.exclusions.min_response_ms >= self.exclusions.max_response_ms:
             raise ValueError("exclusions.min_response_ms: must be below max_response_ms")
         trial = self.texts.trial

@@ -247,6 +247,10 @@ class Person:
             self.post("/api/continue", {"invitation": invitation, "key": self.key})
         )
 
+    def show(self, trial):
+        """Begins a trial, as the page does before it draws the photo."""
+        return self.post("/api/presentations", {"id": new_id(), "trial": trial})
+
     def enter(self, **link):
         """Opens a link, as the page does before consent."""
         return self._speak_for(self.post("/api/enter", link))
@@ -262,6 +266,8 @@ class Person:
         return cookie.name, cookie.value
 
     def answer(self, trial, answer="real", **changes):
+        """Begins a trial and answers it."""
+        self.show(trial)
         return self.post("/api/answers", an_answer(trial, answer) | changes)
 
     def take_part(self, answer="fake", upto=None, **entry):
@@ -275,12 +281,15 @@ class Person:
         return trials
 
 
+def new_id():
+    hexes = secrets.token_hex(16)
+    return "-".join((hexes[:8], hexes[8:12], hexes[12:16], hexes[16:20], hexes[20:]))
+
+
 def an_answer(trial, answer="real"):
     """A complete answer as a browser sends it."""
-    hexes = secrets.token_hex(16)
-    parts = (hexes[:8], hexes[8:12], hexes[12:16], hexes[16:20], hexes[20:])
     return {
-        "id": "-".join(parts),
+        "id": new_id(),
         "trial": trial,
         "answer": answer,
         "response_ms": 812.0,
@@ -289,6 +298,7 @@ def an_answer(trial, answer="real"):
         "pixel_ratio": 1.5,
         "zoom": 1.0,
         "image_width_css": 640.5,
+        "focus_lost_ms": 0.0,
         "shown_at": "2027-01-01T12:00:00.000Z",
     }
 

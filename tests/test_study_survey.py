@@ -1,5 +1,7 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
+import base64
+import csv
 import http.client
 import json
 import re
@@ -30,6 +32,7 @@ from survey_parts import (
     content,
     fill_in,
     make_stimuli,
+    new_id,
     typed,
     write_protocol,
 )
@@ -135,6 +138,7 @@ def test_a_whole_session(make, name, database):
 def test_an_answer_that_comes_twice_is_kept_once(study):
     person = study.person()
     person.take_part(upto=0)
+    person.show(1)
     answer = an_answer(1)
     for _ in range(3):
         assert person.post("/api/answers", answer).status_code == 200
@@ -234,8 +238,10 @@ def test_a_session_is_taken_up_again_within_its_age_only(study):
     _age(study, 23)
     state = person.get("/api/session").json()
     assert state["state"] == "running" and state["answered"] == [1, 2, 3]
+    person.show(4)
     _age(study, 25)
     assert person.get("/api/session").json()["state"] == "expired"
+    assert person.show(5).status_code == 409
     assert person.answer(4).status_code == 200, "what was given in time and sent late is kept"
 
 
@@ -347,6 +353,7 @@ def test_answers_after_the_end_or_to_no_trial_are_refused(study):
         "/api/start",
         "/api/continue",
         "/api/withdraw",
+        "/api/presentations",
         "/api/answers",
         "/api/replies",
         "/api/finish",
@@ -435,17 +442,20 @@ def test_no_reply_tells_what_is_what(study):
     key = study.survey.stimuli.table
     names = {*key["stimulus"], *key["scene"], *key["source"], *key["sha256"], "swap", "catch"}
     trials = person.take_part(upto=0)
-    seen = set()
+    seen, replies = set(), []
     for trial in trials:
         assert set(trial) == {"trial", "kind", "photos"} and trial["kind"] in ("practice", "main")
-        for token in trial["photos"]:
+        begun = person.show(trial["trial"])
+        for token, piece in zip(trial["photos"], begun.json()["pieces"], strict=True):
             reply = person.get(f"/image/{token}")
-            del reply.headers["date"]
-            seen.add(tuple(reply.headers.items()))
-            assert len(reply.content) == study.survey.stimuli.info["bytes"]
+            for part in (reply, begun):
+                part.headers.pop("date", None)
+            length = len(reply.content) + len(base64.b64decode(piece))
+            assert length == study.survey.stimuli.info["bytes"]
+            seen.add((*reply.headers.items(), *begun.headers.items()))
+        replies.append(person.answer(trial["trial"]).text)
     assert len(seen) == 1, "all photos have the same headers, but for the time of the day"
-    replies = [person.get(path).text for path in ("/", "/api/session")]
-    replies += [person.answer(1).text, str(seen)]
+    replies += [person.get(path).text for path in ("/", "/api/session")] + [str(seen)]
     assert not [name for name in names for text in replies if name in text]
     other = study.person()
     tokens = {token for trial in trials for token in trial["photos"]}
@@ -478,6 +488,7 @@ def _near(form):
             marks=pytest.mark.slow,
         ),
         ("/api/answers", an_answer(1)),
+        pytest.param(*("/api/presentations", {"id": new_id(), "trial": 1}), marks=pytest.mark.slow),
         pytest.param(
             *("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
             marks=pytest.mark.slow,
@@ -496,6 +507,7 @@ def test_endpoints_bear_whatever_is_sent(make, path, form):
     study.app.sessions = study.app.addresses = Buckets(1e9, 1e9)
     person = study.person()
     person.take_part(upto=0)
+    person.show(1)
 
     @settings(
         max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
@@ -698,6 +710,38 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
     assert "is not empty" in again.stderr
 
 
+def test_export_is_safe_in_a_spreadsheet_and_without_panel_ids_if_asked(make, tmp_path):
+    from study.answers import read_export
+
+    database, evil = tmp_path / "study.sqlite3", "=HYPERLINK(A1)"
+    study = make(database=database)
+    for number in range(6):
+        study.person().take_part(upto=number == 0, panel=f"person-{number}")
+    study.change(update(tables.images).values(source=evil))
+    (row, *_) = study.rows(tables.sessions, "panel_hash")
+    study.close()
+    for folder, options in (("whole", []), ("open", ["--without-panel"])):
+        typed("export", "--output", tmp_path / folder, *options, "--database", database)
+        files = sorted((tmp_path / folder).rglob("*.csv"))
+        assert len(files) == 5
+        for path in files:
+            with open(path, encoding="utf-8", newline="") as file:
+                cells = [cell for line in csv.reader(file) for cell in line]
+            assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+        # The analysis and Parquet have the text as it is.
+        assert set(read_export(tmp_path / folder).images["source"]) == {evil}
+        images = tmp_path / folder / "data" / "study-koala_table-images_data.parquet"
+        assert set(pd.read_parquet(images)["source"]) == {evil}
+        people = read_export(tmp_path / folder).participants
+        written = [path.read_bytes() for path in (tmp_path / folder).rglob("*") if path.is_file()]
+        hashed = any(row.panel_hash.encode() in content for content in written)
+        named = any(b"panel_hash" in content for content in written)
+        assert ("panel_hash" in people) == hashed == named == (folder == "whole")
+    # 12e45678... would be a number.
+    assert people["participant"].str.match("[a-f]").all() and len(people) == 6
+    assert people["session"].str.match("[a-f]").all()
+
+
 def _check_columns(table, told):
     """Every cell is of its column's type and levels, or empty."""
     for column in table:
@@ -724,7 +768,8 @@ def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
     assert "7 answers deleted" in done.stdout
     assert person.get("/api/session").json() == {"state": "new"}
     assert person.answer(1).status_code == 401
-    for table in (tables.answers, tables.trials, tables.tokens, tables.sessions):
+    every = (tables.answers, tables.presentations, tables.trials, tables.tokens, tables.sessions)
+    for table in every:
         assert len(study.rows(table, "session")) == (1 if table is tables.sessions else 7)
     (tombstone,) = study.rows(tables.withdrawals)
     assert set(tombstone._mapping) == {"id", "withdrawn_at", "tombstone"}

@@ -1,14 +1,15 @@
 """The answers as a folder that others can read: Psych-DS, a data dictionary, CSV and Parquet.
 
 Psych-DS (psych-ds.github.io) asks for a `dataset_description.json` that names every column, and for
-CSV files with keyword-value names. An empty cell is a missing value, never an answer.
+CSV files with keyword-value names. An empty cell is a missing value, never an answer. The CSV files
+are safe to open in a spreadsheet (`study.tables`); the Parquet files have every text as it is.
 """
 
 import json
 import re
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from colorlib import __version__
 from study import protocol as protocols
@@ -19,6 +20,7 @@ from study.survey.plan import is_correct
 from study.survey.store import (
     answers,
     images,
+    presentations,
     replies,
     sessions,
     study,
@@ -26,6 +28,7 @@ from study.survey.store import (
     trials,
     withdrawals,
 )
+from study.tables import write_csv
 
 FILE = "study-koala_table-{}_data.{}"
 
@@ -91,6 +94,26 @@ TRIALS = {
     "zoom": Variable("by pinching with two fingers; 1 is none", "Float64"),
     "image_width_css": Variable("of the photo as it was drawn", "Float64", "CSS px"),
     "shown_at": Variable("when the trial began, by the browser's clock, UTC, ISO 8601"),
+    "px_per_mm": Variable(
+        "CSS px in a millimeter, by the person's own calibration; empty: not asked",
+        "Float64",
+        "CSS px/mm",
+    ),
+    "presentations": Variable(
+        "how often the server released the photos: 1, more after a reload; empty: never", "Int64"
+    ),
+    "focus_lost_ms": Variable(
+        "how long another window or tab was in front, from the photo to the answer", "Float64", "ms"
+    ),
+    "server_ms": Variable(
+        "from the first release of the photos to the answer, by the server's clock; with the time "
+        "on the network, and where the network was gone, until it was back",
+        "Float64",
+        "ms",
+    ),
+    "released_at": Variable(
+        "when the photos were first released, by the server's clock, UTC, ISO 8601"
+    ),
     "received_at": Variable("when the answer was stored, by the server's clock, UTC, ISO 8601"),
     "repeat": Variable("whether the study had been begun before in this browser", "boolean"),
 }
@@ -128,6 +151,7 @@ PARTICIPANTS = {
     "finished_at": Variable("when the last answer was confirmed, UTC, ISO 8601"),
     "complete": Variable("whether all trials are answered and the end was reached", "boolean"),
 }
+_PANEL = {"panel_hash"}
 IMAGES = {
     **{name: _SHARED[name] for name in ("stimulus", "scene", "version", "method")},
     "source": Variable("file that the photo was made of"),
@@ -143,12 +167,23 @@ _FLAGS = {
     "excluded_catch": "too few right answers to catch trials",
     "excluded_fast": "the median answer was too fast",
     "excluded_same": "nearly always the same answer",
+    "excluded_rate": "ten answers in a row were faster than a person can be",
+    "excluded_total": "the whole took less time than a person needs",
     "excluded_response": "this answer was too fast or too slow",
     "excluded_exposure": "a timed photo was shown too long or too short",
+    "excluded_server": "the server saw this answer too soon after the photo, or sooner than the "
+    "browser said",
+    "excluded_presentations": "the photos were shown too often",
 }
 
 
-def export(connection, folder) -> dict:
+_NO_REPLY = (
+    "no reply; of a complete session the person would rather not say, left it open, or did not "
+    "agree to be asked"
+)
+
+
+def export(connection, folder, panel=True) -> dict:
     """Writes all answers to a new folder, complete or not at all.
 
     Where people have taken part under several versions of the protocol, each version gets a folder
@@ -157,6 +192,8 @@ def export(connection, folder) -> dict:
     Args:
         connection: reads the database.
         folder: path of the new folder.
+        panel: bool. Whether the hashes of panel ids come along. They are for the one who runs the
+            study, not for publication.
 
     Returns:
         dict: {table: its number of rows}.
@@ -167,7 +204,7 @@ def export(connection, folder) -> dict:
     with new_folder(folder) as part:
         rows = versions.used(connection)
         counts = [
-            _export(connection, row, part if len(rows) == 1 else part / folder_of(row))
+            _export(connection, row, part if len(rows) == 1 else part / folder_of(row), panel)
             for row in rows
         ]
     return {name: sum(count[name] for count in counts) for name in counts[0]}
@@ -179,10 +216,10 @@ def folder_of(row) -> str:
     return f"version-{readable}-{row.sha256[:8]}"
 
 
-def _export(connection, row, folder):
+def _export(connection, row, folder, panel):
     """Writes the answers to one version of the protocol; {table: its number of rows}."""
     protocol = read_protocol(row)
-    tables, variables = read_tables(connection, protocol, row.sha256)
+    tables, variables = read_tables(connection, protocol, row.sha256, panel)
     (folder / "data").mkdir(parents=True)
     for name, table in tables.items():
         _write_table(folder / "data", name, table, variables[name])
@@ -213,21 +250,23 @@ def _frame(connection, query):
     return pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
 
 
-def read_tables(connection, protocol, sha256):
+def read_tables(connection, protocol, sha256, panel=True):
     """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion.
 
     Args:
         connection: reads the database.
         protocol: `study.protocol.Protocol`.
         sha256: of the protocol, as the database keeps it: only these sessions are read.
+        panel: bool. Whether the hashes of panel ids are among them.
     """
     from study.answers import Study, flag_exclusions
 
     pictures = _frame(connection, select(*[images.c[name] for name in IMAGES]))
     people, questions = _people(connection, protocol, sha256)
+    columns = {name: item for name, item in PARTICIPANTS.items() if panel or name not in _PANEL}
     variables = {
         "trials": dict(TRIALS),
-        "participants": PARTICIPANTS | questions,
+        "participants": columns | questions,
         "images": IMAGES,
         "withdrawals": WITHDRAWALS,
     }
@@ -260,7 +299,7 @@ def _people(connection, protocol, sha256):
     for question in protocol.questions:
         column = f"question_{question.id}"
         levels = {option.value: option.label for option in question.options}
-        questions[column] = Variable(f"{question.text} (empty: not answered)", levels=levels)
+        questions[column] = Variable(f"{question.text} (empty: {_NO_REPLY})", levels=levels)
         mine = given[given["question"] == question.id].set_index("session")["value"]
         people[column] = people["session"].map(mine)
     return people[[*PARTICIPANTS, *questions]], questions
@@ -268,15 +307,25 @@ def _people(connection, protocol, sha256):
 
 def _trials(connection, protocol, pictures, people):
     """Every trial of every plan; unanswered ones have empty cells."""
+    from study.answers import milliseconds
+
     kept = [column for column in answers.c if column.name not in ("id", "session", "trial")]
-    query = (
-        select(trials, *kept)
-        .outerjoin(
-            answers, (answers.c.session == trials.c.session) & (answers.c.trial == trials.c.trial)
+    place = (presentations.c.session, presentations.c.trial)
+    seen = (
+        select(
+            *place,
+            func.count().label("presentations"),
+            func.min(presentations.c.released_at).label("released_at"),
         )
-        .order_by(trials.c.session, trials.c.trial)
+        .group_by(*place)
+        .subquery()
     )
-    table = _frame(connection, query)
+    query = select(trials, seen.c.presentations, seen.c.released_at, *kept)
+    for part in (seen, answers):
+        here = (part.c.session == trials.c.session) & (part.c.trial == trials.c.trial)
+        query = query.outerjoin(part, here)
+    table = _frame(connection, query.order_by(trials.c.session, trials.c.trial))
+    table["server_ms"] = milliseconds(table["released_at"], table["received_at"])
     table = table.merge(people[["session", "participant", "repeat"]], on="session")
     table["mode"] = protocol.mode
     known = pictures.set_index("stimulus")
@@ -314,7 +363,7 @@ def _write_table(folder, name, table, variables):
         if variable.type == "boolean":
             text[column] = text[column].map({True: "true", False: "false"})
     path = folder / FILE.format(name, "csv")
-    text.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(text, path)
 
 
 def _write_dictionary(path, variables):
@@ -335,7 +384,7 @@ def _write_dictionary(path, variables):
         for table, columns in variables.items()
         for name, variable in columns.items()
     ]
-    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(pd.DataFrame(rows), path)
 
 
 def _write_description(folder, protocol, demo, variables):
@@ -359,7 +408,9 @@ def _write_description(folder, protocol, demo, variables):
     (folder / "dataset_description.json").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(
         f"# {description['name']}\n\n{description['description']}\n\nA row with `excluded_...` "
-        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n",
+        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n\n"
+        "In the CSV files, a text that a spreadsheet would run as a formula (= + - @ at its start) "
+        "has an apostrophe before it; the Parquet files have every text as it is.\n",
         encoding="utf-8",
     )
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "font-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "font-src 'self' data:; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
 )
 HEADERS = {
     "Content-Security-Policy": POLICY + "form-action 'self'; frame-ancestors 'none'",

@@ -1,6 +1,7 @@
 """The survey's server: a page, its photos, and the few requests that deliver answers."""
 
 import asyncio
+import base64
 import contextlib
 import html
 import socket
@@ -25,6 +26,7 @@ from study.survey.store import Refusal, Store, Unavailable, note, today
 
 STATIC = Path(__file__).parent / "static"
 WATCH_SECONDS = 30  # between two looks at the calendar and at the last error
+EVERY = 16  # photos.js puts the bytes back
 
 
 class _Body(BaseModel):
@@ -34,6 +36,8 @@ class _Body(BaseModel):
 # Letters, digits and what links of panels have; no control characters, nothing that is not text.
 _Code = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
 _Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+_Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+_TrialNumber = Annotated[int, Field(ge=1, le=10_000)]
 _Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
 _Pixels = Annotated[int, Field(ge=0, le=100_000)]
 
@@ -78,11 +82,18 @@ class Withdraw(_Body):
     code: Annotated[str, Field(max_length=200)]
 
 
+class Presentation(_Body):
+    """A trial that begins; a browser names each time that it does."""
+
+    id: _Id
+    trial: _TrialNumber
+
+
 class Answer(_Body):
     """One answer, as the browser measured it."""
 
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-    trial: Annotated[int, Field(ge=1, le=10_000)]
+    id: _Id
+    trial: _TrialNumber
     answer: Literal["real", "fake", "first", "second"]
     response_ms: _Milliseconds
     exposure_first_ms: _Milliseconds | None = None
@@ -92,6 +103,8 @@ class Answer(_Body):
     pixel_ratio: Annotated[float, Field(gt=0, le=100)]
     zoom: Annotated[float, Field(gt=0, le=1000)]
     image_width_css: Annotated[float, Field(ge=0, le=100_000)]
+    px_per_mm: Annotated[float, Field(gt=0, le=1000)] | None = None
+    focus_lost_ms: _Milliseconds
     shown_at: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
 
@@ -104,6 +117,23 @@ class Replies(_Body):
 
 class Finish(_Body):
     """The end, as far as the browser can tell."""
+
+
+def withhold(content) -> tuple[bytes, bytes]:
+    """Splits a photo's file: what a browser may fetch ahead, and what makes a photo of it.
+
+    Every 16th byte is withheld until the trial begins. What is left shows nothing: the code of a
+    JPEG can't be read across a gap. What is withheld is small enough to come at once. So photos are
+    fetched ahead, and yet the server knows when each could be seen first, and how often. A cipher
+    would do the same with a key instead of bytes, but browsers offer ciphers on https only, and
+    Python has none.
+
+    Returns:
+        The part to be fetched ahead, and the part to be withheld.
+    """
+    body = bytearray(content)
+    del body[::EVERY]
+    return bytes(body), content[::EVERY]
 
 
 class Survey:
@@ -133,7 +163,10 @@ class Survey:
         self._tell()
         self.index = self._index()
         # In memory, so that no photo comes faster for having been asked for before.
-        self._files = {stimulus: stimuli.read(stimulus) for stimulus in self.material.version}
+        self._bodies, self._pieces = {}, {}
+        for stimulus in self.material.version:
+            self._bodies[stimulus], piece = withhold(stimuli.read(stimulus))
+            self._pieces[stimulus] = base64.b64encode(piece).decode()
         self.public = {
             "protocol": protocol.sha256,
             "mode": protocol.mode,
@@ -141,6 +174,10 @@ class Survey:
             "language": protocol.language,
             "exposure_ms": 1000 * protocol.design.exposure_s,
             "pause_ms": 1000 * protocol.design.pause_s,
+            "media_type": stimuli.info["media_type"],
+            "min_side": protocol.design.min_side_css,
+            "max_side": protocol.design.max_side_css,
+            "side_mm": protocol.design.side_mm,
             "feedback": protocol.design.practice_feedback,
             "panel_parameter": protocol.panel.id_parameter,
             **protocol.page_texts(),
@@ -237,13 +274,13 @@ class Survey:
         content = await run_in_threadpool(self._photo, token, who)
         # No ETag and no date of change: each would be a name of the photo that outlives a session.
         headers = {"Cache-Control": "private, max-age=3600"}
-        return Response(content, media_type=self.stimuli.info["media_type"], headers=headers)
+        return Response(content, media_type="application/octet-stream", headers=headers)
 
     def _photo(self, token, who):
         stimulus = self.store.look_up(sessions.stimulus, token, who)
         if stimulus is None:
             raise Refusal(404, "no_photo")
-        return self._files[stimulus]
+        return self._bodies[stimulus]
 
     async def start(self, request):
         form = await _form(Start, request)
@@ -285,10 +322,16 @@ class Survey:
             self.cookies.take(reply, self.cookies.named(request), request.url.scheme == "https")
         return reply
 
+    async def present(self, request):
+        form = await _form(Presentation, request)
+        shown = await self._write(request, sessions.present, self.protocol, form.trial, form.id)
+        return _json({"trial": form.trial, "pieces": [self._pieces[name] for name in shown]})
+
     async def answer(self, request):
         values = (await _form(Answer, request)).model_dump()
-        version = self.material.version
-        return _json(await self._write(request, sessions.answer, self.protocol, version, values))
+        return _json(
+            await self._write(request, sessions.answer, self.protocol, self.material, values)
+        )
 
     async def replies(self, request):
         form = await _form(Replies, request)
@@ -345,6 +388,7 @@ class Survey:
             Route("/api/session", self.session),
             Route("/api/enter", self.enter, methods=["POST"]),
             Route("/api/start", self.start, methods=["POST"]),
+            Route("/api/presentations", self.present, methods=["POST"]),
             Route("/api/continue", self.go_on, methods=["POST"]),
             Route("/api/withdraw", self.withdraw, methods=["POST"]),
             Route("/api/answers", self.answer, methods=["POST"]),

@@ -6,7 +6,7 @@ because a browser that got no reply asks again.
 
 import secrets
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from study.survey import doors, entry
@@ -19,6 +19,7 @@ from study.survey.store import (
     answers,
     invitations,
     now,
+    presentations,
     replies,
     sessions,
     study,
@@ -27,6 +28,28 @@ from study.survey.store import (
 )
 
 _TRIAL = (trials.c.kind, trials.c.stimulus, trials.c.second_stimulus)
+# Of a trial that a query has joined: whether it was shown, whether it is answered, and how many
+# trials before it are.
+_ONE_OF = {
+    table: (table.c.session == sessions.c.session) & (table.c.trial == trials.c.trial)
+    for table in (presentations, answers)
+}
+_PRESENTED = exists().where(_ONE_OF[presentations]).label("presented")
+_ANSWERED = exists().where(_ONE_OF[answers]).label("answered")
+_ANSWERED_BEFORE = (
+    select(func.count())
+    .where(answers.c.session == sessions.c.session, answers.c.trial < trials.c.trial)
+    .scalar_subquery()
+    .label("before")
+)
+
+
+def _identity() -> str:
+    """A random name of a person or session: a letter, and 15 hex digits.
+
+    Without the letter, one in a thousand reads as a number (12e45678...) in a spreadsheet.
+    """
+    return secrets.choice("abcdef") + secrets.token_hex(8)[1:]
 
 
 def salt(connection) -> str:
@@ -77,9 +100,9 @@ def start(connection, cookie_hash, protocol, material, entrance, before=None, an
     if entry.admit(connection, key, protocol, entrance) == "elsewhere":
         raise Refusal(409, "elsewhere", "begun in another browser; go on with /api/continue")
     values = {
-        "session": secrets.token_hex(8),
+        "session": _identity(),
         # Who comes again counts as one person in the analysis, as far as the cookie tells.
-        "participant": mine.participant if mine else secrets.token_hex(8),
+        "participant": mine.participant if mine else _identity(),
         "cookie_hash": cookie_hash,
         "panel_hash": None,
         "invitation_hash": None,
@@ -168,30 +191,16 @@ def _current(connection, cookie_hash):
     return session
 
 
-def answer(connection, cookie_hash, protocol, version, values):
-    """Keeps an answer.
-
-    Args:
-        connection: of a transaction that writes.
-        cookie_hash: str.
-        protocol: `study.protocol.Protocol`.
-        version: {stimulus: version}.
-        values: dict, the columns of `answers` but `session` and `received_at`.
-
-    Returns:
-        dict: trial, and in practice with feedback `correct`.
+def _trial(connection, cookie_hash, number, *columns):
+    """A trial of the browser's session with its session's row and further columns.
 
     Raises:
-        Refusal: no session, no such trial or answer, another answer to this trial, or one after
-            the end.
+        Refusal: no session, or no such trial in it.
     """
-    # One query and one insert, as most of the server's work is here.
+    found = and_(trials.c.session == sessions.c.session, trials.c.trial == number)
     query = (
-        select(sessions.c.session, sessions.c.finished_at, *_TRIAL)
-        .outerjoin(
-            trials,
-            and_(trials.c.session == sessions.c.session, trials.c.trial == values["trial"]),
-        )
+        select(sessions.c.session, sessions.c.started_at, sessions.c.finished_at, *_TRIAL, *columns)
+        .outerjoin(trials, found)
         .where(sessions.c.cookie_hash == cookie_hash)
         .order_by(sessions.c.started_at.desc())
         .limit(1)
@@ -201,25 +210,91 @@ def answer(connection, cookie_hash, protocol, version, values):
         raise Refusal(401, "no_session", "consent comes first")
     if trial.kind is None:
         raise Refusal(404, "no_trial", "this session has no such trial")
+    return trial
+
+
+def present(connection, cookie_hash, protocol, number, name):
+    """Witnesses that a trial begins; from here on its photos can be seen.
+
+    Args:
+        connection: of a transaction that writes.
+        cookie_hash: str.
+        protocol: `study.protocol.Protocol`.
+        number: int. The trial.
+        name: str. The browser's id of this presentation: asking again with it is no second look.
+
+    Returns:
+        list of the trial's stimuli, in their order.
+
+    Raises:
+        Refusal: no session or trial, one that is answered or not yet due, or a session that ended.
+    """
+    trial = _trial(connection, cookie_hash, number, _ANSWERED, _ANSWERED_BEFORE)
+    if trial.answered or trial.finished_at or is_expired(trial, protocol):
+        raise Refusal(409, "answered", "this trial is answered, or the session has ended")
+    # The answer to the trial before may still be on its way, but no other.
+    if trial.before < number - 2:
+        raise Refusal(409, "not_due", "trials are shown one after the other")
+    row = {"session": trial.session, "trial": number, "id": name}
+    _insert_new(connection, presentations, row, released_at=now())
+    return [stimulus for stimulus in (trial.stimulus, trial.second_stimulus) if stimulus]
+
+
+def longest_side(width_css, size) -> float:
+    """The longest side, CSS px, of a photo of `size` (width, height) drawn so wide."""
+    width, height = size
+    return width_css * max(1, height / width)
+
+
+def _least(protocol):
+    return protocol.design.min_side_css - 1  # browsers round
+
+
+def answer(connection, cookie_hash, protocol, material, values):
+    """Keeps an answer.
+
+    Args:
+        connection: of a transaction that writes.
+        cookie_hash: str.
+        protocol: `study.protocol.Protocol`.
+        material: `study.survey.plan.Material`.
+        values: dict, the columns of `answers` but `session` and `received_at`.
+
+    Returns:
+        dict: trial, and in practice with feedback `correct`.
+
+    Raises:
+        Refusal: no session, no such trial or answer, a trial whose photos were not released, a
+            photo that was too small, another answer to this trial, or one after the end.
+    """
+    # One query and one insert, as most of the server's work is here.
+    trial = _trial(connection, cookie_hash, values["trial"], _PRESENTED)
     choices = ("real", "fake") if trial.second_stimulus is None else ("first", "second")
     if values["answer"] not in choices:
         raise Refusal(422, "bad_answer", f"answer must be one of {', '.join(choices)}")
+    if not trial.presented:
+        raise Refusal(409, "not_shown", "the photos of this trial have not been released")
+    if longest_side(values["image_width_css"], material.size[trial.stimulus]) < _least(protocol):
+        raise Refusal(422, "too_small", "the photo was smaller than design.min_side_css")
     row = {"session": trial.session} | values
-    if (trial.finished_at or not _insert_new(connection, row)) and not _is_kept(connection, row):
+    stamped = row | {"received_at": now()}
+    if (trial.finished_at or not _insert_new(connection, answers, stamped)) and not _is_kept(
+        connection, row
+    ):
         error = "finished" if trial.finished_at else "answered"
         raise Refusal(409, error, "the session has ended, or another answer to this trial is kept")
     told = {"trial": values["trial"]}
     if trial.kind == "practice" and protocol.design.practice_feedback:
-        told["correct"] = is_correct(trial, values["answer"], version)
+        told["correct"] = is_correct(trial, values["answer"], material.version)
     return told
 
 
-def _insert_new(connection, row):
-    """Inserts an answer; False where its id or its trial has one already."""
+def _insert_new(connection, table, row, **stamp):
+    """Inserts a row; False where its table has one of that key already."""
     dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
-    statement = dialect.insert(answers).on_conflict_do_nothing()
+    statement = dialect.insert(table).on_conflict_do_nothing()
     statement = statement.execution_options(preserve_rowcount=True)  # else it is -1 after inserts
-    return connection.execute(statement, row | {"received_at": now()}).rowcount == 1
+    return connection.execute(statement, row | stamp).rowcount == 1
 
 
 def _is_kept(connection, row):

@@ -135,6 +135,14 @@ tokens = _table(
     Column("place", Integer, nullable=False),  # 0, or 1 for the second photo of a pair
     Column("stimulus", ForeignKey("images.stimulus"), nullable=False),
 )
+# Each time that a trial's photos were released to a browser, by the server's clock.
+presentations = _table(
+    "presentations",
+    _session(primary_key=True),
+    Column("trial", Integer, primary_key=True),
+    Column("id", String(36), primary_key=True),  # made by the browser: a repeated request is one
+    Column("released_at", String(27), nullable=False),
+)
 answers = _table(
     "answers",
     Column("id", String(36), primary_key=True),  # made by the browser
@@ -149,6 +157,8 @@ answers = _table(
     Column("pixel_ratio", Float, nullable=False),
     Column("zoom", Float, nullable=False),
     Column("image_width_css", Float, nullable=False),
+    Column("px_per_mm", Float),
+    Column("focus_lost_ms", Float),
     Column("shown_at", String(27), nullable=False),  # by the browser's clock
     Column("received_at", String(27), nullable=False),
     UniqueConstraint("session", "trial"),

@@ -1,22 +1,29 @@
 // The page of the study: consent, instructions, practice, trials, questions, debriefing, thanks.
 // jsPsych shows each screen and times it; what the next screen is follows from the server's word.
 
-import { Outbox, Refused, persist, request, speakFor } from "./outbox.js";
-import { enter, link, newKey, tab, turk } from "./visitor.js";
+import { Outbox, Refused, newId, newKey, persist, request, speakFor } from "./outbox.js";
+import { Photos } from "./photos.js";
+import { enter, link, tab, turk } from "./visitor.js";
+import { drawnSide, drawnWidth, watchFocus, watchSize } from "./watch.js";
 
-const AHEAD = 16; // photos that are fetched before their turn: a cut of half a minute goes unnoticed
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
 const HALF_FRAME_MS = 8; // at 60 frames a second
+const CARD_MM = 53.98; // the shorter side of a bank card (ISO/IEC 7810, ID-1)
+const USUAL_PX_PER_MM = 96 / 25.4;
+// What the server says when it knows more of the session than this page does.
+const STALE = ["answered", "not_due", "no_session", "no_trial"];
 
 const stage = document.getElementById("stage");
 const status = document.getElementById("status");
 const progress = document.getElementById("progress");
+const enlarge = document.getElementById("enlarge");
 const troubles = new Set();
 const outboxes = {}; // the current one, once there is a session
 const mturk = turk();
 let study, texts;
 let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
+let pxPerMm = null; // by the person's own calibration, where the protocol asks for it
 
 // Small helpers
 
@@ -57,7 +64,7 @@ function frame() {
 
 async function run(timeline) {
   stage.replaceChildren();
-  jsPsych = initJsPsych({ display_element: stage });
+  jsPsych = initJsPsych({ display_element: stage, use_webaudio: false });
   await jsPsych.run(timeline);
   const shown = jsPsych.data.get().values();
   stage.replaceChildren();
@@ -81,10 +88,10 @@ function button(choice, key) {
   return `<button type="button" class="button"><span>${html(choice)}</span>${hint}</button>`;
 }
 
-function textScreen(title, body, next) {
+function textScreen(title, body, next, more = "") {
   return {
     type: jsPsychHtmlButtonResponse,
-    stimulus: `<div class="text">${heading(title)}${paragraphs(body)}</div>`,
+    stimulus: `<div class="text">${heading(title)}${paragraphs(body)}${more}</div>`,
     choices: [next],
     button_html: (choice) => button(choice),
     on_load: () => arrive("text"),
@@ -133,9 +140,11 @@ async function consent(another) {
       button_label: consent.accept,
       on_load: () => {
         arrive("consent");
-        document.getElementById("decline").addEventListener("click", () => {
+        const form = document.getElementById("jspsych-survey-html-form");
+        const decline = document.getElementById("decline");
+        form.append(decline); // the keyboard goes where the eye goes
+        decline.addEventListener("click", () => {
           declined = true;
-          const form = document.getElementById("jspsych-survey-html-form");
           form.noValidate = true;
           form.requestSubmit();
         });
@@ -242,50 +251,14 @@ function withdrawn({ stopped }) {
 
 // Photos
 
-class Photos {
-  constructor(trials) {
-    this.queue = trials.flatMap((trial) => trial.photos);
-    this.loaded = new Map(); // token -> promise of an <img>
-  }
-
-  // Starts what is missing of a trial's photos and of those that follow.
-  fetchFrom(trial) {
-    const place = this.queue.indexOf(trial.photos[0]);
-    for (const token of this.queue.slice(place, place + AHEAD)) {
-      if (this.loaded.has(token)) continue;
-      this.loaded.set(token, this.fetch(token));
-      this.loaded.get(token).catch(() => {}); // told when its turn comes
-    }
-  }
-
-  fetch(token) {
-    return persist(async () => {
-      const image = new Image();
-      image.src = `/image/${token}`;
-      image.alt = texts.trial.image_alt;
-      try {
-        await image.decode();
-      } catch (error) {
-        const { state } = await request("/api/session");
-        if (state !== "running") throw new Refused("photo_failed");
-        throw error;
-      }
-      return image;
-    }, trouble(token));
-  }
-
-  async get(trial) {
-    this.fetchFrom(trial);
-    const photos = Promise.all(trial.photos.map((token) => this.loaded.get(token)));
-    const slow = setTimeout(() => troubles.size || say(texts.connection.loading), 400);
-    const images = await photos;
+// Loads and begins a trial; the page says so where that takes a while.
+async function begin(photos, trial) {
+  const slow = setTimeout(() => troubles.size || say(texts.connection.loading), 400);
+  try {
+    return await photos.release(trial);
+  } finally {
     clearTimeout(slow);
     unsay(texts.connection.loading);
-    return images;
-  }
-
-  forget(trial) {
-    trial.photos.forEach((token) => this.loaded.delete(token));
   }
 }
 
@@ -293,15 +266,46 @@ function place(image) {
   stage.querySelector(".photo").append(image);
 }
 
-// How wide the photo itself is drawn, CSS px: its element may have bands beside it.
-function drawnWidth(image) {
-  const ratio = image.naturalWidth / image.naturalHeight;
-  return Math.min(image.clientWidth, image.clientHeight * ratio);
+// Covers a screen for as long as its photo would be too small to judge.
+function askForRoom(side) {
+  stage.inert = side < study.min_side;
+  const text = stage.inert ? texts.trial.enlarge : "";
+  if (enlarge.textContent !== text) enlarge.textContent = text;
+}
+
+// The size at which photos are drawn, where the protocol fixes it.
+function setSize() {
+  const side = pxPerMm ? study.side_mm * pxPerMm : study.max_side;
+  if (side) document.documentElement.style.setProperty("--side", `${side}px`);
+}
+
+// How many CSS px a millimeter has on this screen, by a card that is held to it.
+async function calibrate() {
+  const { title, body, slider, next } = texts.calibration;
+  const least = 2 * CARD_MM;
+  const range = `min="${least}" max="${5 * least}" step="0.5" value="${CARD_MM * USUAL_PX_PER_MM}"`;
+  const more =
+    `<div class="card"></div><label for="width">${html(slider)}</label>` +
+    `<input type="range" id="width" ${range}>`;
+  const screen = textScreen(title, body, next, more);
+  screen.on_load = () => {
+    arrive("text");
+    const [card, input] = [stage.querySelector(".card"), stage.querySelector("#width")];
+    const draw = () => {
+      card.style.width = `${input.value}px`;
+      pxPerMm = input.value / CARD_MM;
+    };
+    input.addEventListener("input", draw);
+    draw();
+  };
+  await run([screen]);
 }
 
 // Trials
 
-const PHOTO = '<div class="photo"></div>';
+const PHOTO = '<div class="photo" translate="no"></div>';
+// Arrows point at an answer where it stands, whatever the keyboard's letters are.
+const ARROWS = { ArrowLeft: 0, ArrowUp: 0, ArrowRight: 1, ArrowDown: 1 };
 
 // A photo for the protocol's time, from the frame that shows it first, which on a busy machine may
 // be late, to the frame that no longer does. What is kept is the time between these two.
@@ -336,19 +340,43 @@ function pauseScreen() {
   };
 }
 
+// Waits for the person before timed photos, and for a window that is large enough.
+async function getReady() {
+  let stop;
+  const screen = textScreen(texts.trial.ready, [], texts.trial.show);
+  screen.on_load = () => {
+    arrive("ready", { onButton: true });
+    stop = watchSize(() => askForRoom(Math.min(stage.clientWidth, stage.clientHeight)));
+  };
+  screen.on_finish = () => stop();
+  await run([screen]);
+}
+
 function timedPhotos(images, measured) {
   const labels = [texts.trial.first_photo, texts.trial.second_photo];
-  const ready = textScreen(texts.trial.ready, [], texts.trial.show);
-  ready.on_load = () => arrive("ready", { onButton: true });
   const parts = images.map((image, i) => timedPhoto(image, labels[i], measured, i));
-  return [ready, ...parts.flatMap((part) => (study.pause_ms ? [pauseScreen(), part] : [part]))];
+  return parts.flatMap((part) => (study.pause_ms ? [pauseScreen(), part] : [part]));
+}
+
+// Which answer a key stands for, or -1: by what is written on it, else, on a keyboard of other
+// letters, by its place.
+function choiceOf({ key, code }, keys) {
+  if (key in ARROWS) {
+    const mirrored = /Left|Right/.test(key) && getComputedStyle(stage).direction === "rtl";
+    return mirrored ? 1 - ARROWS[key] : ARROWS[key];
+  }
+  const written = keys.findIndex((name) => name.toLowerCase() === key.toLowerCase());
+  if (written >= 0 || /^[a-z]$/i.test(key)) return written;
+  const places = (name) => ["Key", "Digit", "Numpad"].map((part) => part + name.toUpperCase());
+  return keys.findIndex((name) => places(name).includes(code));
 }
 
 function questionScreen(image, measured) {
   const keys = [texts.trial.first_key, texts.trial.second_key];
+  let stop;
   const press = (event) => {
-    const choice = keys.findIndex((key) => key.toLowerCase() === event.key.toLowerCase());
-    if (choice < 0 || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const choice = choiceOf(event, keys);
+    if (choice < 0 || stage.inert || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     stage.querySelectorAll("button")[choice]?.click();
   };
   return {
@@ -359,24 +387,33 @@ function questionScreen(image, measured) {
     enable_button_after: DEAF_MS,
     on_load: () => {
       arrive(image ? "trial" : "question");
-      if (image) {
-        place(image);
-        measured.width = drawnWidth(image);
-      }
       document.addEventListener("keydown", press);
+      if (!image) return;
+      place(image);
+      stop = watchSize(() => {
+        measured.width = drawnWidth(image);
+        askForRoom(drawnSide(image));
+      });
     },
-    on_finish: () => document.removeEventListener("keydown", press),
+    on_finish: () => {
+      stop?.();
+      document.removeEventListener("keydown", press);
+    },
   };
 }
 
 // Shows a trial; returns the answer as the server takes it.
-async function ask(trial, images) {
+async function ask(trial, photos) {
   const measured = { exposures: [] };
   const timed = study.exposure_ms > 0;
+  if (timed) await getReady();
+  const images = await begin(photos, trial);
+  const stopFocus = watchFocus();
   const timeline = timed ? timedPhotos(images, measured) : [];
   timeline.push(questionScreen(timed ? null : images[0], measured));
   const shownAt = new Date().toISOString();
   const { rt, response } = (await run(timeline)).at(-1);
+  const focusLost = stopFocus();
   const [first = null, second = null] = await Promise.all(measured.exposures);
   const choices = study.mode === "2afc" ? ["first", "second"] : ["real", "fake"];
   return {
@@ -391,13 +428,10 @@ async function ask(trial, images) {
     pixel_ratio: window.devicePixelRatio,
     zoom: window.visualViewport?.scale ?? 1,
     image_width_css: measured.width,
+    px_per_mm: pxPerMm,
+    focus_lost_ms: focusLost,
     shown_at: shownAt,
   };
-}
-
-// crypto.randomUUID exists on https and this machine only.
-function newId() {
-  return newKey().replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
 }
 
 async function tellResult(reply) {
@@ -414,10 +448,8 @@ async function askAll(kind, session, photos, outbox) {
   for (const [index, trial] of all.entries()) {
     if (session.answered.includes(trial.trial)) continue;
     showProgress(index + 1, all.length);
-    const images = await photos.get(trial);
-    const reply = outbox.add("/api/answers", await ask(trial, images));
+    const reply = outbox.add("/api/answers", await ask(trial, photos));
     unsay(texts.problems.resumed);
-    photos.forget(trial);
     if (kind === "practice" && study.feedback) await tellResult(reply);
     if (outbox.refused) return; // the server's word is asked for anew
   }
@@ -503,14 +535,19 @@ function thankYou(given, title) {
   const copy = navigator.clipboard ? `<p>${button(thanks.copy_code)}</p>` : "";
   const withdrawal =
     `<section><h3>${html(thanks.withdrawal_title)}</h3>${paragraphs(thanks.withdrawal_body)}` +
-    `<p class="code"><output>${html(given.withdrawal_code)}</output></p>${copy}</section>`;
+    `<p class="code"><output translate="no">${html(given.withdrawal_code)}</output></p>${copy}</section>`;
   end(
     `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion(given)}` +
       (given.withdrawal_code ? withdrawal : ""),
   );
   stage.querySelector("section button")?.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(given.withdrawal_code);
-    say(thanks.copied);
+    try {
+      await navigator.clipboard.writeText(given.withdrawal_code);
+      say(thanks.copied);
+    } catch {
+      getSelection().selectAllChildren(stage.querySelector("output"));
+      say(thanks.copy_failed);
+    }
   });
 }
 
@@ -521,9 +558,10 @@ async function introduce(session) {
   if (session.answered.length) {
     say(texts.problems.resumed);
   } else {
+    const { title, body, keys, start } = instructions;
     const told = fill(texts.withdrawal.told, { code: session.withdrawal_code });
-    const body = [...instructions.body, instructions.keys, told];
-    await run([textScreen(instructions.title, body, instructions.start)]);
+    const more = `<p class="keys">${html(keys)}</p>`;
+    await run([textScreen(title, [...body, told], start, more)]);
   }
 }
 
@@ -541,8 +579,12 @@ async function practice(session, photos, outbox) {
 
 // From wherever the server says that this person stands to the end; again where it disagrees.
 async function takePart(session, outbox) {
-  const photos = new Photos(session.trials.filter((t) => !session.answered.includes(t.trial)));
+  const left = session.trials.filter((t) => !session.answered.includes(t.trial));
+  const { media_type: type } = study;
+  const photos = new Photos(left, { type, alt: texts.trial.image_alt, trouble });
   await introduce(session);
+  if (study.side_mm && !pxPerMm && left.length) await calibrate();
+  setSize();
   await practice(session, photos, outbox);
   if (!outbox.refused) await askAll("main", session, photos, outbox);
   if (!outbox.refused && study.questions.length && !session.replied) await questions(outbox);
@@ -553,6 +595,16 @@ async function takePart(session, outbox) {
   await run([textScreen(debriefing.title, debriefing.body, debriefing.next)]);
   thankYou(thanks);
   return true;
+}
+
+// Whether this person came to the end; where the server's word has changed, it is asked for anew.
+async function isThrough(state, outbox) {
+  try {
+    return await takePart(state, outbox);
+  } catch (error) {
+    if (error instanceof Refused && STALE.includes(error.message)) return false;
+    throw error;
+  }
 }
 
 async function session() {
@@ -589,21 +641,21 @@ async function main() {
   }
   for (let rounds = 0; rounds < 5; rounds++) {
     let state = await session();
+    let fresh = false;
     if (!begun || (study.demo && ["finished", "expired", "changed"].includes(state.state))) {
       const started = await consent(state.state !== "new");
       if (!started) return declined(visit);
       ({ entry } = started);
-      begun = true;
+      begun = fresh = true;
       speakFor(entry);
       state = await session();
-      if (state.state === "new") break; // the browser has not kept the cookie
     }
     if (state.state === "finished") return thankYou(state, texts.problems.finished);
     if (["expired", "changed"].includes(state.state)) return problem(state.state);
-    if (state.state === "new") return gone();
+    if (state.state === "new") return fresh ? problem("no_cookie", { reload: true }) : gone();
     tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped, turk: mturk });
     history.replaceState(null, "", location.pathname); // the link has done its work
-    if (await takePart(state, outboxes.current)) return;
+    if (await isThrough(state, outboxes.current)) return;
   }
   problem("unexpected", { reload: true });
 }
@@ -629,21 +681,25 @@ async function onlyTab(entry) {
       waited = true;
       problem("other_tab", { reload: true });
     }, 500);
-    navigator.locks.request(`koala-${entry}`, () => {
+    const begin = () => {
       clearTimeout(late);
       stage.replaceChildren();
       resolve();
+    };
+    const held = navigator.locks.request(`koala-${entry}`, () => {
+      begin();
       return new Promise((done) => (release = done)); // held to the last page, or until it goes
     });
+    held.catch(begin); // not allowed here: the server's word keeps answers apart, too
   });
   return waited;
 }
 
 main().catch((error) => {
-  const known = { bad_invitation: false, closed: false, paused: false, full: false, photo_failed: true };
-  if (error instanceof Refused && error.message in known) {
-    return problem(error.message, { reload: known[error.message] });
-  }
+  const shut = { closed: false, paused: false, full: false }; // nobody may begin
+  const known = { bad_invitation: false, ...shut, photo_failed: true, no_cookie: true };
+  const name = error.message === "no_photo" ? "photo_failed" : error.message;
+  if (error instanceof Refused && name in known) return problem(name, { reload: known[name] });
   console.error(error);
   if (texts) problem("unexpected", { reload: true });
 });

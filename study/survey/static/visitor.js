@@ -59,10 +59,3 @@ export async function enter(way) {
   speakFor(state.entry);
   return { ...state, mine: named, kept: kept?.entry === state.entry ? kept : null };
 }
-
-// A request with the same key gets the same session.
-export function newKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
-    byte.toString(16).padStart(2, "0"),
-  ).join("");
-}
