@@ -96,13 +96,23 @@ def _lists(table, kind):
     return pd.DataFrame(rows, columns=["list", "scene", "version", "stimulus"])
 
 
+_OF_NONE = {
+    "practice": (r"There are \{practice_photos\} photos for practice first and", "There are"),
+    "catch": (r" (The remaining|In) \{catch_photos\} [^.]*\.", ""),
+}
+
+
 def write_protocol(path, name="balanced-yesno", **values):
     """Writes a packaged protocol with other values, each by its (unique) field's name."""
     text = (ROOT / "study" / "protocols" / f"{name}.toml").read_text(encoding="utf-8")
     defaults = {"scenes": 4, "practice": 2, "catch": 1, "min_catch_correct": 0}
     if name == "replicate-2017":
         defaults |= {"practice": 0, "catch": 0}
-    for field, value in (defaults | values).items():
+    values = defaults | values
+    for field, (sentence, rest) in _OF_NONE.items():  # would speak of none
+        if not values[field]:
+            text = re.sub(sentence, rest, text)
+    for field, value in values.items():
         text, count = re.subn(
             rf"(?m)^{field} = [^#\n]*", f"{field} = {json.dumps(value)} ", text, count=1
         )

@@ -555,9 +555,9 @@ def test_mturk_frames_the_page_and_gets_the_code(serve, visit):
 def test_a_study_that_nobody_may_begin_says_so_at_once(serve, visit):
     from study.survey import doors
 
-    server = serve(demo=False, direction="rtl")
+    server = serve(demo=False, direction="rtl", practice=0)
     server.store.write(doors.pause)
-    page = visit(server.address, PHONE)
+    page = visit(server.address, PHONE, tolerate=["403"])
     page.get_by_text("This study is taking a break").wait_for()
     assert not page.locator("[name=adult]").count()
     server.store.write(doors.resume)
@@ -565,3 +565,9 @@ def test_a_study_that_nobody_may_begin_says_so_at_once(serve, visit):
     page.locator("[name=adult]").wait_for()
     fits(page)
     assert page.evaluate("getComputedStyle(document.body).direction") == "rtl"
+    while not page.locator("#stage .photo img").count():
+        go_on(page, click)
+        ready(page)
+    page.keyboard.press("ArrowRight")  # where the first answer stands
+    wait_for(lambda: len(rows(server)) == 1)
+    assert [row["answer"] for row in rows(server)] == ["real"]
