@@ -158,6 +158,7 @@ def _withdraw(args):
             raise ColorlibError(
                 f"{args.code}: no such code, or withdrawn already; check its letters"
             )
+        store.forget()
         withdrawal.synchronize(store)
         file = withdrawal.tombstones(store)
     print(
