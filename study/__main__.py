@@ -176,6 +176,7 @@ def _withdraw(args):
                 f"{args.code}: no such code, or withdrawn already{store.read(retention.since)}; "
                 "check its letters"
             )
+        store.forget()
         withdrawal.synchronize(store)
         file = store.tombstones
     print(

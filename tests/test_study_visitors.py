@@ -4,6 +4,7 @@ import shutil
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")

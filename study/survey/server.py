@@ -313,6 +313,7 @@ class Survey:
     async def withdraw(self, request):
         form = await _form(Withdraw, request)
         if await self._submit(withdrawal.request, form.code, self.protocol):
+            await run_in_threadpool(self.store.forget)
             try:
                 await run_in_threadpool(withdrawal.synchronize, self.store)
             except ColorlibError as error:  # deleted it is; the next start writes the file

@@ -79,6 +79,8 @@ def _erase(connection, session):
 def synchronize(store) -> int:
     """Deletes again who has withdrawn, and brings the database and the file to the same state.
 
+    Nothing is written where nothing is to be done: commands work on a full disk, too.
+
     Args:
         store: `study.survey.store.Store`.
 
@@ -93,42 +95,42 @@ def synchronize(store) -> int:
         with _file:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             kept = dict(reversed(line.split()) for line in lines if len(line.split()) == 2)
-            back, missing = store.write(_apply, kept)
+            known, back = store.read(_compare, kept)
+            lost = {stone: when for stone, when in kept.items() if stone not in known}
+            if lost or back:
+                store.write(_restore, lost, back)
+            missing = [f"{when} {stone}\n" for stone, when in known.items() if stone not in kept]
             if missing:
-                _append(path, [f"{moment} {stone}\n" for stone, moment in missing.items()])
+                _append(path, missing)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ColorlibError(
             f"{path}: withdrawals can't be kept there ({reason}); make it readable and writable"
         ) from None
-    store.forget()
-    return back
+    if back:
+        store.forget()
+    return len(back)
 
 
-def _apply(connection, kept):
-    """(how many sessions were there again, {tombstone: when} that the file lacks)."""
-    known = dict(
-        map(tuple, connection.execute(select(withdrawals.c.tombstone, withdrawals.c.withdrawn_at)))
-    )
-    known.pop(None, None)
-    lost = [
-        {"tombstone": stone, "withdrawn_at": moment}
-        for stone, moment in kept.items()
-        if stone not in known
-    ]
-    if lost:
-        connection.execute(insert(withdrawals), lost)
-    back = 0
+def _compare(connection, kept):
+    """({tombstone: when} of the database, the sessions that are there again)."""
+    rows = select(withdrawals.c.tombstone, withdrawals.c.withdrawn_at)
+    known = dict(map(tuple, connection.execute(rows.where(withdrawals.c.tombstone.is_not(None)))))
     stones = {*known, *kept}
-    if stones:
-        salt = connection.execute(select(study.c.salt)).scalar_one()
-        for session, code in connection.execute(
-            select(sessions.c.session, sessions.c.withdrawal_code)
-        ).all():
-            if seal(salt, f"withdrawn {plain(code)}") in stones:
-                _erase(connection, session)
-                back += 1
-    return back, {stone: when for stone, when in known.items() if stone not in kept}
+    if not stones:
+        return known, []
+    salt = connection.execute(select(study.c.salt)).scalar_one()
+    codes = connection.execute(select(sessions.c.session, sessions.c.withdrawal_code))
+    back = [name for name, code in codes if seal(salt, f"withdrawn {plain(code)}") in stones]
+    return known, back
+
+
+def _restore(connection, lost, back):
+    """Writes tombstones that a restored backup has lost, and deletes the sessions that it holds."""
+    for stone, when in lost.items():
+        connection.execute(insert(withdrawals).values(tombstone=stone, withdrawn_at=when))
+    for session in back:
+        _erase(connection, session)
 
 
 def _append(path, lines):

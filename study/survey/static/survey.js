@@ -631,6 +631,7 @@ async function main() {
   let visit = await persist(() => enter(way), trouble("enter"));
   offerWithdrawal();
   if (await onlyTab(visit.entry)) visit = await persist(() => enter(way), trouble("enter"));
+  if (visit.key) await session(); // sends what an earlier visit could not, whoever is here now
   if (visit.kept && visit.state === "new") return gone();
   if (visit.kept?.thanks) return thankYou(visit.kept.thanks, texts.problems.finished);
   let { entry } = visit;
@@ -690,7 +691,7 @@ async function onlyTab(entry) {
     };
     const held = navigator.locks.request(`koala-${entry}`, () => {
       begin();
-      return new Promise((done) => (release = done)); // held to the last page, or until it goes
+      return new Promise((done) => (release = done)); // to the last page, or until the page goes
     });
     held.catch(begin); // not allowed here: the server's word keeps answers apart, too
   });
