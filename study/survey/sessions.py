@@ -5,8 +5,9 @@ because a browser that got no reply asks again.
 """
 
 import secrets
+from functools import cache
 
-from sqlalchemy import and_, exists, func, insert, select, update
+from sqlalchemy import and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from study.survey import doors, entry
@@ -191,21 +192,29 @@ def _current(connection, cookie_hash):
     return session
 
 
-def _trial(connection, cookie_hash, number, *columns):
-    """A trial of the browser's session with its session's row and further columns.
+def _query(*columns):
+    """A trial of a session, and further columns, by the session's cookie; made once, for speed."""
+    found = and_(trials.c.session == sessions.c.session, trials.c.trial == bindparam("number"))
+    of_session = (sessions.c.session, sessions.c.started_at, sessions.c.finished_at)
+    return (
+        select(*of_session, *_TRIAL, *columns)
+        .outerjoin(trials, found)
+        .where(sessions.c.cookie_hash == bindparam("who"))
+        .order_by(sessions.c.started_at.desc())
+        .limit(1)
+    )
+
+
+_TO_PRESENT, _TO_ANSWER = _query(_ANSWERED, _ANSWERED_BEFORE), _query(_PRESENTED)
+
+
+def _trial(connection, query, who, number):
+    """The row of one of the queries above.
 
     Raises:
         Refusal: no session, or no such trial in it.
     """
-    found = and_(trials.c.session == sessions.c.session, trials.c.trial == number)
-    query = (
-        select(sessions.c.session, sessions.c.started_at, sessions.c.finished_at, *_TRIAL, *columns)
-        .outerjoin(trials, found)
-        .where(sessions.c.cookie_hash == cookie_hash)
-        .order_by(sessions.c.started_at.desc())
-        .limit(1)
-    )
-    trial = connection.execute(query).one_or_none()
+    trial = connection.execute(query, {"who": who, "number": number}).one_or_none()
     if trial is None:
         raise Refusal(401, "no_session", "consent comes first")
     if trial.kind is None:
@@ -229,7 +238,7 @@ def present(connection, cookie_hash, protocol, number, name):
     Raises:
         Refusal: no session or trial, one that is answered or not yet due, or a session that ended.
     """
-    trial = _trial(connection, cookie_hash, number, _ANSWERED, _ANSWERED_BEFORE)
+    trial = _trial(connection, _TO_PRESENT, cookie_hash, number)
     if trial.answered or trial.finished_at or is_expired(trial, protocol):
         raise Refusal(409, "answered", "this trial is answered, or the session has ended")
     # The answer to the trial before may still be on its way, but no other.
@@ -268,7 +277,7 @@ def answer(connection, cookie_hash, protocol, material, values):
             photo that was too small, another answer to this trial, or one after the end.
     """
     # One query and one insert, as most of the server's work is here.
-    trial = _trial(connection, cookie_hash, values["trial"], _PRESENTED)
+    trial = _trial(connection, _TO_ANSWER, cookie_hash, values["trial"])
     choices = ("real", "fake") if trial.second_stimulus is None else ("first", "second")
     if values["answer"] not in choices:
         raise Refusal(422, "bad_answer", f"answer must be one of {', '.join(choices)}")
@@ -289,12 +298,16 @@ def answer(connection, cookie_hash, protocol, material, values):
     return told
 
 
+@cache
+def _insertion(dialect, table):
+    made = {"sqlite": sqlite, "postgresql": postgresql}[dialect].insert(table)
+    made = made.on_conflict_do_nothing()
+    return made.execution_options(preserve_rowcount=True)  # else it is -1 after inserts
+
+
 def _insert_new(connection, table, row, **stamp):
     """Inserts a row; False where its table has one of that key already."""
-    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
-    statement = dialect.insert(table).on_conflict_do_nothing()
-    statement = statement.execution_options(preserve_rowcount=True)  # else it is -1 after inserts
-    return connection.execute(statement, row | stamp).rowcount == 1
+    return connection.execute(_insertion(connection.dialect.name, table), row | stamp).rowcount == 1
 
 
 def _is_kept(connection, row):
