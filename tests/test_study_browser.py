@@ -565,9 +565,8 @@ def test_a_study_that_nobody_may_begin_says_so_at_once(serve, visit):
     page.locator("[name=adult]").wait_for()
     fits(page)
     assert page.evaluate("getComputedStyle(document.body).direction") == "rtl"
-    while not page.locator("#stage .photo img").count():
+    while not ready(page).startswith("Are the colors"):
         go_on(page, click)
-        ready(page)
     page.keyboard.press("ArrowRight")  # where the first answer stands
     wait_for(lambda: len(rows(server)) == 1)
     assert [row["answer"] for row in rows(server)] == ["real"]
