@@ -1,4 +1,4 @@
-"""The study's commands: `python -m study serve | export | withdraw | paid | power | rules | ...`.
+"""The command line of the study: `python -m study serve`, `export`, `withdraw` and others.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
@@ -84,6 +84,15 @@ def _parser():
     )
     _database(command)
 
+    command = commands.add_parser("status", help="tell how the study is doing")
+    _database(command)
+
+    command = commands.add_parser("pause", help="let nobody begin; who has begun goes on")
+    _database(command)
+
+    command = commands.add_parser("resume", help="let people begin again")
+    _database(command)
+
     command = commands.add_parser(
         "power", help="how many people and photos a given precision takes"
     )
@@ -129,18 +138,21 @@ def _serve(args):
 
 
 @contextmanager
-def _opened(database):
-    """A study's store, without those who withdrew, and anonymized if the day for it has come."""
-    from study.survey import sessions, withdrawal
+def _opened(database, newer=False):
+    """A study's store, without those who withdrew, and with what its protocols promise carried out.
+
+    `newer` opens the database of a newer version of this program, too.
+    """
+    from study.survey import log, retention, versions, withdrawal
     from study.survey.store import Store
 
-    store = Store(database, create=False)
+    log.set_up()
+    store = Store(database, create=False, newer=newer)
     try:
+        versions.mark(store)
         withdrawal.synchronize(store)
-        day = store.write(sessions.anonymize)
-        if day:
-            store.forget()
-        yield store, day
+        retention.carry_out(store)
+        yield store
     finally:
         store.close()
 
@@ -148,28 +160,25 @@ def _opened(database):
 def _export(args):
     from study.survey.export import export
 
-    with _opened(args.database) as (store, _):
+    with _opened(args.database, newer=True) as store:
         counts = store.read(export, args.output, not args.without_panel)
     print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     return 0
 
 
 def _withdraw(args):
-    from study.survey import withdrawal
+    from study.survey import retention, withdrawal
 
-    with _opened(args.database) as (store, day):
-        if day:
-            raise ColorlibError(
-                f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be "
-                "told from the others' any more"
-            )
+    with _opened(args.database, newer=True) as store:
         gone = store.write(withdrawal.withdraw, args.code)
         if gone is None:
             raise ColorlibError(
-                f"{args.code}: no such code, or withdrawn already; check its letters"
+                f"{args.code}: no such code, or withdrawn already{store.read(retention.since)}; "
+                "check its letters"
             )
+        store.forget()
         withdrawal.synchronize(store)
-        file = withdrawal.tombstones(store)
+        file = store.tombstones
     print(
         f"{gone} answers deleted; a row of withdrawals says that, and when, and {file} keeps it "
         "so if an old backup is restored"
@@ -178,19 +187,47 @@ def _withdraw(args):
 
 
 def _invite(args):
-    from study.survey import sessions
+    from study.survey import doors, sessions
 
-    with _opened(args.database) as (store, _):
+    with _opened(args.database) as store:
+        store.read(doors.check_places, args.count)
         codes = store.write(sessions.invite, args.count)
     for code in codes:
         print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)
     return 0
 
 
+def _status(args):
+    from study.survey.status import status
+
+    with _opened(args.database) as store:
+        for name, value in status(store).items():
+            print(f"{name:14} {value}")
+    return 0
+
+
+def _pause(args):
+    from study.survey import doors
+
+    with _opened(args.database) as store:
+        store.write(doors.pause)
+    print("paused: nobody begins, who has begun goes on; `python -m study resume` ends it")
+    return 0
+
+
+def _resume(args):
+    from study.survey import doors
+
+    with _opened(args.database) as store:
+        store.write(doors.resume)
+    print("people can begin again")
+    return 0
+
+
 def _paid(args):
     from study.survey import payment, sessions
 
-    with _opened(args.database) as (store, _):
+    with _opened(args.database) as store:
         salt = store.read(sessions.salt)
     for name, outcome in payment.check(salt, args.file):
         print(f"{name}\t{outcome}")
@@ -230,6 +267,9 @@ _COMMANDS = {
     "export": _export,
     "withdraw": _withdraw,
     "invite": _invite,
+    "status": _status,
+    "pause": _pause,
+    "resume": _resume,
     "paid": _paid,
     "power": _power,
     "rules": _rules,

@@ -5,6 +5,7 @@ Rows are never changed or removed. A missing answer is NaN and counts as neither
 
 import json
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ class Study:
         trials, participants, images: the three tables of an export (see study/README.md).
         source: the kind of data, for the title of every table and figure.
         mode: `yesno` or `2afc`.
+        preregistration: a sentence that says whether the rules came before the first answer.
     """
 
     trials: pd.DataFrame
@@ -33,6 +35,7 @@ class Study:
     images: pd.DataFrame
     source: str
     mode: str
+    preregistration: str = "Nobody answered: simulated people have no preregistration."
 
     def counted(self) -> pd.Series:
         """Whether each of the participants counts: no rule flags them. Series of bool."""
@@ -199,13 +202,39 @@ def read_export(folder) -> Study:
     # The export of `serve --demo` says so in its description.
     kind = "demonstration" if "demonstration" in str(description.get("description")) else "survey"
     source = f"export of the {kind}: {description.get('name', folder.name)}"
-    return Study(trials, participants, images, source, modes[0])
+    return Study(trials, participants, images, source, modes[0], _preregistration(folder, trials))
+
+
+def _preregistration(folder, trials):
+    """What the protocol of an export says about its rules, against the day of the first answer."""
+    from study import protocol
+
+    path = folder / "protocol.json"
+    if not path.is_file():
+        return "The export has no protocol.json: nothing tells when its exclusion rules were fixed."
+    try:
+        rules = protocol.kept(path.read_text(encoding="utf-8"))[0].exclusions
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ColorlibError(f"{path}: not a protocol; export the study again") from None
+    return rules.preregistration(first_day(trials))
+
+
+def first_day(trials) -> date | None:
+    """The day (UTC) on which the first answer of a table of trials arrived; None without one."""
+    given = trials["received_at"].dropna() if "received_at" in trials else []
+    return date.fromisoformat(min(given)[:10]) if len(given) else None
 
 
 def _description(path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
+        versions = sorted(part.parent.name for part in path.parent.glob(f"*/{path.name}"))
+        if versions:
+            raise ColorlibError(
+                f"{path.parent}: holds several versions of a study; give the folder of one: "
+                f"{', '.join(versions)}"
+            ) from None
         raise ColorlibError(
             f"{path}: not there; give the folder that `python -m study export` has written"
         ) from None

@@ -96,13 +96,23 @@ def _lists(table, kind):
     return pd.DataFrame(rows, columns=["list", "scene", "version", "stimulus"])
 
 
+_OF_NONE = {
+    "practice": (r"There are \{practice_photos\} photos for practice first and", "There are"),
+    "catch": (r" (The remaining|In) \{catch_photos\} [^.]*\.", ""),
+}
+
+
 def write_protocol(path, name="balanced-yesno", **values):
     """Writes a packaged protocol with other values, each by its (unique) field's name."""
     text = (ROOT / "study" / "protocols" / f"{name}.toml").read_text(encoding="utf-8")
     defaults = {"scenes": 4, "practice": 2, "catch": 1, "min_catch_correct": 0}
     if name == "replicate-2017":
         defaults |= {"practice": 0, "catch": 0}
-    for field, value in (defaults | values).items():
+    values = defaults | values
+    for field, (sentence, rest) in _OF_NONE.items():  # would speak of none
+        if not values[field]:
+            text = re.sub(sentence, rest, text)
+    for field, value in values.items():
         text, count = re.subn(
             rf"(?m)^{field} = [^#\n]*", f"{field} = {json.dumps(value)} ", text, count=1
         )
@@ -236,8 +246,9 @@ class Person:
     def post(self, path, body):
         return self.http.post(path, json=body)
 
-    def start(self, version="1", **entry):
-        consent = {"consent_version": version, "adult": True, "agree": True, "key": self.key}
+    def start(self, **entry):
+        shown = self.get("/api/study").json()["protocol"]
+        consent = {"protocol": shown, "adult": True, "agree": True, "key": self.key}
         return self._speak_for(self.post("/api/start", consent | entry))
 
     def go_on(self, invitation):
@@ -300,6 +311,20 @@ def an_answer(trial, answer="real"):
         "focus_lost_ms": 0.0,
         "shown_at": "2027-01-01T12:00:00.000Z",
     }
+
+
+def typed(*arguments, code=0):
+    """The command as a user types it, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "study", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr or done.stdout
+    assert "Traceback" not in done.stderr
+    return done
 
 
 class PostgreSQL:

@@ -1,12 +1,17 @@
 """The survey as people meet it: in a browser, by keys and fingers, with lost connections."""
 
+import http.server
 import sqlite3
+import threading
+import urllib.parse
 from contextlib import ExitStack
 
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
 from survey_parts import Server, Study, command, fill_in, make_stimuli, wait_for, write_protocol
+
+from study.survey import entry, payment
 
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {
@@ -495,3 +500,74 @@ def test_an_invitation_goes_on_on_a_second_device(serve, visit):
     late = visit(f"{server.address}/?invitation={code}", tolerate=["403"])
     late.get_by_text("This invitation is not known").wait_for()
     assert not late.locator("[name=adult]").count(), "told before consent"
+
+
+class _Panel(http.server.BaseHTTPRequestHandler):
+    """A panel in the manner of MTurk: it frames the study and takes a form back."""
+
+    def do_GET(self):
+        self.reply(f'<iframe src="{self.server.study}" width="1200" height="760"></iframe>')
+
+    def do_POST(self):
+        form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.forms.append((self.path, urllib.parse.parse_qs(form)))
+        self.reply("<p>handed in</p>")
+
+    def reply(self, text):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_mturk_frames_the_page_and_gets_the_code(serve, visit):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Panel) as panel:
+        threading.Thread(target=panel.serve_forever, daemon=True).start()
+        site = f"http://localhost:{panel.server_port}"  # another site than 127.0.0.1
+        server = serve(
+            demo=False,
+            scenes=2,
+            practice=0,
+            catch=0,
+            id_parameter="workerId",
+            completion_code="{code}",
+            frame_ancestors=[site],
+        )
+        query = {"assignmentId": "A1", "hitId": "H1", "workerId": "W1", "turkSubmitTo": site}
+        panel.study = f"{server.address}/?{urllib.parse.urlencode(query)}"
+        panel.forms = []
+        page = visit(site, tolerate=["favicon"])
+        frame = page.frames[1]
+        go_through(frame, click)
+        assert len(rows(server)) == 2, "the cookie works in the frame"
+        frame.get_by_role("button", name="Go back to the panel").click()
+        frame.get_by_text("handed in").wait_for()
+        ((path, form),) = panel.forms
+        assert path == "/mturk/externalSubmit" and form["assignmentId"] == ["A1"]
+        hashed = entry.panel_hash(server.survey.salt, "W1")
+        assert form["code"] == [payment.signed(server.survey.salt, hashed, "finished")]
+        panel.shutdown()
+
+
+def test_a_study_that_nobody_may_begin_says_so_at_once(serve, visit):
+    from study.survey import doors
+
+    server = serve(demo=False, direction="rtl", practice=0)
+    server.store.write(doors.pause)
+    page = visit(server.address, PHONE, tolerate=["403"])
+    page.get_by_text("This study is taking a break").wait_for()
+    assert not page.locator("[name=adult]").count()
+    server.store.write(doors.resume)
+    page.reload()
+    page.locator("[name=adult]").wait_for()
+    fits(page)
+    assert page.evaluate("getComputedStyle(document.body).direction") == "rtl"
+    while not page.locator("#stage .photo img").count():
+        go_on(page, click)
+        ready(page)
+    page.keyboard.press("ArrowRight")  # where the first answer stands
+    wait_for(lambda: len(rows(server)) == 1)
+    assert [row["answer"] for row in rows(server)] == ["real"]

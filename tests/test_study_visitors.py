@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
 from survey_parts import Study, command, content, fill_in, make_stimuli, write_protocol
 
+from study.survey import retention
 from study.survey import store as tables
 from study.survey.guards import Buckets, network
 
@@ -272,14 +274,11 @@ def test_the_command_takes_a_code_as_it_was_noted(serve, database):
     assert "7 answers deleted" in command("withdraw", noted, "--database", database).stdout
 
 
-def test_the_page_withdraws_nobody_after_anonymization(serve):
+def test_the_page_withdraws_nobody_after_anonymization(serve, monkeypatch):
     study = serve()
     code = finish(study.person())["withdrawal_code"]
-    protocol = study.survey.protocol
-    past = protocol.retention.model_copy(
-        update={"anonymized_on": pd.Timestamp("2020-01-01").date()}
-    )
-    study.survey.protocol = protocol.model_copy(update={"retention": past})
+    monkeypatch.setattr(tables, "clock", lambda: datetime(2099, 1, 1, tzinfo=UTC))
+    retention.carry_out(study.store)  # as the server does at midnight
     late = study.person().post("/api/withdraw", {"code": code})
     assert late.status_code == 409 and late.json()["error"] == "anonymous"
     assert answers(study) == 7

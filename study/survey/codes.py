@@ -17,6 +17,11 @@ def code_from(number, groups, letters=4) -> str:
     for _ in range(groups * letters):
         number, letter = divmod(number, len(_LETTERS))
         text += _LETTERS[letter]
+    return grouped(text, letters)
+
+
+def grouped(text, letters=4) -> str:
+    """A code's letters with a hyphen after every few."""
     return "-".join(text[start : start + letters] for start in range(0, len(text), letters))
 
 

@@ -7,11 +7,11 @@ it never opens, ends, merges or excludes a session.
 
 import hashlib
 import hmac
-from datetime import date
 from typing import NamedTuple
 
 from sqlalchemy import and_, select, update
 
+from study.survey import doors
 from study.survey.store import Refusal, ago, invitations, now, sessions
 
 _DAY = 24 * 3600
@@ -124,7 +124,7 @@ def latest(connection, protocol, cookies):
     newest = (
         select(sessions.c.cookie_hash)
         .where(
-            sessions.c.cookie_hash.in_(hashes),
+            sessions.c.cookie_hash.in_(list(hashes)),
             sessions.c.finished_at.is_(None),
             sessions.c.started_at >= ago(protocol.resume.max_age_hours),
         )
@@ -142,22 +142,22 @@ def admit(connection, salt, protocol, entrance):
 
     Raises:
         Refusal: an invitation that is not good, a way in that the protocol doesn't have, a study
-            that is over.
+            that is over, paused or full.
     """
     if entrance.way not in protocol.entry.ways:
         raise Refusal(403, "bad_invitation", f"this study is not entered by {entrance.way}")
-    if protocol.retention.anonymized_on and date.today() >= protocol.retention.anonymized_on:
-        raise Refusal(403, "closed", "answers could no longer be withdrawn")
-    if entrance.way != "invitation":
-        return "new"
-    known = select(invitations.c.used_at).where(invitations.c.code_hash == sha256(entrance.name))
-    row = connection.execute(known).one_or_none()
-    if row and row.used_at is None:
-        return "new"
-    begun = select(sessions.c.session).where(_begun(salt, protocol, entrance.name))
-    if row is None or connection.execute(begun).one_or_none() is None:
-        raise Refusal(403, "bad_invitation", "unknown, or used already")
-    return "elsewhere"
+    if entrance.way == "invitation":
+        code = invitations.c.code_hash == sha256(entrance.name)
+        row = connection.execute(select(invitations.c.used_at).where(code)).one_or_none()
+        begun = select(sessions.c.session).where(_begun(salt, protocol, entrance.name))
+        if row and row.used_at and connection.execute(begun).one_or_none():
+            return "elsewhere"
+        if row is None or row.used_at:
+            raise Refusal(403, "bad_invitation", "unknown, or used already")
+    shut = doors.closed(connection, protocol, protocol.sha256)
+    if shut:
+        raise Refusal(403, shut, "nobody may begin now")
+    return "new"
 
 
 def _begun(salt, protocol, invitation):

@@ -6,13 +6,16 @@ are safe to open in a spreadsheet (`study.tables`); the Parquet files have every
 """
 
 import json
-from datetime import date
+import re
 from typing import NamedTuple
 
 from sqlalchemy import func, select
 
 from colorlib import __version__
+from study import protocol as protocols
 from study.folders import new_folder
+from study.survey import versions
+from study.survey.log import log
 from study.survey.plan import is_correct
 from study.survey.store import (
     answers,
@@ -21,6 +24,7 @@ from study.survey.store import (
     replies,
     sessions,
     study,
+    today,
     trials,
     withdrawals,
 )
@@ -117,6 +121,9 @@ PARTICIPANTS = {
     **{name: _SHARED[name] for name in ("participant", "session")},
     "protocol": Variable("name of the protocol"),
     "protocol_version": Variable("its version"),
+    "protocol_sha256": Variable(
+        "hash of the protocol that the person was shown and agreed to: of the file protocol.json"
+    ),
     "consent_version": Variable("version of the text that was agreed to"),
     "list": Variable("balanced list that the person was on", "Int64"),
     "entry": Variable(
@@ -179,6 +186,9 @@ _NO_REPLY = (
 def export(connection, folder, panel=True) -> dict:
     """Writes all answers to a new folder, complete or not at all.
 
+    Where people have taken part under several versions of the protocol, each version gets a folder
+    of its own in there, as if it were a study of its own.
+
     Args:
         connection: reads the database.
         folder: path of the new folder.
@@ -192,22 +202,45 @@ def export(connection, folder, panel=True) -> dict:
         ColorlibError: the folder is not empty or can't be written.
     """
     with new_folder(folder) as part:
-        protocol, demo = _protocol(connection)
-        tables, variables = _tables(connection, protocol, panel)
-        (part / "data").mkdir()
-        for name, table in tables.items():
-            _write_table(part / "data", name, table, variables[name])
-        _write_dictionary(part / "data_dictionary.csv", variables)
-        _write_description(part, protocol, demo, variables)
-        (part / "protocol.json").write_text(protocol.model_dump_json(indent=1), encoding="utf-8")
+        rows = versions.used(connection)
+        counts = [
+            _export(connection, row, part if len(rows) == 1 else part / folder_of(row), panel)
+            for row in rows
+        ]
+    return {name: sum(count[name] for count in counts) for name in counts[0]}
+
+
+def folder_of(row) -> str:
+    """The name of a version's folder, of its row of `protocols`."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", row.version)[:40]
+    return f"version-{readable}-{row.sha256[:8]}"
+
+
+def _export(connection, row, folder, panel):
+    """Writes the answers to one version of the protocol; {table: its number of rows}."""
+    protocol = read_protocol(row)
+    tables, variables = read_tables(connection, protocol, row.sha256, panel)
+    (folder / "data").mkdir(parents=True)
+    for name, table in tables.items():
+        _write_table(folder / "data", name, table, variables[name])
+    _write_dictionary(folder / "data_dictionary.csv", variables)
+    demo = connection.execute(select(study.c.demo)).scalar_one()
+    _write_description(folder, protocol, demo, variables)
+    (folder / "protocol.json").write_text(row.content, encoding="utf-8", newline="\n")
     return {name: len(table) for name, table in tables.items()}
 
 
-def _protocol(connection):
-    from study.protocol import Protocol
-
-    row = connection.execute(select(study)).one()
-    return Protocol.model_validate_json(row.protocol), row.demo
+def read_protocol(row):
+    """The protocol of a row of `protocols`, with a line in the log if it was another program's."""
+    protocol, fields = protocols.kept(row.content)
+    if fields:
+        log.warning(
+            "version %s was kept by another version of this program, where these fields differ: "
+            "%s. Rules that it did not have are not applied",
+            row.version,
+            ", ".join(fields),
+        )
+    return protocol
 
 
 def _frame(connection, query):
@@ -217,12 +250,19 @@ def _frame(connection, query):
     return pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
 
 
-def _tables(connection, protocol, panel):
-    """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion."""
+def read_tables(connection, protocol, sha256, panel=True):
+    """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion.
+
+    Args:
+        connection: reads the database.
+        protocol: `study.protocol.Protocol`.
+        sha256: of the protocol, as the database keeps it: only these sessions are read.
+        panel: bool. Whether the hashes of panel ids are among them.
+    """
     from study.answers import Study, flag_exclusions
 
     pictures = _frame(connection, select(*[images.c[name] for name in IMAGES]))
-    people, questions = _people(connection, protocol)
+    people, questions = _people(connection, protocol, sha256)
     columns = {name: item for name, item in PARTICIPANTS.items() if panel or name not in _PANEL}
     variables = {
         "trials": dict(TRIALS),
@@ -248,10 +288,10 @@ def _tables(connection, protocol, panel):
     return tables, variables
 
 
-def _people(connection, protocol):
+def _people(connection, protocol, sha256):
     """The table of participants, and the variables of the optional questions."""
-    query = select(sessions).order_by(sessions.c.started_at, sessions.c.session)
-    people = _frame(connection, query)
+    query = select(sessions).where(sessions.c.protocol_sha256 == sha256)
+    people = _frame(connection, query.order_by(sessions.c.started_at, sessions.c.session))
     people["protocol"], people["protocol_version"] = protocol.name, protocol.version
     people["complete"] = people["finished_at"].notna()
     given = _frame(connection, select(replies))
@@ -357,7 +397,7 @@ def _write_description(folder, protocol, demo, variables):
         "description": f"{note}People told colored photographs from originals, or tried to; "
         "data_dictionary.csv says what each column holds, protocol.json how it was asked.",
         "creator": protocol.contact.name,
-        "dateCreated": date.today().isoformat(),
+        "dateCreated": today().isoformat(),
         "schemaVersion": "Psych-DS 0.4.0",
         "encodingFormat": "text/csv",
         "inLanguage": protocol.language,

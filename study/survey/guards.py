@@ -11,10 +11,9 @@ from starlette.responses import JSONResponse
 POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "font-src 'self' data:; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors "
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY + "'none'",
+    "Content-Security-Policy": POLICY + "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",  # a link's invitation or panel id goes nowhere
@@ -71,7 +70,9 @@ def headers_for(frame_ancestors) -> dict:
     """The headers of every reply; sites that may show the page in a frame are named in them."""
     if not frame_ancestors:
         return HEADERS
-    headers = HEADERS | {"Content-Security-Policy": POLICY + " ".join(frame_ancestors)}
+    sites = " ".join(frame_ancestors)  # MTurk wants a form back from the page in its frame
+    policy = f"{POLICY}form-action 'self' {sites}; frame-ancestors {sites}"
+    headers = HEADERS | {"Content-Security-Policy": policy}
     del headers["X-Frame-Options"]  # it knows only none and all
     return headers
 

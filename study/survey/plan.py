@@ -87,8 +87,7 @@ class Material:
             rng = Random(self._seed)
         if self._pairs:
             return _sample(shown, design.scenes, "scenes", rng)
-        colored = round(design.scenes * design.colored_share)
-        parts = {"colored": colored, "original": design.scenes - colored}
+        parts = {"colored": design.colored, "original": design.scenes - design.colored}
         chosen = []
         for version, count in parts.items():
             some = [photos for photos in shown if self.version[photos[0]] == version]

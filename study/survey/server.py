@@ -2,9 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import html
 import socket
-import sys
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
@@ -19,12 +19,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from colorlib import ColorlibError
-from study.survey import entry, payment, sessions, withdrawal
+from study.survey import entry, log, payment, retention, sessions, versions, withdrawal
 from study.survey.guards import Guard, body, refused
 from study.survey.plan import Material
-from study.survey.store import Refusal, Store, Unavailable
+from study.survey.store import Refusal, Store, Unavailable, note, today
 
 STATIC = Path(__file__).parent / "static"
+WATCH_SECONDS = 30  # between two looks at the calendar and at the last error
 EVERY = 16  # photos.js puts the bytes back
 
 
@@ -59,9 +60,9 @@ class Enter(_Body):
 
 
 class Start(Enter):
-    """Consent, and the way in that somebody used."""
+    """Consent to the protocol that the page has shown, and the way in that somebody used."""
 
-    consent_version: Annotated[str, Field(max_length=4000)]
+    protocol: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     adult: Literal[True]
     agree: Literal[True]
     key: _Key
@@ -154,9 +155,12 @@ class Survey:
             protocol.check_live()
         self.protocol, self.stimuli, self.store, self.demo = protocol, stimuli, store, demo
         self.material = Material(protocol, stimuli)
-        self.salt = store.write(sessions.adopt, protocol, stimuli, demo)
+        versions.mark(store)
+        self.salt = store.write(versions.adopt, protocol, stimuli, demo)
         withdrawal.synchronize(store)
+        retention.carry_out(store)
         self.cookies = entry.Cookies(self.salt, protocol)
+        self._tell()
         self.index = self._index()
         # In memory, so that no photo comes faster for having been asked for before.
         self._bodies, self._pieces = {}, {}
@@ -164,6 +168,7 @@ class Survey:
             self._bodies[stimulus], piece = withhold(stimuli.read(stimulus))
             self._pieces[stimulus] = base64.b64encode(piece).decode()
         self.public = {
+            "protocol": protocol.sha256,
             "mode": protocol.mode,
             "demo": demo,
             "language": protocol.language,
@@ -178,10 +183,23 @@ class Survey:
             **protocol.page_texts(),
         }
 
+    def _tell(self):
+        """Logs what whoever runs the study should know before anybody comes."""
+        for line in self.protocol.told_at_start():
+            log.log.warning(line)
+        day = self.protocol.exclusions.preregistered_on
+        if not self.demo and (not day or day > today()):
+            log.log.warning(
+                "exclusions.preregistered_on is %s: the analysis will say that the rules were not "
+                "fixed before the first answer",
+                day or "empty",
+            )
+
     def _index(self):
         texts = self.protocol.page_texts()["texts"]
         values = {
             "language": self.protocol.language,
+            "direction": self.protocol.direction,
             "title": texts["title"],
             "demo": texts["demo"] if self.demo else "",
             "loading": texts["connection"]["loading"],
@@ -240,6 +258,8 @@ class Survey:
         if session.finished_at:
             # Who comes back may be somebody else: the withdrawal code was shown once, at the end.
             return state | {"state": "finished"} | self._completion(session.panel_hash)
+        if sessions.is_changed(session, self.protocol):
+            return state | {"state": "changed"}  # the page now shows what the person has not read
         if sessions.is_expired(session, self.protocol):
             return state | {"state": "expired"}
         state["withdrawal_code"] = session.withdrawal_code
@@ -264,7 +284,7 @@ class Survey:
 
     async def start(self, request):
         form = await _form(Start, request)
-        if form.consent_version != self.protocol.consent.version:
+        if form.protocol != self.protocol.sha256:
             raise Refusal(409, "consent_changed", "reload the page and read it again")
         tag = self.cookies.tag(form.entrance)
         who = self.cookies.hash_for(tag, form.key)
@@ -292,12 +312,13 @@ class Survey:
 
     async def withdraw(self, request):
         form = await _form(Withdraw, request)
-        reply = await self._submit(withdrawal.request, form.code, self.protocol)
-        try:
-            await run_in_threadpool(withdrawal.synchronize, self.store)
-        except ColorlibError as error:  # it is deleted; the file is tried again at the next start
-            print(f"study: {error}", file=sys.stderr, flush=True)
-        reply, who = _json(reply), self.visitor(request)
+        if await self._submit(withdrawal.request, form.code, self.protocol):
+            await run_in_threadpool(self.store.forget)
+            try:
+                await run_in_threadpool(withdrawal.synchronize, self.store)
+            except ColorlibError as error:  # deleted it is; the next start writes the file
+                log.log.error("%s", error)
+        reply, who = _json({}), self.visitor(request)
         if who and not await run_in_threadpool(self.store.read, sessions.find, who):
             self.cookies.take(reply, self.cookies.named(request), request.url.scheme == "https")
         return reply
@@ -332,6 +353,33 @@ class Survey:
     async def _submit(self, operation, *arguments):
         return await asyncio.wrap_future(self.store.submit(operation, *arguments))
 
+    # What happens without being asked for.
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, _app):
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _watch(self):
+        """Carries out at midnight what the protocol promises, and keeps the last error for all."""
+        day, kept = None, None
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                if today() != day:
+                    await run_in_threadpool(retention.carry_out, self.store)
+                    day = today()
+                if log.last_error() not in (None, kept):
+                    await run_in_threadpool(self.store.write, note, "last_error", log.last_error())
+                    kept = log.last_error()
+            except Unavailable:
+                pass  # logged where it happened; the next round tries again
+            except Exception:
+                log.log.exception("what is promised could not be carried out")
+
     def app(self):
         """The ASGI application."""
         routes = [
@@ -355,8 +403,9 @@ class Survey:
             Unavailable: _unavailable,
             HTTPException: _http_error,
             ClientDisconnect: _gone,
+            Exception: _failed,
         }
-        app = Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._watched)
         return Guard(app, self._browser, self.protocol.panel.frame_ancestors)
 
 
@@ -392,6 +441,10 @@ async def _gone(_request, _error):
     return Response(status_code=400)
 
 
+async def _failed(_request, _error):  # uvicorn logs it
+    return refused(500, "failed", "nothing was stored; try again")
+
+
 def serve(protocol, stimuli, database, port=8000, demo=False):
     """Serves a study on this machine's own address until it is stopped.
 
@@ -400,6 +453,7 @@ def serve(protocol, stimuli, database, port=8000, demo=False):
     Raises:
         ColorlibError: see `Survey`; or the port is taken.
     """
+    log.set_up()
     store = Store(database)
     try:
         survey = Survey(protocol, stimuli, store, demo)
@@ -420,7 +474,7 @@ def http_server(app):
 
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_config=None,  # study.survey.log has set it up
         access_log=False,  # it would keep addresses, and panel ids from links
         server_header=False,
         timeout_keep_alive=20,

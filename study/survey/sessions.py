@@ -4,16 +4,13 @@ These are operations of a `Store`. Each runs in one transaction, and repeating i
 because a browser that got no reply asks again.
 """
 
-import json
 import secrets
-from datetime import date
 from functools import cache
 
-from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from colorlib import ColorlibError
-from study.survey import entry
+from study.survey import doors, entry
 from study.survey.codes import code
 from study.survey.payment import completion
 from study.survey.plan import is_correct
@@ -21,7 +18,6 @@ from study.survey.store import (
     Refusal,
     ago,
     answers,
-    images,
     invitations,
     now,
     presentations,
@@ -57,42 +53,6 @@ def _identity() -> str:
     return secrets.choice("abcdef") + secrets.token_hex(8)[1:]
 
 
-def adopt(connection, protocol, stimuli, demo):
-    """Claims a new database for this study; checks that an old one belongs to it.
-
-    Returns:
-        The study's salt.
-
-    Raises:
-        ColorlibError: the database belongs to another protocol, other stimuli or another mode.
-    """
-    row = connection.execute(select(study)).one_or_none()
-    key = stimuli.info["key_sha256"]
-    if row is None:
-        values = {"id": 1, "salt": secrets.token_hex(32), "created_at": now(), "demo": demo}
-        values |= {"protocol": protocol.model_dump_json(), "key_sha256": key}
-        connection.execute(insert(study).values(values))
-        names = [column.name for column in images.columns]
-        rows = stimuli.table[names].to_dict("records")
-        connection.execute(
-            insert(images), [row | {"method": row["method"] or None} for row in rows]
-        )
-        return values["salt"]
-    theirs, ours = json.loads(row.protocol), protocol.model_dump(mode="json")
-    fixed = ("name", "version", "mode", "design", "questions", "exclusions")
-    differs = [f"the protocol's {name}" for name in fixed if theirs[name] != ours[name]]
-    differs += ["the stimuli"] if row.key_sha256 != key else []
-    differs += ["demonstration or not"] if row.demo != demo else []
-    if differs:
-        raise ColorlibError(
-            f"the database was begun with another study ({', '.join(differs)}); give this one a "
-            "--database of its own"
-        )
-    # Contact, dates and texts may be mended while a study runs.
-    connection.execute(update(study).values(protocol=protocol.model_dump_json()))
-    return row.salt
-
-
 def salt(connection) -> str:
     """What makes the study's hashes and marks its cookies."""
     return connection.execute(select(study.c.salt)).scalar_one()
@@ -107,6 +67,11 @@ def find(connection, cookie_hash):
 def is_expired(session, protocol) -> bool:
     """Whether a session was interrupted too long ago to be resumed."""
     return session.finished_at is None and session.started_at < ago(protocol.resume.max_age_hours)
+
+
+def is_changed(session, protocol) -> bool:
+    """Whether an unfinished session was begun under a protocol that is no longer asked."""
+    return session.finished_at is None and session.protocol_sha256 != protocol.sha256
 
 
 def start(connection, cookie_hash, protocol, material, entrance, before=None, another=False):
@@ -144,6 +109,7 @@ def start(connection, cookie_hash, protocol, material, entrance, before=None, an
         "invitation_hash": None,
         "entry": entrance.way,
         "consent_version": protocol.consent.version,
+        "protocol_sha256": protocol.sha256,
         "list": _free_list(connection, material, protocol),
         "repeat": bool(mine),
         "panel_repeat": False,
@@ -165,15 +131,7 @@ def _free_list(connection, material, protocol):
     """The list with the fewest people who finished or still may; dropouts free their place."""
     counts = (
         select(sessions.c.list, func.count())
-        .where(
-            or_(
-                sessions.c.finished_at.is_not(None),
-                and_(
-                    sessions.c.started_at >= ago(protocol.resume.max_age_hours),
-                    sessions.c.superseded_at.is_(None),
-                ),
-            )
-        )
+        .where(doors.has_place(protocol, protocol.sha256))
         .group_by(sessions.c.list)
     )
     taken = dict(map(tuple, connection.execute(counts)))
@@ -415,24 +373,6 @@ def finish(connection, cookie_hash, protocol):
         connection.execute(update(sessions).where(mine).values(ended))
     given = completion(protocol, salt(connection), session.panel_hash)
     return {"withdrawal_code": session.withdrawal_code, "answers": counts[1]} | given
-
-
-def anonymize(connection):
-    """From the day of anonymization, removes everything that could identify a session's person.
-
-    Returns:
-        The day if it has come, else None.
-    """
-    from study.protocol import Protocol
-
-    row = connection.execute(select(study.c.protocol)).scalar_one()
-    day = Protocol.model_validate_json(row).retention.anonymized_on
-    if not day or date.today() < day:
-        return None
-    bare = {"cookie_hash": "", "panel_hash": None, "invitation_hash": None}
-    bare["withdrawal_code"] = sessions.c.session
-    connection.execute(update(sessions).values(bare))
-    return day
 
 
 def invite(connection, count) -> list[str]:

@@ -7,15 +7,14 @@ a restored backup brings back the withdrawn rows and has lost the tombstones in 
 
 import os
 import threading
-from datetime import date
-from pathlib import Path
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import func, insert, select
 
 from colorlib import ColorlibError
-from study.survey.codes import plain
+from study.survey import retention
+from study.survey.codes import grouped, plain
 from study.survey.entry import seal
-from study.survey.store import Refusal, answers, metadata, now, sessions, study, withdrawals
+from study.survey.store import Refusal, answers, now, sessions, study, today, withdrawals
 
 _file = threading.Lock()
 
@@ -30,8 +29,8 @@ def withdraw(connection, text):
     Returns:
         int: how many answers are gone; None where no session has this code.
     """
-    codes = connection.execute(select(sessions.c.session, sessions.c.withdrawal_code))
-    session = {plain(code): session for session, code in codes}.get(plain(text))
+    mine = select(sessions.c.session).where(sessions.c.withdrawal_code == grouped(plain(text)))
+    session = connection.execute(mine).scalar_one_or_none()
     if session is None:
         return None
     gone = _erase(connection, session)
@@ -46,18 +45,22 @@ def is_withdrawn(connection, text) -> bool:
     return connection.execute(select(withdrawals.c.id).where(same)).first() is not None
 
 
-def request(connection, text, protocol) -> dict:
+def request(connection, text, protocol) -> bool:
     """`withdraw` as the page asks for it; asking again changes nothing.
+
+    Returns:
+        bool: whether there was something to delete.
 
     Raises:
         Refusal: an unknown code, or answers that are anonymous by now.
     """
-    day = protocol.retention.anonymized_on
-    if day and date.today() >= day:
-        raise Refusal(409, "anonymous", f"since {day}")
-    if withdraw(connection, text) is None and not is_withdrawn(connection, text):
+    gone = withdraw(connection, text)
+    if gone is None and not is_withdrawn(connection, text):
+        day = protocol.retention.anonymized_on
+        if day and today() >= day:
+            raise Refusal(409, "anonymous", f"since {day}")
         raise Refusal(404, "unknown_code", "check its letters")
-    return {}
+    return gone is not None
 
 
 def _tombstone(connection, code):
@@ -67,21 +70,16 @@ def _tombstone(connection, code):
 
 def _erase(connection, session):
     """Deletes all rows of a session; returns how many answers there were."""
-    query = delete(answers).where(answers.c.session == session)
-    gone = connection.execute(query).rowcount
-    for table in reversed(metadata.sorted_tables):
-        if "session" in table.c:
-            connection.execute(delete(table).where(table.c.session == session))
+    query = select(func.count()).where(answers.c.session == session)
+    gone = connection.execute(query).scalar_one()
+    retention.delete_sessions(connection, sessions.c.session == session)
     return gone
-
-
-def tombstones(store) -> Path:
-    """The file of a database's tombstones: beside SQLite's file, else in the present folder."""
-    return Path(f"{store.url.database}.withdrawn")
 
 
 def synchronize(store) -> int:
     """Deletes again who has withdrawn, and brings the database and the file to the same state.
+
+    Nothing is written where nothing is to be done: commands work on a full disk, too.
 
     Args:
         store: `study.survey.store.Store`.
@@ -92,47 +90,47 @@ def synchronize(store) -> int:
     Raises:
         ColorlibError: the file can't be read or written.
     """
-    path = tombstones(store)
+    path = store.tombstones
     try:
         with _file:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             kept = dict(reversed(line.split()) for line in lines if len(line.split()) == 2)
-            back, missing = store.write(_apply, kept)
+            known, back = store.read(_compare, kept)
+            lost = {stone: when for stone, when in kept.items() if stone not in known}
+            if lost or back:
+                store.write(_restore, lost, back)
+            missing = [f"{when} {stone}\n" for stone, when in known.items() if stone not in kept]
             if missing:
-                _append(path, [f"{moment} {stone}\n" for stone, moment in missing.items()])
+                _append(path, missing)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ColorlibError(
             f"{path}: withdrawals can't be kept there ({reason}); make it readable and writable"
         ) from None
-    store.forget()
-    return back
+    if back:
+        store.forget()
+    return len(back)
 
 
-def _apply(connection, kept):
-    """(how many sessions were there again, {tombstone: when} that the file lacks)."""
-    known = dict(
-        map(tuple, connection.execute(select(withdrawals.c.tombstone, withdrawals.c.withdrawn_at)))
-    )
-    known.pop(None, None)
-    lost = [
-        {"tombstone": stone, "withdrawn_at": moment}
-        for stone, moment in kept.items()
-        if stone not in known
-    ]
-    if lost:
-        connection.execute(insert(withdrawals), lost)
-    back = 0
+def _compare(connection, kept):
+    """({tombstone: when} of the database, the sessions that are there again)."""
+    rows = select(withdrawals.c.tombstone, withdrawals.c.withdrawn_at)
+    known = dict(map(tuple, connection.execute(rows.where(withdrawals.c.tombstone.is_not(None)))))
     stones = {*known, *kept}
-    if stones:
-        salt = connection.execute(select(study.c.salt)).scalar_one()
-        for session, code in connection.execute(
-            select(sessions.c.session, sessions.c.withdrawal_code)
-        ).all():
-            if seal(salt, f"withdrawn {plain(code)}") in stones:
-                _erase(connection, session)
-                back += 1
-    return back, {stone: when for stone, when in known.items() if stone not in kept}
+    if not stones:
+        return known, []
+    salt = connection.execute(select(study.c.salt)).scalar_one()
+    codes = connection.execute(select(sessions.c.session, sessions.c.withdrawal_code))
+    back = [name for name, code in codes if seal(salt, f"withdrawn {plain(code)}") in stones]
+    return known, back
+
+
+def _restore(connection, lost, back):
+    """Writes tombstones that a restored backup has lost, and deletes the sessions that it holds."""
+    for stone, when in lost.items():
+        connection.execute(insert(withdrawals).values(tombstone=stone, withdrawn_at=when))
+    for session in back:
+        _erase(connection, session)
 
 
 def _append(path, lines):

@@ -100,7 +100,9 @@ class Crowd:
         async def one(number, line):
             async with gate:
                 await line.ask("GET", "/")
-                consent = {"consent_version": "1", "adult": True, "agree": True}
+                _, study = await line.ask("GET", "/api/study")
+                shown = json.loads(study)["protocol"]
+                consent = {"protocol": shown, "adult": True, "agree": True}
                 consent["key"] = secrets.token_hex(16)
                 status, content = await line.ask("POST", "/api/start", consent)
                 check(status, content)

@@ -3,7 +3,7 @@
 
 import { Outbox, Refused, newId, newKey, persist, request, speakFor } from "./outbox.js";
 import { Photos } from "./photos.js";
-import { enter, link, tab } from "./visitor.js";
+import { enter, link, tab, turk } from "./visitor.js";
 import { drawnSide, drawnWidth, watchFocus, watchSize } from "./watch.js";
 
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
@@ -19,6 +19,7 @@ const progress = document.getElementById("progress");
 const enlarge = document.getElementById("enlarge");
 const troubles = new Set();
 const outboxes = {}; // the current one, once there is a session
+const mturk = turk();
 let study, texts;
 let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
@@ -150,12 +151,12 @@ async function consent(another) {
       },
     },
   ]);
-  return declined || !shown ? null : start(consent.version, another);
+  return declined || !shown ? null : start(another);
 }
 
-function start(version, another) {
+function start(another) {
   const body = {
-    consent_version: version,
+    protocol: study.protocol, // what was shown
     adult: true,
     agree: true,
     key: newKey(),
@@ -239,7 +240,7 @@ async function withdraw(code, alert) {
     return;
   }
   outboxes.current?.discard();
-  tab.write({ withdrawn: true, stopped: tab.read()?.stopped });
+  tab.write({ withdrawn: true, stopped: tab.read()?.stopped, turk: mturk });
   location.replace(location.pathname); // a new page, on which nothing of the old one goes on
 }
 
@@ -303,8 +304,10 @@ async function calibrate() {
 // Trials
 
 const PHOTO = '<div class="photo" translate="no"></div>';
-// Arrows point at an answer where it stands, whatever the keyboard's letters are.
-const ARROWS = { ArrowLeft: 0, ArrowUp: 0, ArrowRight: 1, ArrowDown: 1 };
+// Arrows point at an answer where it stands, whatever the keyboard's letters are: the first one
+// stands where a line begins.
+const FROM_RIGHT = Number(document.documentElement.dir === "rtl");
+const ARROWS = { ArrowLeft: FROM_RIGHT, ArrowUp: 0, ArrowRight: 1 - FROM_RIGHT, ArrowDown: 1 };
 
 // A photo for the protocol's time, from the frame that shows it first, which on a busy machine may
 // be late, to the frame that no longer does. What is kept is the time between these two.
@@ -508,6 +511,16 @@ async function confirmAll(outbox) {
 
 function completion({ completion_code, completion_url } = {}) {
   const { thanks } = texts;
+  if (completion_code && mturk) {
+    const fields = { assignmentId: mturk.assignment, code: completion_code };
+    const inputs = Object.entries(fields).map(
+      ([name, value]) => `<input type="hidden" name="${name}" value="${html(value)}">`,
+    );
+    return (
+      `<form method="post" action="${html(`${mturk.site}/mturk/externalSubmit`)}">` +
+      `${inputs.join("")}<button class="button">${html(thanks.completion_link)}</button></form>`
+    );
+  }
   return (
     (completion_code
       ? `<p class="completion">${html(fill(thanks.completion_code, { code: completion_code }))}</p>`
@@ -529,7 +542,7 @@ function thankYou(given, title) {
     `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion(given)}` +
       (given.withdrawal_code ? withdrawal : ""),
   );
-  stage.querySelector("button")?.addEventListener("click", async () => {
+  stage.querySelector("section button")?.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(given.withdrawal_code);
       say(thanks.copied);
@@ -615,9 +628,10 @@ async function main() {
   say();
   if (tab.read()?.withdrawn) return withdrawn(tab.take());
   const way = link(study.panel_parameter);
-  const visit = await persist(() => enter(way), trouble("enter"));
+  let visit = await persist(() => enter(way), trouble("enter"));
   offerWithdrawal();
-  await onlyTab(visit.entry);
+  if (await onlyTab(visit.entry)) visit = await persist(() => enter(way), trouble("enter"));
+  if (visit.key) await session(); // sends what an earlier visit could not, whoever is here now
   if (visit.kept && visit.state === "new") return gone();
   if (visit.kept?.thanks) return thankYou(visit.kept.thanks, texts.problems.finished);
   let { entry } = visit;
@@ -631,7 +645,7 @@ async function main() {
   for (let rounds = 0; rounds < 5; rounds++) {
     let state = await session();
     let fresh = false;
-    if (!begun || (study.demo && ["finished", "expired"].includes(state.state))) {
+    if (!begun || (study.demo && ["finished", "expired", "changed"].includes(state.state))) {
       const started = await consent(state.state !== "new");
       if (!started) return declined(visit);
       ({ entry } = started);
@@ -640,9 +654,9 @@ async function main() {
       state = await session();
     }
     if (state.state === "finished") return thankYou(state, texts.problems.finished);
-    if (state.state === "expired") return problem("expired");
+    if (["expired", "changed"].includes(state.state)) return problem(state.state);
     if (state.state === "new") return fresh ? problem("no_cookie", { reload: true }) : gone();
-    tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped });
+    tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped, turk: mturk });
     history.replaceState(null, "", location.pathname); // the link has done its work
     if (await isThrough(state, outboxes.current)) return;
   }
@@ -660,11 +674,16 @@ function gone() {
   end(`${heading(texts.title)}<p>${html(texts.coming_back.gone)}</p>`);
 }
 
-// Waits until no other tab has the study open: two would answer the same photos.
+// Waits until no other tab has the study open: two would answer the same photos. Returns whether
+// one had.
 async function onlyTab(entry) {
-  if (!navigator.locks) return;
+  if (!navigator.locks) return false;
+  let waited = false;
   await new Promise((resolve) => {
-    const late = setTimeout(() => problem("other_tab", { reload: true }), 500);
+    const late = setTimeout(() => {
+      waited = true;
+      problem("other_tab", { reload: true });
+    }, 500);
     const begin = () => {
       clearTimeout(late);
       stage.replaceChildren();
@@ -672,14 +691,16 @@ async function onlyTab(entry) {
     };
     const held = navigator.locks.request(`koala-${entry}`, () => {
       begin();
-      return new Promise((done) => (release = done)); // held to the last page, or until it goes
+      return new Promise((done) => (release = done)); // to the last page, or until the page goes
     });
     held.catch(begin); // not allowed here: the server's word keeps answers apart, too
   });
+  return waited;
 }
 
 main().catch((error) => {
-  const known = { bad_invitation: false, closed: false, photo_failed: true, no_cookie: true };
+  const shut = { closed: false, paused: false, full: false }; // nobody may begin
+  const known = { bad_invitation: false, ...shut, photo_failed: true, no_cookie: true };
   const name = error.message === "no_photo" ? "photo_failed" : error.message;
   if (error instanceof Refused && name in known) return problem(name, { reload: known[name] });
   console.error(error);

@@ -38,6 +38,13 @@ export function link(parameter) {
   return { invitation: given.get("invitation") || null, panel: given.get(parameter) || null };
 }
 
+// What MTurk adds to the link of an ExternalQuestion: it wants a form with the assignment back.
+export function turk() {
+  const given = new URLSearchParams(location.search);
+  const [assignment, site] = [given.get("assignmentId"), given.get("turkSubmitTo")];
+  return assignment && site ? { assignment, site } : (tab.read()?.turk ?? null);
+}
+
 // Where this visitor stands: the server's word, and whether it is known to be the same person's.
 export async function enter(way) {
   const named = Boolean(way.invitation || way.panel);
