@@ -414,7 +414,7 @@ async function ask(trial, photos) {
   const timeline = timed ? timedPhotos(images, measured) : [];
   timeline.push(questionScreen(timed ? null : images[0], measured));
   const shownAt = new Date().toISOString();
-  const { rt, response } = (await run(timeline)).at(-1);
+  const { rt, response } = (await run(timeline)).pop();
   const focusLost = stopFocus();
   const [first = null, second = null] = await Promise.all(measured.exposures);
   const choices = study.mode === "2afc" ? ["first", "second"] : ["real", "fake"];
