@@ -297,8 +297,11 @@ class Survey:
 
     async def go_on(self, request):
         form = await _form(Continue, request)
-        tag = self.cookies.tag(entry.Entrance("invitation", form.invitation))
+        entrance = entry.Entrance("invitation", form.invitation)
+        tag = self.cookies.tag(entrance)
         who = self.cookies.hash_for(tag, form.key)
+        # Who tries codes doesn't stand in the line of those who write.
+        await run_in_threadpool(self.store.read, entry.admit, self.salt, self.protocol, entrance)
         await self._submit(entry.go_on, who, self.salt, self.protocol, form.invitation)
         return await self._welcome(request, tag, form.key, who)
 
@@ -312,7 +315,8 @@ class Survey:
 
     async def withdraw(self, request):
         form = await _form(Withdraw, request)
-        if await self._submit(withdrawal.request, form.code, self.protocol):
+        await run_in_threadpool(self.store.read, withdrawal.check, form.code, self.protocol)
+        if await self._submit(withdrawal.withdraw, form.code) is not None:
             await run_in_threadpool(self.store.forget)
             try:
                 await run_in_threadpool(withdrawal.synchronize, self.store)

@@ -184,7 +184,7 @@ function isSomebodyElse({ state }) {
   if (state === "running") {
     return choose(coming_back.title, [coming_back.begun_here], [go_on, somebody_else]);
   }
-  const told = state === "finished" ? coming_back.finished_here : problems.expired;
+  const told = state === "finished" ? coming_back.finished_here : problems[state];
   return choose(texts.title, [told], [somebody_else]).then(() => true);
 }
 
