@@ -47,11 +47,10 @@ def check(connection, text, protocol):
     Raises:
         Refusal: an unknown code, or answers that are anonymous by now.
     """
-    mine = select(sessions.c.session).where(sessions.c.withdrawal_code == grouped(plain(text)))
-    withdrawn = withdrawals.c.tombstone == _tombstone(connection, text)
-    if any(
-        connection.execute(q).first() for q in (mine, select(withdrawals.c.id).where(withdrawn))
-    ):
+    mine = sessions.c.withdrawal_code == grouped(plain(text))
+    gone = withdrawals.c.tombstone == _tombstone(connection, text)
+    found = select(sessions.c.session).where(mine), select(withdrawals.c.id).where(gone)
+    if any(connection.execute(query).first() for query in found):
         return
     day = protocol.retention.anonymized_on
     if day and today() >= day:
