@@ -99,7 +99,7 @@ def test_a_session_keeps_the_hash_of_the_protocol_that_was_shown(make, database,
 def test_nobody_agrees_to_what_the_page_has_not_shown(make):
     study = make()
     person = study.person()
-    old = {"protocol": "0" * 64, "adult": True, "agree": True}
+    old = {"protocol": "0" * 64, "adult": True, "agree": True, "key": "a" * 32}
     reply = person.post("/api/start", old)
     assert (reply.status_code, reply.json()["error"]) == (409, "consent_changed")
     assert not study.rows(tables.sessions)
@@ -194,6 +194,11 @@ def test_days_of_the_protocol_are_carried_out_at_midnight(
     person.take_part(panel="somebody")
     code = person.post("/api/finish", {}).json()["withdrawal_code"]
     command("invite", "1", "--database", database)
+    leaves = study.person()
+    leaves.take_part(upto=1)
+    (gone,) = {row.withdrawal_code for row in study.rows(tables.sessions)} - {code}
+    command("withdraw", gone, "--database", database)
+    assert study.store.tombstones.exists()
 
     moved("2027-03-31T00:00:01")
     wait_for(lambda: study.rows(tables.protocols)[0].anonymized_at)
@@ -212,6 +217,7 @@ def test_days_of_the_protocol_are_carried_out_at_midnight(
     wait_for(lambda: study.rows(tables.protocols)[0].deleted_at)
     for table in ("answers", "trials", "tokens", "sessions", "invitations", "withdrawals"):
         assert not study.rows(tables.metadata.tables[table]), table
+    assert not study.store.tombstones.exists()
     lines = capsys.readouterr().err.splitlines()
     told = [line for line in lines if "retention." in line]
     assert re.search(r"1 sessions of version 1 anonymized .*anonymized_on: 2027-03-31", told[0])
