@@ -491,9 +491,7 @@ def test_an_invitation_goes_on_on_a_second_device(serve, visit):
     laptop.get_by_role("button", name="Yes, go on").click()
     laptop.locator("#stage .photo img").wait_for()
     assert laptop.locator("#progress label").inner_text() == "Photo 3 of 5"
-    go_on(phone, click)  # refused; the page learns of it while the next photo is there
-    ready(phone)
-    click(phone)
+    go_on(phone, click)
     phone.get_by_text("can't be continued here any more").wait_for()
     go_through(laptop, click)
     assert len(rows(server)) == 5 and len(rows(server, "SELECT * FROM sessions")) == 1

@@ -315,8 +315,9 @@ def postgresql():
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def old(request, database):
+def old(request, database, tmp_path, monkeypatch):
     """A database of schema 1, in which one person has finished and another has begun."""
+    monkeypatch.chdir(tmp_path)  # PostgreSQL's tombstones lie in the present folder
     script = SCHEMA_1.read_text(encoding="utf-8")
     if request.param == "sqlite":
         with sqlite3.connect(database) as connection:

@@ -124,6 +124,8 @@ def test_a_translation_is_a_file(edited):
         ("scenes = 40", "", "design.scenes: is missing; add it"),
         ("scenes = 40", "scenes = 40\nscene = 1", "design.scene: is not a field of a protocol"),
         ("colored_share = 0.5", "colored_share = 1", "design.colored_share: .*less than 1"),
+        ("max_side_css = 1024", "max_side_css = 100", "design.max_side_css: must not be below"),
+        ("max_presentations = 10", "max_presentations = 0", "exclusions.max_presentations"),
         ("max_age_hours = 24", "max_age_hours = 0", "resume.max_age_hours"),
         ('email = ""', 'email = "me at home"', "contact.email: is not an e-mail address"),
         ('anonymized_on = ""', 'anonymized_on = "soon"', "retention.anonymized_on: .*date"),

@@ -333,7 +333,7 @@ def test_no_screen_leaves_an_audio_context(serve, visit, browser):
 DENIALS = {
     "locks": "navigator.locks.request = () =>"
     " Promise.reject(new DOMException('', 'SecurityError'))",
-    "timeout": "delete AbortSignal.timeout",
+    "timeout": "delete AbortSignal.timeout; delete Array.prototype.at",  # iOS before 15.4
     "storage": "Object.defineProperty(window, 'localStorage',"
     " { get() { throw new DOMException('', 'SecurityError'); } })",
     "clipboard": "navigator.clipboard.writeText = () =>"

@@ -220,6 +220,25 @@ def test_two_studies_on_one_host_keep_apart(serve, tmp_path):
     assert person.get("/api/session").json()["answered"] == [1, 2]
 
 
+def test_who_tries_codes_does_not_hold_up_those_who_answer(serve, monkeypatch):
+    study = serve()
+    submitted = []
+    submit = study.store.submit
+
+    def count(operation, *arguments):
+        submitted.append(operation.__name__)
+        return submit(operation, *arguments)
+
+    monkeypatch.setattr(study.store, "submit", count)
+    person = study.person()
+    person.post("/api/withdraw", {"code": "ABCD-EFGH-JKMN"})
+    person.go_on("ABCD-EFGH-JKMN")
+    person.enter(invitation="ABCD-EFGH-JKMN")
+    assert not submitted, "a refused operation has its whole batch done again"
+    person.take_part(upto=1)
+    assert "answer" in submitted
+
+
 # Nothing before consent
 
 

@@ -7,9 +7,7 @@ import html
 import socket
 from pathlib import Path
 from string import Template
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,104 +17,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from colorlib import ColorlibError
-from study.survey import entry, log, payment, retention, sessions, versions, withdrawal
-from study.survey.guards import Guard, body, refused
+from study.survey import entry, forms, log, payment, retention, sessions, versions, withdrawal
+from study.survey.guards import Guard, refused
 from study.survey.plan import Material
 from study.survey.store import Refusal, Store, Unavailable, note, today
 
 STATIC = Path(__file__).parent / "static"
 WATCH_SECONDS = 30  # between two looks at the calendar and at the last error
 EVERY = 16  # photos.js puts the bytes back
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-# Letters, digits and what links of panels have; no control characters, nothing that is not text.
-_Code = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
-_Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
-_Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-_TrialNumber = Annotated[int, Field(ge=1, le=10_000)]
-_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
-_Pixels = Annotated[int, Field(ge=0, le=100_000)]
-
-
-# Made by the browser, so that a request that is sent again gets the same session.
-_Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-
-
-class Enter(_Body):
-    """The way in that somebody uses."""
-
-    invitation: _Code | None = None
-    panel: _Code | None = None
-
-    @property
-    def entrance(self):
-        if self.invitation:
-            return entry.Entrance("invitation", self.invitation)
-        return entry.Entrance("panel", self.panel) if self.panel else entry.Entrance("open")
-
-
-class Start(Enter):
-    """Consent to the protocol that the page has shown, and the way in that somebody used."""
-
-    protocol: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    adult: Literal[True]
-    agree: Literal[True]
-    key: _Key
-    another: bool = False
-
-
-class Continue(_Body):
-    """Going on with what was begun by an invitation in another browser."""
-
-    invitation: _Code
-    key: _Key
-
-
-class Withdraw(_Body):
-    """Withdrawal, by the code that a person was shown."""
-
-    code: Annotated[str, Field(max_length=200)]
-
-
-class Presentation(_Body):
-    """A trial that begins; a browser names each time that it does."""
-
-    id: _Id
-    trial: _TrialNumber
-
-
-class Answer(_Body):
-    """One answer, as the browser measured it."""
-
-    id: _Id
-    trial: _TrialNumber
-    answer: Literal["real", "fake", "first", "second"]
-    response_ms: _Milliseconds
-    exposure_first_ms: _Milliseconds | None = None
-    exposure_second_ms: _Milliseconds | None = None
-    viewport_width: _Pixels
-    viewport_height: _Pixels
-    pixel_ratio: Annotated[float, Field(gt=0, le=100)]
-    zoom: Annotated[float, Field(gt=0, le=1000)]
-    image_width_css: Annotated[float, Field(ge=0, le=100_000)]
-    px_per_mm: Annotated[float, Field(gt=0, le=1000)] | None = None
-    focus_lost_ms: _Milliseconds
-    shown_at: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
-
-
-class Replies(_Body):
-    """Replies to optional questions, and the separate consents that were given."""
-
-    replies: Annotated[dict[_Word, _Word], Field(max_length=100)]
-    agreed: Annotated[list[_Word], Field(max_length=100)] = []
-
-
-class Finish(_Body):
-    """The end, as far as the browser can tell."""
 
 
 def withhold(content) -> tuple[bytes, bytes]:
@@ -230,7 +138,7 @@ class Survey:
         return _json(self.public)
 
     async def enter(self, request):
-        form = await _form(Enter, request)
+        form = await forms.read(forms.Enter, request)
         cookies = self.cookies.of(request)
         return _json(await run_in_threadpool(self.store.read, self._enter, form.entrance, cookies))
 
@@ -283,7 +191,7 @@ class Survey:
         return self._bodies[stimulus]
 
     async def start(self, request):
-        form = await _form(Start, request)
+        form = await forms.read(forms.Start, request)
         if form.protocol != self.protocol.sha256:
             raise Refusal(409, "consent_changed", "reload the page and read it again")
         tag = self.cookies.tag(form.entrance)
@@ -296,9 +204,12 @@ class Survey:
         return await self._welcome(request, tag, form.key, begun.cookie_hash)
 
     async def go_on(self, request):
-        form = await _form(Continue, request)
-        tag = self.cookies.tag(entry.Entrance("invitation", form.invitation))
+        form = await forms.read(forms.Continue, request)
+        entrance = entry.Entrance("invitation", form.invitation)
+        tag = self.cookies.tag(entrance)
         who = self.cookies.hash_for(tag, form.key)
+        # Who tries codes doesn't stand in the line of those who write.
+        await run_in_threadpool(self.store.read, entry.admit, self.salt, self.protocol, entrance)
         await self._submit(entry.go_on, who, self.salt, self.protocol, form.invitation)
         return await self._welcome(request, tag, form.key, who)
 
@@ -311,8 +222,9 @@ class Survey:
         return reply
 
     async def withdraw(self, request):
-        form = await _form(Withdraw, request)
-        if await self._submit(withdrawal.request, form.code, self.protocol):
+        form = await forms.read(forms.Withdraw, request)
+        await run_in_threadpool(self.store.read, withdrawal.check, form.code, self.protocol)
+        if await self._submit(withdrawal.withdraw, form.code) is not None:
             await run_in_threadpool(self.store.forget)
             try:
                 await run_in_threadpool(withdrawal.synchronize, self.store)
@@ -324,23 +236,23 @@ class Survey:
         return reply
 
     async def present(self, request):
-        form = await _form(Presentation, request)
+        form = await forms.read(forms.Presentation, request)
         shown = await self._write(request, sessions.present, self.protocol, form.trial, form.id)
         return _json({"trial": form.trial, "pieces": [self._pieces[name] for name in shown]})
 
     async def answer(self, request):
-        values = (await _form(Answer, request)).model_dump()
+        values = (await forms.read(forms.Answer, request)).model_dump()
         return _json(
             await self._write(request, sessions.answer, self.protocol, self.material, values)
         )
 
     async def replies(self, request):
-        form = await _form(Replies, request)
+        form = await forms.read(forms.Replies, request)
         given = (form.replies, form.agreed)
         return _json(await self._write(request, sessions.reply, self.protocol, *given))
 
     async def finish(self, request):
-        await _form(Finish, request)
+        await forms.read(forms.Finish, request)
         return _json(await self._write(request, sessions.finish, self.protocol))
 
     async def _write(self, request, operation, *arguments):
@@ -407,18 +319,6 @@ class Survey:
         }
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._watched)
         return Guard(app, self._browser, self.protocol.panel.frame_ancestors)
-
-
-async def _form(model, request):
-    """A request's body as a checked form."""
-    try:
-        return model.model_validate_json(await body(request))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Refusal(422, "bad_form", f"{where}: {first['msg']}"[:300]) from None
-    except ValueError as error:
-        raise Refusal(*error.args) from None
 
 
 def _json(content):

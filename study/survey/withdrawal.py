@@ -39,28 +39,23 @@ def withdraw(connection, text):
     return gone
 
 
-def is_withdrawn(connection, text) -> bool:
-    """Whether somebody withdrew with this code."""
-    same = withdrawals.c.tombstone == _tombstone(connection, text)
-    return connection.execute(select(withdrawals.c.id).where(same)).first() is not None
+def check(connection, text, protocol):
+    """Refuses a code that nobody has; one that somebody has withdrawn with is good again.
 
-
-def request(connection, text, protocol) -> bool:
-    """`withdraw` as the page asks for it; asking again changes nothing.
-
-    Returns:
-        bool: whether there was something to delete.
+    It only reads: whoever tries codes doesn't stand in the line of those who write.
 
     Raises:
         Refusal: an unknown code, or answers that are anonymous by now.
     """
-    gone = withdraw(connection, text)
-    if gone is None and not is_withdrawn(connection, text):
-        day = protocol.retention.anonymized_on
-        if day and today() >= day:
-            raise Refusal(409, "anonymous", f"since {day}")
-        raise Refusal(404, "unknown_code", "check its letters")
-    return gone is not None
+    mine = sessions.c.withdrawal_code == grouped(plain(text))
+    gone = withdrawals.c.tombstone == _tombstone(connection, text)
+    found = select(sessions.c.session).where(mine), select(withdrawals.c.id).where(gone)
+    if any(connection.execute(query).first() for query in found):
+        return
+    day = protocol.retention.anonymized_on
+    if day and today() >= day:
+        raise Refusal(409, "anonymous", f"since {day}")
+    raise Refusal(404, "unknown_code", "check its letters")
 
 
 def _tombstone(connection, code):

@@ -184,7 +184,7 @@ function isSomebodyElse({ state }) {
   if (state === "running") {
     return choose(coming_back.title, [coming_back.begun_here], [go_on, somebody_else]);
   }
-  const told = state === "finished" ? coming_back.finished_here : problems.expired;
+  const told = state === "finished" ? coming_back.finished_here : problems[state];
   return choose(texts.title, [told], [somebody_else]).then(() => true);
 }
 
@@ -414,7 +414,7 @@ async function ask(trial, photos) {
   const timeline = timed ? timedPhotos(images, measured) : [];
   timeline.push(questionScreen(timed ? null : images[0], measured));
   const shownAt = new Date().toISOString();
-  const { rt, response } = (await run(timeline)).at(-1);
+  const { rt, response } = (await run(timeline)).pop();
   const focusLost = stopFocus();
   const [first = null, second = null] = await Promise.all(measured.exposures);
   const choices = study.mode === "2afc" ? ["first", "second"] : ["real", "fake"];
