@@ -304,10 +304,8 @@ async function calibrate() {
 // Trials
 
 const PHOTO = '<div class="photo" translate="no"></div>';
-// Arrows point at an answer where it stands, whatever the keyboard's letters are: the first one
-// stands where a line begins.
-const FROM_RIGHT = Number(document.documentElement.dir === "rtl");
-const ARROWS = { ArrowLeft: FROM_RIGHT, ArrowUp: 0, ArrowRight: 1 - FROM_RIGHT, ArrowDown: 1 };
+// Arrows point at an answer where it stands, whatever the keyboard's letters are.
+const ARROWS = { ArrowLeft: 0, ArrowUp: 0, ArrowRight: 1, ArrowDown: 1 };
 
 // A photo for the protocol's time, from the frame that shows it first, which on a busy machine may
 // be late, to the frame that no longer does. What is kept is the time between these two.
