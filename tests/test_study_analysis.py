@@ -166,7 +166,7 @@ def test_ranking_draws_few_answers_to_the_mean():
 
 
 def test_ranking_intervals_hold_with_few_answers():
-    """Empirical Bayes held 64 to 79 % here; 60 studies know a coverage to 3 points."""
+    """Empirical Bayes held 68 % with 10 answers; 60 studies know a coverage to 3 points."""
     for photos, answers in ((12, 10), (9, 60), (9, 10)):
         table = coverage.rank_coverage(photos, answers, studies=60, seed=2).set_index("interval")
         for people in ("same people", "other people"):
@@ -223,7 +223,7 @@ def test_rate_is_what_variances_of_means_give():
 
 
 def test_intervals_near_0_miss_on_either_side():
-    """With equal arms 93 of 1,000 intervals lay below the truth and 3 above."""
+    """With equal arms, the truth lay above 9 % of the intervals and below none."""
     rare = simulation.Population({"A": 0.05}, original=0.8)
     table = coverage.coverage(41, 12, 6, studies=200, seed=3, population=rare)
     row = table.set_index("interval").loc["one rate, people and photos"]
