@@ -340,6 +340,8 @@ def test_mixed_model_agrees_with_lme4(model):
     assert len(fit.spreads) == {"whole": 5, "plain": 2}[model]
     assert fit.log_likelihood == pytest.approx(reference.loc["logLik", "value"], abs=1e-2)
     assert fit.converged and fit.singular == (model == "whole")  # lme4 says so too
+    people = "(method | participant) + (1 | scene)" if model == "whole" else "(1 | participant)"
+    assert fit.formula == f"said_real ~ method + {people} + (1 | stimulus)"
     assert fit.told == (
         "" if model == "whole" else "every scene has one version, so scenes are left out"
     )
@@ -355,7 +357,7 @@ def test_mixed_model_tells_its_fallback(monkeypatch):
     monkeypatch.setattr(mixed, "_fit", fails)
     fit = analysis.mixed_model(answers)
     assert "people have no slopes of the method" in fit.told and "converge" in fit.told
-    assert fit.formula.endswith("(1 | participant) + (1 | scene) + (1 | stimulus)")
+    assert fit.formula == "said_real ~ method + (1 | participant) + (1 | scene) + (1 | stimulus)"
     monkeypatch.setattr(mixed, "_fit", lambda formula, data: None)
     with pytest.raises(ColorlibError, match="mixed model: could not be fitted"):
         analysis.mixed_model(answers)
