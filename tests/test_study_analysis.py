@@ -668,10 +668,10 @@ def test_notebook_says_of_every_table_and_figure_what_it_shows(mode, tmp_path):
     page = BeautifulSoup((output / "site" / "02_analysis.html").read_text(), "html.parser").article
     captions = [caption.text for caption in page.find_all("caption")]
     pictures = [image["alt"].lower() for image in page.select("figure.picture img")]
-    assert len(captions) == len(page.find_all("table")) >= 15 and len(pictures) >= 9
+    assert len(captions) == len(page.find_all("table")) >= 15 and len(pictures) >= 8
     sources = ("published", "simulated people", "export of the survey: a test")
     for title in [caption.lower() for caption in captions] + pictures:
         assert any(source in title for source in sources), title
     of_export = [title for title in captions + pictures if sources[2] in title]
-    assert len(of_export) == (14 if mode == "yesno" else 4)
+    assert len(of_export) == (13 if mode == "yesno" else 4)
     assert not page.select(".stderr")
