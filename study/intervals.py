@@ -138,12 +138,9 @@ def two_way(said, people, photos, version=None) -> TwoWay:
 
     The degrees of freedom of each way are Welch's and Satterthwaite's over the clusters that have
     the same versions: photos - 1 for one rate, and close to what the smaller set of photos has
-    where that one dominates. The smaller way counts. This was chosen by measurement:
-    `python tests/benchmarks/study_coverage.py --mixed 0` (2,000 simulated studies a design, seed 1)
-    found the 95 % interval of a difference to hold 95.7, 94.7 and 95.7 % of the time at 41 x 12,
-    60 x 24 and 200 x 54 people and photos with equal halves, and 93.7 % with 9 colored photos and
-    3 originals, where min - 1 degrees of freedom held 92.2 %; that of one rate held 94.5 to 96.0 %
-    in all designs, and 34 to 73 % when answers were taken for independent.
+    where that one dominates. The smaller way counts. This was chosen by measurement: with 9 colored
+    photos and 3 originals, the 95 % interval of a difference holds too seldom with min - 1 degrees
+    of freedom, and nearly always with those of the smaller set (tests/benchmarks/README.md).
 
     Args:
         said: array (answers,) of 0 and 1.
@@ -219,7 +216,7 @@ def rate(said, people, photos, level=LEVEL) -> Estimate:
 
     The interval is computed on the logit (log odds). It stays between 0 and 1 and is longer toward
     0.5, so that it misses on either side equally often; near 0 or 1 an interval of equal arms does
-    not (`python tests/benchmarks/study_coverage.py --accepted 0.05`).
+    not (tests/benchmarks/README.md).
 
     If all answers are the same, they have no spread. The interval is then Wilson's, with the
     number of people or of photos, whichever is smaller, in place of the number of answers.

@@ -25,7 +25,7 @@ class MixedModel(NamedTuple):
         spreads: DataFrame, a row for each random effect: of (people, scenes or stimuli), effect
             (`all photos`, or a method's own deviation), sd on the logit.
         log_likelihood: float.
-        converged: bool.
+        converged: bool. False only if no model converged; then nothing here holds.
         singular: bool. An SD is estimated as 0, or two effects as one: the study is too small to
             show it.
     """
@@ -91,14 +91,15 @@ def mixed_model(answers, level=LEVEL, slopes=True) -> MixedModel:
     if data["stimulus"].nunique() == data["scene"].nunique():
         photos = "(1 | stimulus)"
         told.append("every scene has one version, so scenes are left out")
-    for people, why in _people_terms(dummies if slopes else []).items():
+    terms = _people_terms(dummies if slopes else [])
+    for people in terms:
         formula = " + ".join(["said_real ~ 1", *dummies, people, photos])
         fit = _fit(formula, data)
-        if fit is not None:
-            told += [why] if why else []
+        if fit is not None and fit.converged:
             break
-    else:
+    if fit is None:
         raise ColorlibError("mixed model: could not be fitted; use the table of differences")
+    told += [terms[people]] if terms[people] else []
     names = dict(zip(dummies, levels[1:], strict=True))
     spreads = pd.DataFrame(
         [
@@ -108,8 +109,8 @@ def mixed_model(answers, level=LEVEL, slopes=True) -> MixedModel:
         ],
         columns=["of", "effect", "sd"],
     )
-    for name, method in reversed(names.items()):  # method_10 before method_1
-        formula = formula.replace(name, f"[{method}]")
+    if dummies:
+        formula = formula.replace(" + ".join(["1", *dummies]), "method")
     fixed = _fixed(fit, levels, level)
     likelihood = fit.logLik().value
     return MixedModel(
@@ -131,18 +132,16 @@ def _people_terms(slopes) -> dict:
 
 
 def _fit(formula, data):
-    """The fit, or None if it failed or did not converge."""
+    """The fit, or None if there is none."""
     import mixedlm
 
     with warnings.catch_warnings():
         # Both are told in the result.
         warnings.filterwarnings("ignore", "Model (is singular|failed to converge)", UserWarning)
         try:
-            fit = mixedlm.glmer(formula, data, family=mixedlm.families.Binomial())
-            usable = fit.converged and np.isfinite(np.diag(fit.vcov())).all()
+            return mixedlm.glmer(formula, data, family=mixedlm.families.Binomial())
         except (np.linalg.LinAlgError, ValueError, RuntimeError):
             return None
-    return fit if usable else None
 
 
 def _fixed(fit, levels, level):

@@ -29,8 +29,7 @@ def rank_photos(counts, people_sd=PEOPLE_SD, seed=1, draws=4000, level=LEVEL) ->
     On the logit the photos are normal, with a mean of N(0, 1.5) and an SD of half-normal(1) before
     any answer is seen (Gelman 2006 on such priors). Everybody judges many photos, so a few people
     who lean to "real" raise all shares together; `people_sd` says how far people differ. The
-    intervals hold for other people and for these photos. `python tests/benchmarks/study_coverage.py
-    --studies 0 --mixed 0 --ranks 2000` counts how often: see tests/benchmarks/README.md.
+    intervals hold for other people and for these photos (tests/benchmarks/README.md).
 
     Args:
         counts: DataFrame with `answers` and `said_real`, a row for each photo, of one kind only:

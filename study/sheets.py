@@ -19,7 +19,7 @@ def contact_sheet(stimuli, page=0):
     """Stimuli on a sheet, with the truth, for the experimenter.
 
     A scene's versions are side by side, as they are served; catch and practice scenes are marked.
-    Under the original stands the name of its photo, by which `Recipe.replaced` takes it.
+    Over each row stand the names of its photos, by which `Recipe.replaced` takes them.
 
     Args:
         stimuli: `study.stimuli.Stimuli`.
@@ -35,7 +35,7 @@ def contact_sheet(stimuli, page=0):
     notes = dict.fromkeys(stimuli.practice["scene"], " practice")
     notes |= dict.fromkeys(stimuli.catch["scene"], " catch")
     scenes = sorted(stimuli.table["scene"].unique())[page * _SCENES : (page + 1) * _SCENES]
-    cells, captions = [], []
+    cells, captions, names = [], [], []
     for scene, versions in stimuli.table[stimuli.table["scene"].isin(scenes)].groupby("scene"):
         by_method = versions.set_index("method")["stimulus"]
         shown = ["", "misplaced"] if "misplaced" in by_method else ["", *fakes]
@@ -43,8 +43,8 @@ def contact_sheet(stimuli, page=0):
         for method in shown:
             cells.append(None if method is None else stimuli.pixels(by_method[method]))
             note = ": misplaced colors" if method == "misplaced" else notes.get(scene, "")
-            note += "" if method else f" {versions['source'].iloc[0]}"
             captions.append(None if method is None else scene + note)
+        names.append(f"{scene}\N{NO-BREAK SPACE}{versions['source'].iloc[0]}")
     columns = across * (1 + len(fakes))
     missing = -len(cells) % columns
     cells, captions = cells + [None] * missing, captions + [None] * missing
@@ -52,6 +52,7 @@ def contact_sheet(stimuli, page=0):
     return photo_grid(
         [cells[row : row + columns] for row in rows],
         ["original", *fakes] * across,
+        [" · ".join(names[first : first + across]) for first in range(0, len(names), across)],
         captions=[captions[row : row + columns] for row in rows],
     )
 
