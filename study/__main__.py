@@ -1,4 +1,4 @@
-"""The command line of the study: `python -m study serve | export | withdraw | invite | power`.
+"""The command line of the study: `python -m study serve`, `export`, `withdraw` and others.
 
 Nothing heavy is imported before the arguments are understood: `--help` answers at once.
 """
@@ -62,10 +62,13 @@ def _parser():
 
     command = commands.add_parser("export", help="write the answers as a Psych-DS folder")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.add_argument(
+        "--without-panel", action="store_true", help="leave out the hashes of panel ids, to publish"
+    )
     _database(command)
 
-    command = commands.add_parser("withdraw", help="delete the person with this code")
-    command.add_argument("code", help="the code that the person saw at the end")
+    command = commands.add_parser("withdraw", help="delete the answers with this code")
+    command.add_argument("code", help="the person's withdrawal code; case and hyphens don't matter")
     _database(command)
 
     command = commands.add_parser("invite", help="make links that work once")
@@ -73,6 +76,21 @@ def _parser():
     command.add_argument(
         "--address", default="", metavar="URL", help="where the study is, to print whole links"
     )
+    _database(command)
+
+    command = commands.add_parser("paid", help="check a panel's completion codes")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="text: in each line a panel's id and a code"
+    )
+    _database(command)
+
+    command = commands.add_parser("status", help="tell how the study is doing")
+    _database(command)
+
+    command = commands.add_parser("pause", help="let nobody begin; who has begun goes on")
+    _database(command)
+
+    command = commands.add_parser("resume", help="let people begin again")
     _database(command)
 
     command = commands.add_parser(
@@ -88,6 +106,13 @@ def _parser():
     command.add_argument("--photos", type=_numbers, default=(12, 24, 48, 96), metavar="N,N")
     command.add_argument(
         "--studies", type=_count, default=100, help="simulated for each pair (default: 100)"
+    )
+
+    command = commands.add_parser(
+        "rules", help="what a protocol's rules find, and what they can't, on simulated people"
+    )
+    command.add_argument(
+        "--protocol", help="a packaged protocol's name or a TOML file (default: balanced-yesno)"
     )
     return parser
 
@@ -113,17 +138,21 @@ def _serve(args):
 
 
 @contextmanager
-def _opened(database):
-    """A study's store, anonymized first if its day of anonymization has come."""
-    from study.survey import sessions
+def _opened(database, newer=False):
+    """A study's store, without those who withdrew, and with what its protocols promise carried out.
+
+    `newer` opens the database of a newer version of this program, too.
+    """
+    from study.survey import log, retention, versions, withdrawal
     from study.survey.store import Store
 
-    store = Store(database, create=False)
+    log.set_up()
+    store = Store(database, create=False, newer=newer)
     try:
-        day = store.write(sessions.anonymize)
-        if day:
-            store.forget()
-        yield store, day
+        versions.mark(store)
+        withdrawal.synchronize(store)
+        retention.carry_out(store)
+        yield store
     finally:
         store.close()
 
@@ -131,34 +160,77 @@ def _opened(database):
 def _export(args):
     from study.survey.export import export
 
-    with _opened(args.database) as (store, _):
-        counts = store.read(export, args.output)
+    with _opened(args.database, newer=True) as store:
+        counts = store.read(export, args.output, not args.without_panel)
     print(f"{args.output}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     return 0
 
 
 def _withdraw(args):
-    from study.survey import sessions
+    from study.survey import retention, withdrawal
 
-    with _opened(args.database) as (store, day):
-        if day:
+    with _opened(args.database, newer=True) as store:
+        gone = store.write(withdrawal.withdraw, args.code)
+        if gone is None:
             raise ColorlibError(
-                f"answers are anonymous since {day} (retention.anonymized_on): nobody's can be "
-                "told from the others' any more"
+                f"{args.code}: no such code, or withdrawn already{store.read(retention.since)}; "
+                "check its letters"
             )
-        gone = store.write(sessions.withdraw, args.code)
         store.forget()
-    print(f"{gone} answers deleted; a row of withdrawals says that, and when")
+        withdrawal.synchronize(store)
+        file = store.tombstones
+    print(
+        f"{gone} answers deleted; a row of withdrawals says that, and when, and {file} keeps it "
+        "so if an old backup is restored"
+    )
     return 0
 
 
 def _invite(args):
-    from study.survey import sessions
+    from study.survey import doors, sessions
 
-    with _opened(args.database) as (store, _):
+    with _opened(args.database) as store:
+        store.read(doors.check_places, args.count)
         codes = store.write(sessions.invite, args.count)
     for code in codes:
         print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)
+    return 0
+
+
+def _status(args):
+    from study.survey.status import status
+
+    with _opened(args.database) as store:
+        for name, value in status(store).items():
+            print(f"{name:14} {value}")
+    return 0
+
+
+def _pause(args):
+    from study.survey import doors
+
+    with _opened(args.database) as store:
+        store.write(doors.pause)
+    print("paused: nobody begins, who has begun goes on; `python -m study resume` ends it")
+    return 0
+
+
+def _resume(args):
+    from study.survey import doors
+
+    with _opened(args.database) as store:
+        store.write(doors.resume)
+    print("people can begin again")
+    return 0
+
+
+def _paid(args):
+    from study.survey import payment, sessions
+
+    with _opened(args.database) as store:
+        salt = store.read(sessions.salt)
+    for name, outcome in payment.check(salt, args.file):
+        print(f"{name}\t{outcome}")
     return 0
 
 
@@ -174,12 +246,33 @@ def _power(args):
     return 0
 
 
+def _rules(args):
+    from study import careless
+    from study import protocol as protocols
+
+    protocol = protocols.load(args.protocol or protocols.DEFAULT)
+    print(f"Shares of people and answers that the rules of {protocol.name} flag:")
+    print(careless.report(protocol).to_string(index=False, float_format="%.2f"))
+    print(
+        "\nWho answers at a person's pace and gets the plainly wrong photos right can't be told "
+        "from a person who\nlooks. Nor can a second device or another browser, somebody who asks a "
+        "friend or has seen the photos,\na picture taken of the screen, or colors that the screen "
+        "alters. Invitations or a panel keep out the most."
+    )
+    return 0
+
+
 _COMMANDS = {
     "serve": _serve,
     "export": _export,
     "withdraw": _withdraw,
     "invite": _invite,
+    "status": _status,
+    "pause": _pause,
+    "resume": _resume,
+    "paid": _paid,
     "power": _power,
+    "rules": _rules,
 }
 
 

@@ -5,14 +5,18 @@ Rows are never changed or removed. A missing answer is NaN and counts as neither
 
 import json
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from colorlib import ColorlibError
+from study.tables import read_csv
 
 ORIGINAL = "original"  # the method of photos that nothing has colored
+_RUN = 10  # answers in a row whose rate is looked at: fewer may be quick by chance
+_CLOCK_MS = 100  # by which two clocks may differ
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Study:
         trials, participants, images: the three tables of an export (see study/README.md).
         source: the kind of data, for the title of every table and figure.
         mode: `yesno` or `2afc`.
+        preregistration: a sentence that says whether the rules came before the first answer.
     """
 
     trials: pd.DataFrame
@@ -30,11 +35,15 @@ class Study:
     images: pd.DataFrame
     source: str
     mode: str
+    preregistration: str = "Nobody answered: simulated people have no preregistration."
+
+    def counted(self) -> pd.Series:
+        """Whether each of the participants counts: no rule flags them. Series of bool."""
+        return ~_flagged(self.participants)
 
     def answers(self) -> pd.DataFrame:
         """The answers that count: unflagged main trials of unflagged people."""
-        people = self.participants
-        kept = people.loc[~_flagged(people), ["participant", "session"]]
+        kept = self.participants.loc[self.counted(), ["participant", "session"]]
         rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
         rows = rows.merge(kept, on=["participant", "session"])
         columns = ["participant", "scene", "stimulus", "method", "said_real", "correct"]
@@ -61,19 +70,73 @@ def flag_exclusions(study: Study, protocol) -> Study:
         return found.reindex(key).astype(float).to_numpy()
 
     most = by_person(main, "answer", lambda said: said.value_counts(normalize=True).max())
+    rates = _highest_rate(trials)
     people = people.assign(
         excluded_incomplete=rules.incomplete & ~people["complete"].astype(bool),
         excluded_repeat=rules.repeats & people["repeat"].astype(bool),
         excluded_catch=np.nan_to_num(by_person(catch, "correct", "sum")) < rules.min_catch_correct,
         excluded_fast=by_person(main, "response_ms", "median") < rules.min_median_response_ms,
         excluded_same=most > rules.max_same_answer_share,
+        excluded_rate=[rates.get(person, 0) > rules.max_answers_per_minute for person in key],
+        excluded_total=_total_s(people) < rules.min_total_s,
     )
     response = trials["response_ms"].astype(float)
     trials = trials.assign(
         excluded_response=(response < rules.min_response_ms) | (response > rules.max_response_ms),
         excluded_exposure=_exposure_error(trials, protocol) > rules.max_exposure_error_ms,
+        excluded_server=_is_too_soon(trials, rules.min_server_ms),
+        excluded_presentations=_column(trials, "presentations") > rules.max_presentations,
     )
     return replace(study, trials=trials, participants=people)
+
+
+def milliseconds(start, end):
+    """From one column of ISO 8601 times to another: float Series, ms; NaN where one is missing."""
+    return _moments(end) - _moments(start)
+
+
+def _moments(column):
+    times = pd.to_datetime(column, utc=True, format="ISO8601")
+    return (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(milliseconds=1)
+
+
+def _column(table, name):
+    """A column of numbers; NaN where it is missing, as in data that no server has witnessed."""
+    return (
+        table[name].astype(float) if name in table else pd.Series(np.nan, table.index, dtype=float)
+    )
+
+
+def _is_too_soon(trials, least):
+    """Whether the server saw an answer sooner than `least`, ms, or than the browser says."""
+    server = _column(trials, "server_ms")
+    names = ("response_ms", "exposure_first_ms", "exposure_second_ms")
+    said = sum(_column(trials, name).fillna(0) for name in names)
+    return ((server < least) | (server < said - _CLOCK_MS)) & (least > 0)
+
+
+def _highest_rate(trials):
+    """Answers per minute in the fastest run of ten (or of all), by (participant, session)."""
+    if not {"released_at", "received_at"} <= set(trials):
+        return {}
+    times = trials[["participant", "session", "trial"]].assign(
+        released=_moments(trials["released_at"]), received=_moments(trials["received_at"])
+    )
+    times = times.dropna().sort_values("trial", key=pd.to_numeric)
+    rates = {}
+    for person, rows in times.groupby(["participant", "session"]):
+        count = min(_RUN, len(rows))
+        starts, ends = (rows[name].to_numpy() for name in ("released", "received"))
+        spans = ends[count - 1 :] - starts[: len(rows) - count + 1]
+        rates[person] = 60_000 * count / max(spans.min(), 1)
+    return rates
+
+
+def _total_s(people):
+    """From consent to the end, s; NaN where the end or the times are missing."""
+    if not {"started_at", "finished_at"} <= set(people):
+        return pd.Series(np.nan, people.index, dtype=float)
+    return milliseconds(people["started_at"], people["finished_at"]) / 1000
 
 
 def _exposure_error(trials, protocol):
@@ -115,7 +178,10 @@ LEVELS = {
     "answer": {"real", "fake", "first", "second"},
 }
 TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
-NUMBERS = ("response_ms", "exposure_first_ms", "exposure_second_ms")
+NUMBERS = (
+    *("response_ms", "exposure_first_ms", "exposure_second_ms"),
+    *("viewport_width", "viewport_height", "server_ms", "presentations"),
+)
 
 
 def read_export(folder) -> Study:
@@ -136,13 +202,39 @@ def read_export(folder) -> Study:
     # The export of `serve --demo` says so in its description.
     kind = "demonstration" if "demonstration" in str(description.get("description")) else "survey"
     source = f"export of the {kind}: {description.get('name', folder.name)}"
-    return Study(trials, participants, images, source, modes[0])
+    return Study(trials, participants, images, source, modes[0], _preregistration(folder, trials))
+
+
+def _preregistration(folder, trials):
+    """What the protocol of an export says about its rules, against the day of the first answer."""
+    from study import protocol
+
+    path = folder / "protocol.json"
+    if not path.is_file():
+        return "The export has no protocol.json: nothing tells when its exclusion rules were fixed."
+    try:
+        rules = protocol.kept(path.read_text(encoding="utf-8"))[0].exclusions
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ColorlibError(f"{path}: not a protocol; export the study again") from None
+    return rules.preregistration(first_day(trials))
+
+
+def first_day(trials) -> date | None:
+    """The day (UTC) on which the first answer of a table of trials arrived; None without one."""
+    given = trials["received_at"].dropna() if "received_at" in trials else []
+    return date.fromisoformat(min(given)[:10]) if len(given) else None
 
 
 def _description(path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
+        versions = sorted(part.parent.name for part in path.parent.glob(f"*/{path.name}"))
+        if versions:
+            raise ColorlibError(
+                f"{path.parent}: holds several versions of a study; give the folder of one: "
+                f"{', '.join(versions)}"
+            ) from None
         raise ColorlibError(
             f"{path}: not there; give the folder that `python -m study export` has written"
         ) from None
@@ -155,7 +247,7 @@ def _description(path) -> dict:
 
 def _read_table(path, name):
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        table = read_csv(path, na_values=[""])
     except OSError:
         raise ColorlibError(f"{path}: not there; export the study again") from None
     except ValueError as error:  # pandas' parser errors, and text that is not UTF-8

@@ -12,6 +12,7 @@ from notebooks.figures import PAGE, STYLE
 from study.analysis import LEVEL, ORIGINAL
 
 BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
+NAMED = 24  # photos in a figure that has room to name each
 
 
 def table(frame, title, source, digits=3):
@@ -80,17 +81,42 @@ def _dots(axes, x, y, low, high, color, label=None, **options):
     axes.errorbar(x, y, xerr=np.maximum(error, 0), color=color, label=label, **options)
 
 
+def _name(axes, photos, places, thumbnails):
+    """Names up to 24 photos on the y axis: by thumbnails, or by their scenes (color says which)."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    if len(photos) > NAMED:
+        axes.set_yticks([])
+        return
+    axes.set_yticks(places, [""] * len(photos) if thumbnails else photos["scene"])
+    for stimulus, place in zip(photos["stimulus"], places, strict=True) if thumbnails else ():
+        picture = OffsetImage(thumbnails[stimulus], zoom=18 / len(thumbnails[stimulus]))
+        axes.add_artist(
+            AnnotationBbox(
+                picture,
+                (0, place),
+                xycoords=axes.get_yaxis_transform(),
+                xybox=(-8, 0),
+                boxcoords="offset points",
+                box_alignment=(1, 0.5),
+                frameon=False,
+                pad=0,
+            )
+        )
+
+
 @_styled
-def photos_figure(photos, source, title="How often single photos are called real", names=None):
+def photos_figure(photos, source, title="How often single photos are called real", thumbnails=None):
     """Every photo's acceptance with its Wilson interval, the most often accepted on top.
 
     Args:
-        photos: what `analysis.per_photo` or `analysis.with_intervals` returns.
-        names: bool. Whether photos are named; by default up to 24 are.
+        photos: what `analysis.per_photo` or `analysis.with_intervals` returns. Up to 24 are named.
+        thumbnails: dict {stimulus: uint8 array (H, W, 3)}, to show the photos instead of the names
+            of their scenes.
     """
     order = sorted(set(photos["method"]) - {ORIGINAL})
     places = np.arange(len(photos))[::-1]
-    named = len(photos) <= 24 if names is None else names
+    named = len(photos) <= NAMED
     height = min(1.6 + (0.28 if named else 0.09) * len(photos), 8)
     figure, axes = _figure(title, source, height)
     for method in [*order, ORIGINAL]:
@@ -100,7 +126,7 @@ def photos_figure(photos, source, title="How often single photos are called real
         color = _color(method, order)
         _dots(axes, part["share"], places[rows], part["low"], part["high"], color, method, **look)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(photos) - 0.3), xlabel='share of answers "real"')
-    axes.set_yticks(places if named else [], photos["stimulus"] if named else None)
+    _name(axes, photos, places, thumbnails)
     axes.axvline(0.5, color=GRAY, linewidth=1, zorder=0)
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right")
@@ -167,13 +193,14 @@ def sensitivity_figure(sensitivity, source):
 
 
 @_styled
-def ranking_figure(ranking, source):
+def ranking_figure(ranking, source, thumbnails=None):
     """Each photo's raw and shrunk rate, and the interval of its rank.
 
     Args:
         ranking: what `analysis.rank_photos` returns, with a `share`.
+        thumbnails: as in `photos_figure`.
     """
-    many = len(ranking) > 24
+    many = len(ranking) > NAMED
     places = np.arange(len(ranking))[::-1]
     height = min(2.2 + (0.11 if many else 0.28) * len(ranking), 8)
     title = "Photos ranked, with shrinkage"
@@ -188,7 +215,7 @@ def ranking_figure(ranking, source):
     _dots(right, ranking["rank"], places, *bounds, BLUE, **look)
     left.set(xlim=(-0.02, 1.02), xlabel='answers "real"')
     left.set(ylim=(-0.7, len(ranking) - 0.3))
-    left.set_yticks([] if many else places, None if many else ranking["stimulus"])
+    _name(left, ranking, places, thumbnails)
     right.set(xlabel="rank", xlim=(0.2, len(ranking) + 0.8))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     for axes in (left, right):
@@ -201,7 +228,7 @@ def coverage_figure(coverage, source):
     """How often 95 % intervals contain the truth, for each size of a study.
 
     Args:
-        coverage: rows of `simulation.coverage`, of several designs.
+        coverage: rows of `coverage.coverage`, of several designs.
     """
     keys = list(zip(coverage["people"], coverage["photos"], coverage["design"], strict=True))
     order = list(dict.fromkeys(keys))

@@ -10,7 +10,8 @@ learn.
 import numpy as np
 import pandas as pd
 
-from study.stimuli import ORIGINAL, split_jpeg
+from study.encoding import split_jpeg
+from study.stimuli import ORIGINAL
 
 _TAIL = 64  # Bytes at the end of a file that are looked at one by one.
 _ROUNDING = 1e-9  # Sums that differ by less are equal.

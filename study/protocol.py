@@ -3,9 +3,13 @@
 To change or translate a study, copy a packaged file and edit it. No text is in the code.
 """
 
+import hashlib
+import json
 import re
 import tomllib
 from datetime import date
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
@@ -22,6 +26,7 @@ from pydantic import (
 )
 
 from colorlib import ColorlibError
+from study.texts import check_numbers, untranslated
 
 FOLDER = Path(__file__).parent / "protocols"
 DEFAULT = "balanced-yesno"
@@ -37,7 +42,11 @@ STUDY_VALUES = (
     "delete_after",
     "photos",
     "practice_photos",
+    "colored_photos",
+    "original_photos",
+    "catch_photos",
     "seconds",
+    "minutes",
     "resume_hours",
 )
 PAGE_VALUES = ("number", "total", "code", "url", "key")
@@ -62,6 +71,9 @@ def _check_braces(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_check_braces)]
 Key = Annotated[str, Field(min_length=1, max_length=1)]
 Paragraphs = Annotated[tuple[Text, ...], Field(min_length=1)]
+Site = Annotated[
+    str, Field(pattern=r"^(https://(\*\.)?[A-Za-z0-9.-]+|http://localhost)(:[0-9]+)?$")
+]
 # TOML has no empty value: "" is a date that is not settled yet.
 Date = Annotated[date | None, BeforeValidator(lambda value: None if value == "" else value)]
 
@@ -115,10 +127,20 @@ class Design(_Part):
     same_for_all: bool  # everybody sees each scene in the same version
     practice: int = Field(ge=0, le=100)
     practice_feedback: bool  # whether practice tells if an answer was right
-    catch: int = Field(ge=0, le=100)  # trials against random colors
+    catch: int = Field(ge=0, le=100)  # trials with the photo's own colors in wrong places
     exposure_s: float = Field(ge=0, le=60)  # of each photo; 0 is as long as the person likes
     pause_s: float = Field(ge=0, le=10)  # empty screen before each timed photo
     longest_side: int = Field(ge=64, le=2048)  # of the stimuli, px
+    minutes: int = Field(ge=1, le=600)  # that taking part takes, as the texts say
+    # Of a photo as it is drawn, its longer side in CSS px: below the first, no answer is taken.
+    min_side_css: float = Field(default=160, ge=32, le=1000)
+    max_side_css: float = Field(default=0, ge=0, le=10_000)  # 0 is as large as the window allows
+    side_mm: float = Field(default=0, ge=0, le=1000)  # by a card held to the screen; 0: not asked
+
+    @property
+    def colored(self) -> int:
+        """How many of the scenes a person sees colored, where one photo at a time is asked."""
+        return round(self.scenes * self.colored_share)
 
 
 class Resume(_Part):
@@ -131,14 +153,20 @@ class Entry(_Part):
     """How people may come in."""
 
     ways: Annotated[tuple[Literal["open", "invitation", "panel"], ...], Field(min_length=1)]
+    quota: int = Field(ge=0)  # of people; when it is reached nobody can begin. 0 is no limit
 
 
 class Panel(_Part):
-    """A recruitment panel's link. If both completion fields are empty, no code is shown."""
+    """A recruitment panel's link. If both completion fields are empty, no code is shown.
+
+    Each may hold `{code}`: a code of the person's own, that `python -m study paid` checks.
+    """
 
     id_parameter: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
     completion_code: str
     completion_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
+    # Sites that may show the page in a frame of theirs: "https://*.mturk.com" for MTurk.
+    frame_ancestors: tuple[Site, ...] = ()
 
 
 class Option(_Part):
@@ -166,8 +194,10 @@ class Exclusions(_Part):
     """The rules by which rows are flagged, fixed before the first answer is looked at.
 
     Flags of a person, in this order: `excluded_incomplete`, `excluded_repeat`, `excluded_catch`,
-    `excluded_fast`, `excluded_same`; of a single answer: `excluded_response`, `excluded_exposure`.
-    Rows stay as they are.
+    `excluded_fast`, `excluded_same`, `excluded_rate`, `excluded_total`; of a single answer:
+    `excluded_response`, `excluded_exposure`, `excluded_server`, `excluded_presentations`. Rows stay
+    as they are. What the browser measured can be forged; the last four fields go by what the
+    server saw.
     """
 
     preregistered_on: Date
@@ -180,6 +210,31 @@ class Exclusions(_Part):
     min_response_ms: float = Field(ge=0)  # single answers that were faster
     max_response_ms: float = Field(gt=0)  # single answers that were slower
     max_exposure_error_ms: float = Field(gt=0)  # timed trials shown for too long or too short
+    # Answers that came sooner after the photo, or sooner than the browser says; 0 is no rule.
+    min_server_ms: float = Field(default=0, ge=0)
+    max_presentations: int = Field(default=1000, ge=1)  # answers to photos shown more often
+    max_answers_per_minute: float = Field(default=1e6, gt=0)  # people who gave ten faster
+    min_total_s: float = Field(default=0, ge=0)  # people who were through sooner after consent
+
+    def preregistration(self, first) -> str:
+        """Whether the rules were fixed before the first answer, in a sentence.
+
+        Args:
+            first: datetime.date or None. The day (UTC) of the first answer.
+        """
+        day = self.preregistered_on
+        if not day:
+            return "The exclusion rules have no date of preregistration."
+        at = f" ({self.registry})" if self.registry else ""
+        told = f"The exclusion rules were preregistered on {day}{at}"
+        if first is None:
+            return f"{told}; there is no answer yet."
+        if day > first:
+            return (
+                f"The exclusion rules are dated {day}{at}, but the first answer was given on "
+                f"{first}: they were not preregistered."
+            )
+        return f"{told}, and the first answer was given on {first}."
 
 
 class InstructionTexts(_Part):
@@ -187,6 +242,15 @@ class InstructionTexts(_Part):
     body: Paragraphs
     keys: Text
     start: Text
+
+
+class CalibrationTexts(_Part):
+    """Shown where design.side_mm fixes the size of the photos."""
+
+    title: Text
+    body: Paragraphs
+    slider: Text
+    next: Text
 
 
 class PracticeTexts(_Part):
@@ -215,6 +279,7 @@ class TrialTexts(_Part):
     show: Text  # 2afc: the button that shows it
     first_photo: Text  # 2afc: spoken while it is shown
     second_photo: Text
+    enlarge: Text  # instead of a photo below design.min_side_css
 
 
 class QuestionTexts(_Part):
@@ -245,18 +310,51 @@ class ThanksTexts(_Part):
     withdrawal_body: Paragraphs
     copy_code: Text
     copied: Text
+    copy_failed: Text
     completion_code: Text
     completion_link: Text
 
 
+class WithdrawalTexts(_Part):
+    """The button on every screen, and what opens at it."""
+
+    told: Text  # with the code, on the first screen after consent
+    button: Text
+    title: Text
+    body: Paragraphs
+    code: Text
+    confirm: Text
+    cancel: Text
+    unknown: Text
+    too_late: Text
+    done_title: Text
+    done_body: Paragraphs
+
+
+class ComingBackTexts(_Part):
+    """For whoever comes where something has been begun already."""
+
+    title: Text
+    begun_here: Text  # in this browser, by whomever
+    finished_here: Text
+    begun_elsewhere: Text  # by this invitation
+    go_on: Text
+    somebody_else: Text
+    gone: Text  # continued in another browser, or withdrawn
+
+
 class ProblemTexts(_Part):
     no_script: Text
+    no_cookie: Text
     resumed: Text
     expired: Text
     other_tab: Text
     finished: Text
     bad_invitation: Text
     closed: Text
+    paused: Text
+    full: Text
+    changed: Text  # the session was begun under another version
     photo_failed: Text
     unexpected: Text
     reload: Text
@@ -270,12 +368,15 @@ class Texts(_Part):
     contact: Text
     privacy: Text
     instructions: InstructionTexts
+    calibration: CalibrationTexts
     practice: PracticeTexts
     trial: TrialTexts
     questions: QuestionTexts
     connection: ConnectionTexts
     debriefing: DebriefingTexts
     thanks: ThanksTexts
+    withdrawal: WithdrawalTexts
+    coming_back: ComingBackTexts
     problems: ProblemTexts
 
 
@@ -285,6 +386,7 @@ class Protocol(_Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
     version: Text
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")]
+    direction: Literal["ltr", "rtl"]  # in which the language is written
     mode: Literal["yesno", "2afc"]
     contact: Contact
     ethics: Ethics
@@ -312,6 +414,12 @@ class Protocol(_Part):
                 f"exclusions.min_catch_correct: is {self.exclusions.min_catch_correct}, with only "
                 f"{self.design.catch} catch trials in design.catch"
             )
+        photos = (self.trials + self.design.practice) * (2 if self.mode == "2afc" else 1)
+        least = photos * (self.design.exposure_s + self.design.pause_s) / 60
+        if self.design.minutes < least:
+            raise ValueError(f"design.minutes: must be above {least:.1f}, which photos alone take")
+        if 0 < self.design.max_side_css < self.design.min_side_css:
+            raise ValueError("design.max_side_css: must not be below min_side_css, or 0")
         if self.exclusions.min_response_ms >= self.exclusions.max_response_ms:
             raise ValueError("exclusions.min_response_ms: must be below max_response_ms")
         trial = self.texts.trial
@@ -327,6 +435,24 @@ class Protocol(_Part):
     def trials(self) -> int:
         """How many answers a whole session has besides practice: scenes and catch trials."""
         return self.design.scenes + self.design.catch
+
+    @property
+    def _scenes(self):
+        """How many colored photos and how many originals a person judges, without catch trials."""
+        if self.mode == "2afc":
+            return self.design.scenes, self.design.scenes
+        return self.design.colored, self.design.scenes - self.design.colored
+
+    @property
+    def content(self) -> str:
+        """The whole protocol as JSON, always the same for the same values: what a study keeps."""
+        values = self.model_dump(mode="json")
+        return json.dumps(values, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """The hash of `content`, by which every session says what the person agreed to."""
+        return hashlib.sha256(self.content.encode()).hexdigest()
 
     def check_live(self) -> None:
         """Raises a ColorlibError that names what is missing before real people may take part."""
@@ -346,13 +472,9 @@ class Protocol(_Part):
         }
         return [name for name, value in live.items() if not value]
 
-    def page_texts(self) -> dict:
-        """What the page shows: `consent`, `questions` and `texts`, with the study's values in.
-
-        Values that live mode still needs appear as their field's name in brackets. What the page
-        fills in itself (`PAGE_VALUES`) keeps its braces.
-        """
-        values = {
+    def values(self) -> dict:
+        """What the study knows for the names in braces before anybody comes (`STUDY_VALUES`)."""
+        return {
             "contact_name": self.contact.name or "[contact.name]",
             "contact_email": self.contact.email or "[contact.email]",
             "ethics_statement": self.ethics.statement or "[ethics.statement]",
@@ -361,12 +483,34 @@ class Protocol(_Part):
             "delete_after": self.retention.delete_after or "[retention.delete_after]",
             "photos": self.trials,
             "practice_photos": self.design.practice,
+            "colored_photos": self._scenes[0],
+            "original_photos": self._scenes[1],
+            "catch_photos": self.design.catch,
             "seconds": f"{self.design.exposure_s:g}",
+            "minutes": self.design.minutes,
             "resume_hours": f"{self.resume.max_age_hours:g}",
         }
+
+    def told_at_start(self) -> list[str]:
+        """What whoever runs the study should know before anybody comes, in lines."""
+        told = []
+        left = untranslated(self, [load(name) for name in names()])
+        if left:
+            told.append(
+                f"protocol {self.name}: language is {self.language}, but these texts are still "
+                f"the packaged ones: {', '.join(left)}"
+            )
+        return told
+
+    def page_texts(self) -> dict:
+        """What the page shows: `consent`, `questions` and `texts`, with the study's values in.
+
+        Values that live mode still needs appear as their field's name in brackets. What the page
+        fills in itself (`PAGE_VALUES`) keeps its braces.
+        """
         later = {name: f"{{{name}}}" for name in PAGE_VALUES}
         shown = self.model_dump(mode="json", include={"consent", "questions", "texts"})
-        return _filled(shown, values | later)
+        return _filled(shown, self.values() | later)
 
 
 def names() -> list[str]:
@@ -395,14 +539,52 @@ def load(name=DEFAULT) -> Protocol:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ColorlibError(f"{path.name}: not a TOML file ({error}); mend it there") from None
     try:
-        return Protocol.model_validate(content)
+        protocol = Protocol.model_validate(content)
+        check_numbers(protocol)
     except ValidationError as error:
         raise ColorlibError(f"{path.name}: {_first_problem(error)}") from None
+    except ColorlibError as error:
+        raise ColorlibError(f"{path.name}: {error}") from None
+    return protocol
+
+
+def kept(content) -> tuple[Protocol, list[str]]:
+    """A protocol from the JSON that a database keeps, whichever version of this program wrote it.
+
+    A field that this version doesn't know is left out. One that was not known then gets the value
+    that it has in replicate-2017, which tests nobody's attention and excludes nobody by a measure.
+
+    Returns:
+        The protocol, and the names of these fields.
+
+    Raises:
+        ColorlibError: a field has another type than it has now.
+    """
+    found, fields = json.loads(content), []
+    try:
+        return Protocol.model_validate(found), fields
+    except ValidationError as error:
+        problems = error.errors()
+    plain = load("replicate-2017").model_dump(mode="json")
+    for problem in problems:
+        *path, name = problem["loc"] or ("",)
+        if problem["type"] == "extra_forbidden":
+            del reduce(getitem, path, found)[name]
+        elif problem["type"] == "missing" and not any(isinstance(part, int) for part in path):
+            reduce(getitem, path, found)[name] = reduce(getitem, path, plain)[name]
+        fields.append(".".join(map(str, problem["loc"])))
+    try:
+        return Protocol.model_validate(found), fields
+    except ValidationError as error:
+        raise ColorlibError(f"the protocol in the database: {_first_problem(error)}") from None
 
 
 def _first_problem(error) -> str:
     """The first of pydantic's complaints as a line: field, what is wrong, what to do."""
     problem, *others = error.errors()
+    missing = [".".join(map(str, p["loc"])) for p in error.errors() if p["type"] == "missing"]
+    if len(missing) > 1:
+        return f"{', '.join(missing)}: are missing; add them, as in the packaged protocols"
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "missing":
         message = "is missing; add it, as in the packaged protocols"

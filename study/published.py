@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study import analysis
+from study import intervals
 from study.answers import ORIGINAL
 
 DATA = Path(__file__).parent / "data"
@@ -41,7 +41,7 @@ def load() -> tuple[pd.DataFrame, pd.DataFrame]:
     return percent, counts
 
 
-def acceptance(level=analysis.LEVEL) -> pd.DataFrame:
+def acceptance(level=intervals.LEVEL) -> pd.DataFrame:
     """Acceptance in percent, as far as numbers per photo show it.
 
     The interval over photos is Student's for their mean. It holds for other photos and the same
@@ -57,7 +57,7 @@ def acceptance(level=analysis.LEVEL) -> pd.DataFrame:
     rows = {"2017, colored": _over_photos(percent["percent_said_real"], level)}
     for name, part in {"colored": counts[~originals], "originals": counts[originals]}.items():
         asked, said = part["answers"].sum(), part["said_real"].sum()
-        low, high = 100 * np.array(analysis.wilson(said, asked, level))
+        low, high = 100 * np.array(intervals.wilson(said, asked, level))
         row = {"answers": asked} | _over_photos(100 * part["said_real"] / part["answers"], level)
         rows[f"2022, {name}"] = row | {"naive_low": low, "naive_high": high}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("photos of")
@@ -72,7 +72,7 @@ def _over_photos(percent, level):
     return row | {"low": low, "high": high}
 
 
-def comparison(level=analysis.LEVEL) -> pd.DataFrame:
+def comparison(level=intervals.LEVEL) -> pd.DataFrame:
     """The two studies compared by t-tests with different units.
 
     The replication reports p = 0.493 of scipy's `ttest_ind_from_stats`, and not its n. The SDs are
@@ -99,7 +99,7 @@ def comparison(level=analysis.LEVEL) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("unit")
 
 
-def gap(level=analysis.LEVEL) -> analysis.Estimate:
+def gap(level=intervals.LEVEL) -> intervals.Estimate:
     """The replication's colored photos minus its originals, in rates (Welch's t-test over photos).
 
     Over photos only (see `acceptance`): nine photos against three.
@@ -109,4 +109,4 @@ def gap(level=analysis.LEVEL) -> analysis.Estimate:
     test = stats.ttest_ind(share[colored], share[~colored], equal_var=False)
     low, high = test.confidence_interval(level)
     points = share[colored].mean() - share[~colored].mean()
-    return analysis.Estimate(points, low, high, abs(points / test.statistic), test.df, test.pvalue)
+    return intervals.Estimate(points, low, high, abs(points / test.statistic), test.df, test.pvalue)

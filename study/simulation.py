@@ -9,11 +9,11 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from colorlib import ColorlibError
-from study import analysis
-from study.analysis import ORIGINAL, Study
+from study import intervals
+from study.answers import ORIGINAL, Study
 
 SOURCE = "simulated people, not a finding"
 
@@ -148,9 +148,35 @@ def simulate(
     participants = participants.assign(
         session=participants["participant"], repeat=0.0, complete=1.0
     )
+    trials, participants = _described(trials, participants, np.random.default_rng([seed, 1]))
     columns = ["stimulus", "scene", "version", "method"]
     images = trials[columns].drop_duplicates("stimulus").sort_values("stimulus", ignore_index=True)
     return Study(trials, participants, images, SOURCE, mode)
+
+
+# Shares of the replies of simulated people; what is missing to 1 would rather not say.
+REPLIES = {
+    "photography": {"work": 0.05, "hobby": 0.25, "everyday": 0.5, "little": 0.15},
+    "age": {"18-29": 0.35, "30-44": 0.3, "45-59": 0.2, "60": 0.1},
+    "known": {"none": 0.75, "some": 0.1, "unsure": 0.1},
+    "color_vision": {"typical": 0.8, "red_green": 0.04, "other": 0.02, "unknown": 0.04},
+}
+PHONES = 0.4  # share of simulated people; the windows below are in CSS px
+WINDOWS = {True: (390, 760), False: (1440, 800)}
+
+
+def _described(trials, participants, rng):
+    """Adds the windows, and the replies to the questions of the packaged protocols."""
+    for question, shares in REPLIES.items():
+        options = np.array([*shares, None], dtype=object)
+        chance = [*shares.values(), 1 - sum(shares.values())]
+        participants[f"question_{question}"] = rng.choice(options, len(participants), p=chance)
+    phone = dict(
+        zip(participants["participant"], rng.random(len(participants)) < PHONES, strict=True)
+    )
+    for place, side in enumerate(("viewport_width", "viewport_height")):
+        trials[side] = [float(WINDOWS[phone[one]][place]) for one in trials["participant"]]
+    return trials, participants
 
 
 def _names(numbers):
@@ -158,7 +184,7 @@ def _names(numbers):
 
 
 def _catch_trials(rng, people, scenes, sloppy, count=4):
-    """Trials with random colors, which whoever looks calls fake 19 times in 20."""
+    """Trials with misplaced colors, which whoever looks calls fake 19 times in 20."""
     person, number = (index.ravel() for index in np.indices((people, count)))
     real = rng.random(len(person)) < np.where(sloppy[person], 0.5, 0.05)
     return pd.DataFrame(
@@ -168,7 +194,7 @@ def _catch_trials(rng, people, scenes, sloppy, count=4):
             "kind": "catch",
             "scene": [f"c{one + 1:03d}" for one in number],
             "version": "catch",
-            "method": "random",
+            "method": "misplaced",
             "said_real": real.astype(float),
         }
     )
@@ -184,94 +210,6 @@ def _answered(trials, rng):
     fake_first = rng.random(len(trials)) < 0.5
     answer = np.where(fake_first == (fooled == 0), "first", "second")
     return trials.assign(answer=answer, correct=1 - fooled, second_stimulus=None)
-
-
-# Do the intervals hold?
-
-# Ideas of the degrees of freedom of a difference; the second is the one that `analysis` has.
-RULES = {
-    "min - 1": lambda found, sizes: min(sizes) - 1,
-    "Welch": lambda found, sizes: found.df,
-    "smaller set - 1": lambda found, sizes: found.clusters - 1,
-}
-
-
-def coverage(people, photos, colored=None, studies=200, seed=1, population=None) -> pd.DataFrame:
-    """How often 95 % intervals contain the truth in simulated studies with crossed effects.
-
-    Args:
-        people, photos, colored: the design, as `draw` takes it.
-        studies: how many are simulated.
-        seed: int.
-        population: a `Population` of one method.
-
-    Returns:
-        A row for each interval: interval, people, photos, design (`6+6`: colored and originals, or
-        `lists`), studies, coverage, width (the mean one), uncertainty (half the 95 % interval of
-        the coverage itself). "naive" takes answers for independent (Wilson). A difference has a
-        row for each idea of its degrees of freedom; "Welch" is what `analysis.difference` uses.
-    """
-    population = population or Population()
-    (accepted,) = population.accepted.values()
-    gap = accepted - population.original
-    rng, held = np.random.default_rng(seed), {}
-    for _ in range(studies):
-        person, photo, group, said = draw(rng, population, people, photos, colored)
-        mine = group == 1
-        low, high = analysis.wilson(said[mine].sum(), mine.sum())
-        intervals = {"one rate, naive": (low, high, accepted)}
-        found = analysis.rate(said[mine], person[mine], photo[mine])
-        intervals["one rate, people and photos"] = (found.low, found.high, accepted)
-        # With nothing but colored photos there is no difference to measure.
-        two = None if mine.all() else analysis.two_way(said, person, photo, mine)
-        for name, rule in RULES.items() if two else ():
-            free = max(rule(two, (people, photos)), 1)
-            half = stats.t.ppf(0.975, free) * np.sqrt(two.variance)
-            intervals[f"difference, {name}"] = (two.value - half, two.value + half, gap)
-        for name, (low, high, truth) in intervals.items():
-            held.setdefault(name, []).append((low <= truth <= high, high - low))
-    rows = [
-        {"interval": name, **_design(people, photos, colored), **_held(pairs)}
-        for name, pairs in held.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _design(people, photos, colored):
-    design = "lists" if colored is None else f"{colored}+{photos - colored}"
-    return {"people": people, "photos": photos, "design": design}
-
-
-def _held(pairs):
-    """Coverage and mean width of pairs (held, width), one for each study."""
-    share, width = np.mean(pairs, axis=0)
-    spread = 1.96 * np.sqrt(share * (1 - share) / len(pairs))
-    return {"studies": len(pairs), "coverage": share, "width": width, "uncertainty": spread}
-
-
-def mixed_coverage(people, photos, colored=None, studies=100, seed=1, population=None):
-    """The same for the mixed model: coverage of the method's log odds, and the SDs that it finds.
-
-    Returns:
-        A DataFrame of one row as `coverage` has them, with people_sd and photos_sd (medians of the
-        fits), and failed (fits that did not converge).
-    """
-    population = population or Population()
-    first, second = population.logits()
-    names = np.array([ORIGINAL, *population.accepted], dtype=object)
-    rng, fits = np.random.default_rng(seed), []
-    for _ in range(studies):
-        person, photo, group, said = draw(rng, population, people, photos, colored)
-        table = {"participant": person, "stimulus": 2 * photo + group, "method": names[group]}
-        fit = analysis.mixed_model(pd.DataFrame(table | {"said_real": said.astype(float)}))
-        low, high = fit.fixed.iloc[1][["low", "high"]]
-        held = low <= second - first <= high
-        fits.append((held, high - low, fit.people_sd, fit.photos_sd, not fit.converged))
-    fits = np.array(fits, float)
-    row = {"interval": "mixed model, log odds", **_design(people, photos, colored)}
-    row |= _held(fits[:, :2])
-    row |= dict(zip(("people_sd", "photos_sd"), np.median(fits[:, 2:4], axis=0), strict=True))
-    return pd.DataFrame([row | {"failed": int(fits[:, 4].sum())}])
 
 
 # How many people and photos a study needs
@@ -316,9 +254,9 @@ def power(
 def _one_study(rng, population, people, photos):
     person, photo, group, said = draw(rng, population, people, photos)
     one = group == 1
-    rate = analysis.rate(said[one], person[one], photo[one])
+    rate = intervals.rate(said[one], person[one], photo[one])
     part = group <= 1
-    gap = analysis.difference(said[part], person[part], photo[part], one[part])
+    gap = intervals.difference(said[part], person[part], photo[part], one[part])
     return rate.high - rate.low, gap.high - gap.low, not gap.low <= 0 <= gap.high
 
 

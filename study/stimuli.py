@@ -2,15 +2,8 @@
 
 Every stimulus goes through the same steps: the photo is decoded, reduced in size, split into L and
 ab, given the ab of its version, recombined and encoded. Originals go through Lab as well, so that
-even rounding treats all versions alike.
-
-**Length.** Color changes the size of a JPEG, so every file of a study is padded to one length. The
-padding follows the picture's end marker. Phones store motion photos there, and all browsers ignore
-such data. A comment segment would also work, but its length would appear in the header. Here, the
-headers of all photos of one shape are identical (the Huffman tables are the standard's, not fitted
-to the photo). The padding is random, so that compression on the way can't reveal the old length. It
-contains no markers and ends like a JPEG. Where the picture ends in the file follows from its pixels
-and reveals no more than they do.
+even rounding treats all versions alike. `study.encoding` has these steps; `study.sheets` shows the
+result.
 
 **Time.** All files have the same modification time, whatever the order in which they were made.
 """
@@ -33,25 +26,21 @@ import pandas as pd
 # What needs Keras is imported where stimuli are made: a server that reads them does without.
 from colorlib import ColorlibError, __version__, files, photos
 from colorlib.presets import DEFAULT_PRESET, load_card, preset_folder
+from study import encoding
 from study import protocol as protocols
+from study.encoding import shrink
 from study.folders import check_new, new_folder
+from study.tables import read_csv, write_csv
 
-INFO, KEY, LISTS, PRACTICE, SHEET = (
-    "stimuli.json",
-    "key.csv",
-    "lists.csv",
-    "practice.csv",
-    "contact_sheet.png",
-)
+INFO, KEY, LISTS, PRACTICE = "stimuli.json", "key.csv", "lists.csv", "practice.csv"
 KEY_COLUMNS = ["stimulus", "scene", "version", "method", "source", "sha256", "width", "height"]
 LIST_COLUMNS = ["list", "scene", "version", "stimulus"]
 ORIGINAL, COLORED, CATCH = "original", "colored", "catch"
 
-_PATCHES, _PATCH_CHROMA = 4, 50.0  # Of random colors: along the longer side, in units of Lab.
-_VERSION = 1  # Of the packaged stimuli in the cache: raise it when stimuli change.
-_SHEET = 60  # Scenes on a contact sheet: a picture of many more can't be opened everywhere.
-_BLOCK = 1024  # Bytes; the common length is a multiple of it.
-_END = b"\xff\xd9"  # JPEG's marker EOI (ITU-T T.81, table B.1)
+_VERSION = 2  # Of the packaged stimuli in the cache: raise it when stimuli change.
+# The least mean distance of misplaced colors from the photo's own, in units of Lab. Dark photos
+# have room for few colors, so that any look real on them: a clock of red digits in the dark.
+_CATCH_DIFFERENCE = 24.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,9 @@ class Recipe:
         quality: int, 1 to 100. Of the JPEG, whose color is not subsampled.
         near_gray: float. Originals with a lower mean chroma are left out, because they look alike
             in every version. None is that of `colorlib.lab`, 4.
-        seed: int. Draws scenes, names, lists and random colors.
+        seed: int. Draws scenes, names, lists and the places of misplaced colors.
+        replaced: names of photos, as `source` in the key. In this order, each leaves its place to
+            the next photo that would be drawn; all others keep their places, names and pixels.
     """
 
     presets: tuple[str, ...] = (DEFAULT_PRESET,)
@@ -85,6 +76,7 @@ class Recipe:
     quality: int = 90
     near_gray: float | None = None
     seed: int = 1
+    replaced: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, protocol, **changes):
@@ -101,6 +93,10 @@ class Recipe:
         return [
             method for name in self.methods() for method in [*originals, *[name] * share.numerator]
         ]
+
+    def kinds(self) -> list[str]:
+        """What each scene is for, in the order in which they are drawn."""
+        return ["main"] * self.scenes + ["catch"] * self.catch + ["practice"] * self.practice
 
     def methods(self) -> list[str]:
         """The presets' names; for a run folder, the last part of its path: list of str."""
@@ -210,7 +206,7 @@ class Stimuli:
 
     @property
     def catch(self) -> pd.DataFrame:
-        """The rows of the key for catch trials: each scene in random and in original colors."""
+        """The rows of the key for catch trials: each scene in misplaced and in original colors."""
         scenes = self.table.loc[self.table["version"] == CATCH, "scene"]
         return self.table[self.table["scene"].isin(scenes)]
 
@@ -247,7 +243,7 @@ def _read_table(path, sha256):
             f"{path}: has changed since it was sealed in {INFO}; restore it, or make the stimuli "
             "again"
         )
-    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    table = read_csv(io.BytesIO(content))
     numbers = {name: int for name in ("list", "width", "height") if name in table}
     return table.astype(numbers)
 
@@ -289,34 +285,71 @@ def build(source, folder, recipe=None, *, name=None, progress=None) -> Stimuli:
     Raises:
         ColorlibError: the folder is not empty, too few photos can be used, or an impossible recipe.
     """
+    from study.sheets import write_sheets
+
     recipe, folder = recipe or Recipe(), Path(folder)
     recipe.check()
     check_new(folder)
-    rng = np.random.default_rng(recipe.seed)
-    drawn, left_out = _draw(photos.find(source), recipe, rng)
-    stimuli, coded = _code(drawn, recipe, rng, progress)
+    drawn, left_out = _draw(photos.find(source), recipe)
+    stimuli, coded = _code(drawn, recipe, progress)
     with new_folder(folder) as part:
         hashes, about = _write_images(part, coded, recipe.seed)
         _write_tables(part, stimuli, hashes, recipe)
         _write_info(part, recipe, {"name": name or folder.name, **about, "left_out": left_out})
-        _write_sheets(Stimuli.load(part))
+        write_sheets(Stimuli.load(part))
     return Stimuli.load(folder)
 
 
 class _Photo(NamedTuple):
     path: Path
     label: str  # what the key calls it
+    digest: str
+
+    def rng(self, seed):
+        """Draws this photo's names and where its colors go, whatever else the study holds."""
+        return np.random.default_rng([seed, int(self.digest[:16], 16)])
 
 
-def _draw(paths, recipe, rng):
-    """Draws photos until there are enough: list of _Photo, and counts of what was left out."""
+def _draw(paths, recipe):
+    """Draws a photo for each scene: list of _Photo, and counts of what was left out."""
+    left_out = dict.fromkeys(("near_gray", "unreadable", "copies"), 0)
+    stream, drawn, dull = _usable(paths, recipe, left_out), [], []
+
+    def following(kind):
+        if dull and kind != "catch":
+            return dull.pop(0)
+        for photo, rgb in stream:
+            if kind != "catch" or _catches(photo, rgb, recipe.seed):
+                return photo
+            dull.append(photo)
+        raise ColorlibError(
+            f"{len(drawn)} usable photos ({left_out['near_gray']} near-gray, {left_out['copies']} "
+            f"copies, {left_out['unreadable']} unreadable and {len(dull)} too dull to catch left "
+            f"out), and {len(recipe.kinds()) + len(recipe.replaced)} are needed ({recipe.scenes} "
+            f"scenes, {recipe.practice} for practice, {recipe.catch} to catch, "
+            f"{len(recipe.replaced)} replaced); add photos, or ask for fewer"
+        )
+
+    for kind in recipe.kinds():
+        drawn.append(following(kind))
+    for name in recipe.replaced:
+        places = [place for place, photo in enumerate(drawn) if photo.label == name]
+        if not places:
+            raise ColorlibError(
+                f"replaced: no photo of these stimuli is called {name!r}; {KEY} has their names in "
+                "the column source"
+            )
+        drawn[places[0]] = following(recipe.kinds()[places[0]])
+    return drawn, left_out | {"dull_to_catch": len(dull)}
+
+
+def _usable(paths, recipe, left_out):
+    """Photos in a random order with their pixels, counting those that can't be used."""
     from colorlib import lab, metrics
 
     bound = lab.NEAR_GRAY if recipe.near_gray is None else recipe.near_gray
-    wanted = recipe.scenes + recipe.practice + recipe.catch
-    drawn, seen, left_out = [], set(), {"near_gray": 0, "unreadable": 0, "copies": 0}
-    names = labels(paths)
-    for index in rng.permutation(len(paths)):
+    seen, names = set(), labels(paths)
+    for index in np.random.default_rng(recipe.seed).permutation(len(paths)):
         try:
             digest, rgb = files.sha256(paths[index]), shrink(paths[index], recipe.longest_side)
         except (ColorlibError, OSError):
@@ -326,15 +359,17 @@ def _draw(paths, recipe, rng):
             left_out["copies" if digest in seen else "near_gray"] += 1
             continue
         seen.add(digest)
-        drawn.append(_Photo(paths[index], names[index]))
-        if len(drawn) == wanted:
-            return drawn, left_out
-    raise ColorlibError(
-        f"{len(drawn)} usable photos ({left_out['near_gray']} near-gray, {left_out['copies']} "
-        f"copies and {left_out['unreadable']} unreadable ones left out), and {wanted} are needed "
-        f"({recipe.scenes} scenes, {recipe.practice} for practice, {recipe.catch} to catch); add "
-        "photos, or ask for fewer"
-    )
+        yield _Photo(paths[index], names[index], digest), rgb
+
+
+def _catches(photo, rgb, seed):
+    """Whether misplaced colors differ so clearly from the photo's that nobody is taken in."""
+    from colorlib import lab
+
+    ab = lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]
+    colors = encoding.misplaced_colors(ab, photo.rng(seed))
+    wrong = lab.recombine(lab.lightness(rgb), colors)
+    return encoding.color_difference(rgb, wrong) >= _CATCH_DIFFERENCE
 
 
 def labels(paths) -> list[str]:
@@ -343,17 +378,7 @@ def labels(paths) -> list[str]:
     return [path.absolute().relative_to(common).as_posix() for path in paths]
 
 
-def shrink(path, longest_side):
-    """A photo as uint8 (H, W, 3), reduced to `longest_side`, px, if its longest side is larger."""
-    rgb = photos.to_uint8(photos.read(path))
-    scale = longest_side / max(rgb.shape[:2])
-    if scale >= 1:
-        return rgb
-    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
-    return photos.resize(rgb, height, width, method="lanczos")
-
-
-def _code(drawn, recipe, rng, progress):
+def _code(drawn, recipe, progress):
     """Every version of every scene, encoded.
 
     Returns:
@@ -364,22 +389,21 @@ def _code(drawn, recipe, rng, progress):
     from colorlib.colorizer import Colorizer
 
     colorizers = {Path(preset).name: Colorizer.from_preset(preset) for preset in recipe.presets}
-    kinds = ["main"] * recipe.scenes + ["catch"] * recipe.catch + ["practice"] * recipe.practice
-    names, digits = _names(rng), max(3, len(str(len(drawn))))
+    kinds, digits = recipe.kinds(), max(3, len(str(len(drawn))))
     rows, coded = [], {}
     for index, photo in enumerate(drawn):
-        rgb = shrink(photo.path, recipe.longest_side)
+        rgb, rng = shrink(photo.path, recipe.longest_side), photo.rng(recipe.seed)
         lightness = lab.lightness(rgb)
         colors = {"": lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]}
         if kinds[index] == "catch":
-            colors["random"] = _random_colors(lightness.shape, rng)
+            colors["misplaced"] = encoding.misplaced_colors(colors[""], rng)
         else:
             colors |= _colored(lightness, colorizers, recipe.vividness)
         height, width = lightness.shape
         for method, ab in colors.items():
-            stimulus = next(names)
-            coded[stimulus] = _encode(lab.recombine(lightness, ab), recipe.quality)
-            version = {"": ORIGINAL, "random": CATCH}.get(method, COLORED)
+            stimulus = _name(rng, coded)
+            coded[stimulus] = encoding.encode(lab.recombine(lightness, ab), recipe.quality)
+            version = {"": ORIGINAL, "misplaced": CATCH}.get(method, COLORED)
             row = (stimulus, f"s{index + 1:0{digits}}", version, method, photo.label, width, height)
             rows.append((*row, kinds[index]))
         if progress:
@@ -399,64 +423,22 @@ def _colored(lightness, colorizers, vividness):
     }
 
 
-def _random_colors(shape, rng):
-    """An ab (H, W, 2) that no photo has: smooth patches of random hues, a few across the photo.
-
-    Zhang, Isola and Efros 2016 copy the colors of another photo. Those sometimes look right, and an
-    attentive person who says so would be excluded.
-    """
-    cells = [max(2, round(_PATCHES * side / max(shape))) for side in shape]
-    angle = rng.uniform(0, 2 * np.pi, cells)
-    planes = [(_PATCH_CHROMA * wave(angle)).astype(np.float32) for wave in (np.cos, np.sin)]
-    return np.stack([photos.resize(plane, *shape[:2]) for plane in planes], axis=-1)
-
-
-def _names(rng):
-    """An endless stream of names of stimuli: 16 hex digits, each once."""
-    seen = set()
+def _name(rng, taken):
+    """A stimulus' name: a letter, so that no spreadsheet reads a number, and 15 hex digits."""
     while True:
-        name = rng.bytes(8).hex()
-        if name not in seen:
-            seen.add(name)
-            yield name
-
-
-def _encode(rgb, quality) -> bytes:
-    import pyvips
-
-    height, width = rgb.shape[:2]
-    image = pyvips.Image.new_from_memory(np.ascontiguousarray(rgb).data, width, height, 3, "uchar")
-    return image.copy(interpretation="srgb").jpegsave_buffer(
-        Q=quality, subsample_mode="off", optimize_coding=False, keep="none"
-    )
-
-
-def _padded(coded, length, seed) -> bytes:
-    count = length - len(coded) - len(_END)
-    noise = np.random.default_rng(seed).integers(0, 0xFF, count, dtype=np.uint8)
-    return coded + noise.tobytes() + _END
-
-
-def split_jpeg(content) -> tuple[bytes, bytes, bytes]:
-    """A stimulus' three parts: the header, the coded picture with its end marker, the padding.
-
-    The padding has no marker bytes except its last two, so the marker before them ends the
-    picture.
-    """
-    start = content.index(b"\xff\xda")  # SOS, behind which there is the coded picture
-    start += 2 + int.from_bytes(content[start + 2 : start + 4])
-    end = content.rindex(_END, 0, -len(_END)) + len(_END)
-    return content[:start], content[start:end], content[end:]
+        name = "abcdef"[rng.integers(6)] + rng.bytes(8).hex()[1:]
+        if name not in taken:
+            return name
 
 
 def _write_images(folder, coded, seed):
     """Pads and writes all files; returns their hashes, and what stimuli.json says about them."""
-    length = -(-(max(map(len, coded.values())) + len(_END)) // _BLOCK) * _BLOCK
-    day, hashes = date.today(), {}
+    length, hashes = encoding.common_length(coded.values()), {}
+    day = date.today()
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
     (folder / "images").mkdir(parents=True)
     for stimulus in sorted(coded):  # Not in the order of scenes and versions.
-        content = _padded(coded[stimulus], length, [seed, int(stimulus, 16)])
+        content = encoding.padded(coded[stimulus], length, [seed, int(stimulus, 16)])
         hashes[stimulus] = hashlib.sha256(content).hexdigest()
         path = folder / "images" / f"{stimulus}.jpg"
         path.write_bytes(content)
@@ -470,7 +452,7 @@ def _write_tables(folder, stimuli, hashes, recipe) -> None:
     for name, kind in ((LISTS, "main"), (PRACTICE, "practice")):
         tables[name] = _lists(stimuli[stimuli["kind"] == kind], recipe)
     for name, table in tables.items():
-        table.to_csv(folder / name, index=False, lineterminator="\n", encoding="utf-8")
+        write_csv(table, folder / name)
 
 
 def _lists(stimuli, recipe):
@@ -510,50 +492,3 @@ def _write_info(folder, recipe, about) -> None:
         "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
     }
     (folder / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_sheets(stimuli) -> None:
-    count = stimuli.table["scene"].nunique()
-    for page in range(-(-count // _SHEET)):
-        name = SHEET if not page else SHEET.replace(".", f"_{page + 1}.")
-        sheet = contact_sheet(stimuli, page)
-        sheet.savefig(stimuli.folder / name, metadata={"Software": None})
-
-
-def contact_sheet(stimuli, page=0):
-    """Stimuli on a sheet, with the truth, for the experimenter.
-
-    A scene's versions are side by side, as they are served; catch and practice scenes are marked.
-
-    Args:
-        stimuli: Stimuli.
-        page: int. Which sheet of 60 scenes; 0 is the first.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-    """
-    from notebooks.figures import photo_grid
-
-    fakes = [preset["name"] for preset in stimuli.info["presets"]]
-    across = max(1, 6 // (1 + len(fakes)))
-    notes = dict.fromkeys(stimuli.practice["scene"], " practice")
-    notes |= dict.fromkeys(stimuli.catch["scene"], " catch")
-    scenes = sorted(stimuli.table["scene"].unique())[page * _SHEET : (page + 1) * _SHEET]
-    cells, captions = [], []
-    for scene, versions in stimuli.table[stimuli.table["scene"].isin(scenes)].groupby("scene"):
-        by_method = versions.set_index("method")["stimulus"]
-        shown = ["", "random"] if "random" in by_method else ["", *fakes]
-        shown += [None] * (1 + len(fakes) - len(shown))
-        for method in shown:
-            cells.append(None if method is None else stimuli.pixels(by_method[method]))
-            note = ": random colors" if method == "random" else notes.get(scene, "")
-            captions.append(None if method is None else scene + note)
-    columns = across * (1 + len(fakes))
-    missing = -len(cells) % columns
-    cells, captions = cells + [None] * missing, captions + [None] * missing
-    rows = range(0, len(cells), columns)
-    return photo_grid(
-        [cells[row : row + columns] for row in rows],
-        ["original", *fakes] * across,
-        captions=[captions[row : row + columns] for row in rows],
-    )

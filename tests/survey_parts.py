@@ -16,7 +16,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -94,13 +96,23 @@ def _lists(table, kind):
     return pd.DataFrame(rows, columns=["list", "scene", "version", "stimulus"])
 
 
+_OF_NONE = {
+    "practice": (r"There are \{practice_photos\} photos for practice first and", "There are"),
+    "catch": (r" (The remaining|In) \{catch_photos\} [^.]*\.", ""),
+}
+
+
 def write_protocol(path, name="balanced-yesno", **values):
     """Writes a packaged protocol with other values, each by its (unique) field's name."""
     text = (ROOT / "study" / "protocols" / f"{name}.toml").read_text(encoding="utf-8")
     defaults = {"scenes": 4, "practice": 2, "catch": 1, "min_catch_correct": 0}
     if name == "replicate-2017":
         defaults |= {"practice": 0, "catch": 0}
-    for field, value in (defaults | values).items():
+    values = defaults | values
+    for field, (sentence, rest) in _OF_NONE.items():  # would speak of none
+        if not values[field]:
+            text = re.sub(sentence, rest, text)
+    for field, value in values.items():
         text, count = re.subn(
             rf"(?m)^{field} = [^#\n]*", f"{field} = {json.dumps(value)} ", text, count=1
         )
@@ -226,6 +238,7 @@ class Person:
 
         self.http = httpx.Client(base_url=address, timeout=60, **options)
         self.http.get("/").raise_for_status()
+        self.key = secrets.token_hex(16)
 
     def get(self, path):
         return self.http.get(path)
@@ -233,12 +246,38 @@ class Person:
     def post(self, path, body):
         return self.http.post(path, json=body)
 
-    def start(self, version="1", **entry):
-        return self.post(
-            "/api/start", {"consent_version": version, "adult": True, "agree": True, **entry}
+    def start(self, **entry):
+        shown = self.get("/api/study").json()["protocol"]
+        consent = {"protocol": shown, "adult": True, "agree": True, "key": self.key}
+        return self._speak_for(self.post("/api/start", consent | entry))
+
+    def go_on(self, invitation):
+        """Goes on with what was begun by an invitation in another browser."""
+        return self._speak_for(
+            self.post("/api/continue", {"invitation": invitation, "key": self.key})
         )
 
+    def show(self, trial):
+        """Begins a trial, as the page does before it draws the photo."""
+        return self.post("/api/presentations", {"id": new_id(), "trial": trial})
+
+    def enter(self, **link):
+        """Opens a link, as the page does before consent."""
+        return self._speak_for(self.post("/api/enter", link))
+
+    def _speak_for(self, reply):
+        if reply.status_code == 200:
+            self.http.headers["X-Entry"] = reply.json()["entry"]
+        return reply
+
+    def cookie(self):
+        """The name and the value of the only cookie."""
+        (cookie,) = self.http.cookies.jar
+        return cookie.name, cookie.value
+
     def answer(self, trial, answer="real", **changes):
+        """Begins a trial and answers it."""
+        self.show(trial)
         return self.post("/api/answers", an_answer(trial, answer) | changes)
 
     def take_part(self, answer="fake", upto=None, **entry):
@@ -252,12 +291,15 @@ class Person:
         return trials
 
 
+def new_id():
+    hexes = secrets.token_hex(16)
+    return "-".join((hexes[:8], hexes[8:12], hexes[12:16], hexes[16:20], hexes[20:]))
+
+
 def an_answer(trial, answer="real"):
     """A complete answer as a browser sends it."""
-    hexes = secrets.token_hex(16)
-    parts = (hexes[:8], hexes[8:12], hexes[12:16], hexes[16:20], hexes[20:])
     return {
-        "id": "-".join(parts),
+        "id": new_id(),
         "trial": trial,
         "answer": answer,
         "response_ms": 812.0,
@@ -266,8 +308,23 @@ def an_answer(trial, answer="real"):
         "pixel_ratio": 1.5,
         "zoom": 1.0,
         "image_width_css": 640.5,
+        "focus_lost_ms": 0.0,
         "shown_at": "2027-01-01T12:00:00.000Z",
     }
+
+
+def typed(*arguments, code=0):
+    """The command as a user types it, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "study", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr or done.stdout
+    assert "Traceback" not in done.stderr
+    return done
 
 
 class PostgreSQL:
@@ -328,6 +385,24 @@ def _free_port():
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
         return some.getsockname()[1]
+
+
+def command(*arguments, code=0):
+    """`python -m study` in this process; returns what it says."""
+    from study.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        returned = main([str(argument) for argument in arguments])
+    said = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+    assert returned == code, said.stderr or said.stdout
+    return said
+
+
+def content(database):
+    """All that lies on the disk of a SQLite database."""
+    folder, name = Path(database).parent, Path(database).name
+    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
 
 
 def wait_for(condition, seconds=60):

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from scipy import stats
+from scipy import special, stats
 
 from colorlib import ColorlibError
 from notebooks import run
 from notebooks.figures import ROOT
-from study import analysis, protocol, published, simulation
+from study import analysis, coverage, figures, mixed, protocol, published, simulation
 
 REFERENCE = Path(__file__).parent / "study_reference"
 NAN = float("nan")
@@ -51,11 +51,13 @@ def test_wilson_of_no_answers_is_missing_and_of_too_many_an_error():
 def test_d_prime_as_in_textbooks():
     d, criterion = analysis.d_prime(0.8, 1, 0.2, 1, correct=False)
     assert d == pytest.approx(1.6832, abs=5e-5) and criterion == pytest.approx(0, abs=1e-9)
-    assert analysis.d_prime_2afc(0.76) == pytest.approx(0.9989, abs=5e-5)
+    assert analysis.d_prime_2afc(0.76, 1, correct=False) == pytest.approx(0.9989, abs=5e-5)
     # Log-linear by hand: 20.5 / 21 and 0.5 / 21.
     d, criterion = analysis.d_prime(20, 20, 0, 20)
     assert d == pytest.approx(2 * stats.norm.ppf(20.5 / 21))
     assert criterion == pytest.approx(0, abs=1e-9)
+    # 2AFC by hand: 20.5 of 21.
+    assert analysis.d_prime_2afc(20, 20) == pytest.approx(np.sqrt(2) * stats.norm.ppf(20.5 / 21))
     # Who calls everything real can't tell anything and leans to "real".
     d, criterion = analysis.d_prime(0, 20, 0, 20)
     assert d == 0 and criterion > 1.5
@@ -163,6 +165,36 @@ def test_ranking_draws_few_answers_to_the_mean():
     assert np.allclose(analysis.rank_photos(alike)["shrunk"], 0.5, atol=1e-3)
 
 
+def test_ranking_intervals_hold_with_few_answers():
+    """Empirical Bayes held 68 % with 10 answers; 60 studies know a coverage to 3 points."""
+    for photos, answers in ((12, 10), (9, 60), (9, 10)):
+        table = coverage.rank_coverage(photos, answers, studies=60, seed=2).set_index("interval")
+        for people in ("same people", "other people"):
+            assert 0.91 <= table.loc[f"shrunk, {people}", "coverage"] <= 0.985
+            assert table.loc[f"rank, {people}", "coverage"] >= 0.94
+
+
+def test_ranking_posterior_is_the_integral():
+    """By plain summation over rates for each pair of mean and spread, on a grid of another step."""
+    k, n = np.array([1.0, 4, 5, 9]), np.array([10.0, 10, 8, 10])
+    rates, means = np.linspace(-8, 8, 401), np.linspace(-5, 5, 81)
+    spreads = np.linspace(0.02, 3.5, 120)
+    like = stats.binom.pmf(k[:, None], n[:, None], 1 / (1 + np.exp(-rates)))
+    prior = stats.norm.pdf(rates, means[:, None, None], np.maximum(spreads, 0.03)[:, None])
+    prior /= prior.sum(axis=-1, keepdims=True)
+    evidence = np.einsum("msr,pr->msp", prior, like)
+    weights = stats.norm.pdf(means, 0, 1.5)[:, None] * stats.halfnorm.pdf(spreads)
+    weights = weights * evidence.prod(axis=-1)
+    expected = [
+        (weights * np.einsum("msr,r->ms", prior, one / (1 + np.exp(-rates))) / part).sum()
+        / weights.sum()
+        for one, part in zip(like, np.moveaxis(evidence, -1, 0), strict=True)
+    ]
+    counts = pd.DataFrame({"answers": n, "said_real": k, "photo": range(4)})
+    found = analysis.rank_photos(counts, people_sd=0).set_index("photo")["shrunk"]
+    assert np.allclose(found.loc[range(4)], expected, rtol=0, atol=2e-3)
+
+
 # Intervals over people and photos
 
 
@@ -184,7 +216,34 @@ def test_rate_is_what_variances_of_means_give():
     assert found.value == pytest.approx(said.mean())
     assert found.error == pytest.approx(np.sqrt(variance))
     assert found.df == 9
-    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 9) * found.error)
+    # Equal arms on the logit, where the error is that of the rate over p (1 - p).
+    p, half = found.value, stats.t.ppf(0.975, 9) * found.error
+    arms = np.diff(special.logit([found.low, p, found.high]))
+    assert arms == pytest.approx(half / (p * (1 - p)))
+
+
+def test_intervals_near_0_miss_on_either_side():
+    """With equal arms, the truth lay above 9 % of the intervals and below none."""
+    rare = simulation.Population({"A": 0.05}, original=0.8)
+    table = coverage.coverage(41, 12, 6, studies=200, seed=3, population=rare)
+    row = table.set_index("interval").loc["one rate, people and photos"]
+    assert 0.91 <= row["coverage"] <= 0.99 and row["above"] <= 0.05
+
+
+def test_difference_of_rates_near_the_middle_is_students():
+    person, photo = (index.ravel() for index in np.indices((60, 40)))
+    said = np.random.default_rng(4).random(2400) < np.where(photo < 20, 0.45, 0.55)
+    found = analysis.difference(said, person, photo, photo < 20)
+    half = stats.t.ppf(0.975, found.df) * found.error
+    assert found.value - found.low == pytest.approx(half, rel=0.02)
+    assert found.high - found.value == pytest.approx(half, rel=0.02)
+
+
+def test_difference_without_any_spread_has_an_interval():
+    """Everybody calls every colored photo fake and every original real."""
+    person, photo = (index.ravel() for index in np.indices((30, 12)))
+    found = analysis.difference(photo >= 6, person, photo, photo < 6)
+    assert found.value == -1 == found.low and found.high < -0.4
 
 
 @pytest.mark.parametrize("colored", [5, 7])
@@ -249,8 +308,9 @@ def test_missing_answers_are_left_out():
 # 200 studies know a coverage to 3 points; tests/benchmarks/study_coverage.py takes 2,000.
 @pytest.mark.parametrize("people, photos, colored", [(41, 12, 6), (60, 24, 12), (60, 24, None)])
 def test_intervals_hold(people, photos, colored):
-    table = simulation.coverage(people, photos, colored, studies=200, seed=5)
+    table = coverage.coverage(people, photos, colored, studies=200, seed=5)
     held = table.set_index("interval")["coverage"]
+    assert np.allclose(table["coverage"] + table["below"] + table["above"], 1)
     assert 0.91 <= held["one rate, people and photos"] <= 0.99
     assert 0.91 <= held["difference, Welch"] <= 0.99
     assert held["one rate, naive"] < 0.8  # what the other intervals are for
@@ -259,18 +319,57 @@ def test_intervals_hold(people, photos, colored):
 # The mixed model
 
 
-def test_mixed_model_agrees_with_lme4():
-    fit = analysis.mixed_model(pd.read_csv(REFERENCE / "answers.csv"))
-    reference = pd.read_csv(REFERENCE / "fit.csv", comment="#", index_col="what")
+@pytest.mark.parametrize("model", ["whole", "plain"])
+def test_mixed_model_agrees_with_lme4(model):
+    answers = pd.read_csv(REFERENCE / "answers.csv")
+    if model == "plain":  # versions of a scene as strangers
+        answers["scene"] = answers["stimulus"]
+    fit = analysis.mixed_model(answers, slopes=model == "whole")
+    reference = pd.read_csv(REFERENCE / "fit.csv", comment="#")
+    reference = reference[reference["model"] == model].set_index("what")
     expected = reference.loc[["(Intercept)", "A", "B"]]
     assert list(fit.fixed.index) == ["original", "A", "B"]
     assert np.allclose(fit.fixed["estimate"], expected["value"], rtol=0, atol=1e-3)
     assert np.allclose(fit.fixed["error"], expected["given_sds"], rtol=0, atol=1e-3)
-    assert np.allclose(fit.fixed["error"], expected["error"], rtol=0.03)  # of R's summary
-    assert fit.people_sd == pytest.approx(reference.loc["sd participant", "value"], abs=1e-3)
-    assert fit.photos_sd == pytest.approx(reference.loc["sd stimulus", "value"], abs=1e-3)
+    assert np.allclose(fit.fixed["error"], expected["error"], rtol=0.04)  # of R's summary
+    names = {"people": "participant", "scenes": "scene", "stimuli": "stimulus"}
+    for row in fit.spreads.itertuples():
+        effect = "" if row.effect == "all photos" else f" {row.effect}"
+        known = reference.loc[f"sd {names[row.of]}{effect}", "value"]
+        assert row.sd == pytest.approx(known, abs=1e-3)
+    assert len(fit.spreads) == {"whole": 5, "plain": 2}[model]
     assert fit.log_likelihood == pytest.approx(reference.loc["logLik", "value"], abs=1e-2)
-    assert fit.converged and not fit.singular
+    assert fit.converged and fit.singular == (model == "whole")  # lme4 says so too
+    people = "(method | participant) + (1 | scene)" if model == "whole" else "(1 | participant)"
+    assert fit.formula == f"said_real ~ method + {people} + (1 | stimulus)"
+    assert fit.told == (
+        "" if model == "whole" else "every scene has one version, so scenes are left out"
+    )
+
+
+def test_mixed_model_tells_its_fallback(monkeypatch):
+    answers = simulation.simulate(people=12, scenes=12).answers()
+    fit_of = mixed._fit
+
+    def fails(formula, data):
+        return None if "method_1 |" in formula else fit_of(formula, data)
+
+    monkeypatch.setattr(mixed, "_fit", fails)
+    fit = analysis.mixed_model(answers)
+    assert "people have no slopes of the method" in fit.told and "converge" in fit.told
+    assert fit.formula == "said_real ~ method + (1 | participant) + (1 | scene) + (1 | stimulus)"
+    monkeypatch.setattr(mixed, "_fit", lambda formula, data: None)
+    with pytest.raises(ColorlibError, match="mixed model: could not be fitted"):
+        analysis.mixed_model(answers)
+
+
+def test_slopes_widen_the_interval_where_people_differ_in_sensitivity():
+    """Without them it took people's own sensitivities for chance."""
+    differ = simulation.Population(people_sd=1.2, people_agreement=0.0)
+    answers = simulation.simulate(40, 40, differ, seed=4).answers()
+    whole, plain = analysis.mixed_model(answers), analysis.mixed_model(answers, slopes=False)
+    widths = [fit.fixed["high"].iloc[1] - fit.fixed["low"].iloc[1] for fit in (whole, plain)]
+    assert widths[0] > 1.2 * widths[1]
 
 
 # Simulated people, power
@@ -317,8 +416,78 @@ def test_two_photos_to_choose_from():
     table = analysis.forced_choice(study.answers())
     (row,) = table.itertuples()
     assert row.low < 0.32 < row.high
-    assert row.d_prime == pytest.approx(analysis.d_prime_2afc(1 - row.fooled))
+    right = (1 - row.fooled) * row.answers
+    assert row.d_prime == pytest.approx(analysis.d_prime_2afc(right, row.answers))
     assert row.d_low < row.d_prime < row.d_high
+
+
+def test_two_photos_that_nobody_takes_for_each_other():
+    """d' was infinite."""
+    study = simulation.simulate(10, 8, mode="2afc")
+    answers = study.answers().assign(correct=1.0)
+    (row,) = analysis.forced_choice(answers).itertuples()
+    assert row.fooled == 0 and row.d_prime == pytest.approx(np.sqrt(2) * stats.norm.ppf(80.5 / 81))
+    assert 0 < row.d_low < row.d_prime == row.d_high < 5
+
+
+# Who took part
+
+
+def test_sample_keeps_no_reply_apart_from_not_asked():
+    study = simulation.simulate(people=40, scenes=8, seed=3)
+    people = study.participants.copy()
+    people.loc[:3, "complete"], people.loc[:5, "question_age"] = 0.0, None
+    people.loc[6:, "question_age"] = "18-29"
+    study = analysis.Study(study.trials, people, study.images, study.source, study.mode)
+    study = analysis.flag_exclusions(study, protocol.load("balanced-yesno"))
+    table = analysis.sample(study)
+    age = table.loc["age"]
+    assert list(age.index) == ["18-29", "rather not say", "not asked"]
+    assert list(age["people"]) == [34, 2, 4] and age.loc["not asked", "counted"] == 0
+    assert age["share"].sum() == pytest.approx(1)
+    devices = table.loc["device"]
+    assert set(devices.index) == {"window of a phone", "larger window"}
+    assert devices["people"].sum() == 40
+    assert {"photography", "known", "color vision"} < set(table.index.get_level_values(0))
+
+
+@pytest.mark.parametrize("mode", ["yesno", "2afc"])
+def test_who_knew_a_photo_can_be_left_out(mode):
+    study = simulation.simulate(people=60, scenes=20, mode=mode, seed=5)
+    knew = study.participants["question_known"] == "some"
+    their = study.trials["participant"].isin(study.participants.loc[knew, "participant"])
+    trials = study.trials.copy()  # they are always right
+    truth = (trials["version"] == "original").astype(float)
+    trials.loc[their, "said_real"] = truth[their]
+    trials.loc[their, "correct"] = 1.0
+    study = analysis.Study(trials, study.participants, study.images, study.source, mode)
+    table = analysis.without_known(study).droplevel("method")
+    assert list(table["people"]) == [
+        60,
+        60 - knew.sum(),
+        (study.participants["question_known"] == "none").sum(),
+    ]
+    everybody, without, only = table["value"]
+    assert everybody < without  # the answers of those who knew made colored photos look worse
+    assert table["low"].le(table["value"]).all() and table["value"].le(table["high"]).all()
+    unasked = study.participants.drop(columns="question_known")
+    bare = analysis.Study(trials, unasked, study.images, study.source, mode)
+    with pytest.raises(ColorlibError, match="has no question `known`"):
+        analysis.without_known(bare)
+
+
+def test_figures_show_photos_by_thumbnails_and_never_by_hashes():
+    single = analysis.per_photo(simulation.simulate(10, 8).answers())
+    hashes = [f"a{number:015x}" for number in range(len(single))]
+    single["stimulus"] = hashes
+    pictures = {name: np.zeros((64, 96, 3), np.uint8) for name in hashes}
+    ranking = analysis.rank_photos(single)
+    for draw, table in ((figures.photos_figure, single), (figures.ranking_figure, ranking)):
+        plain, shown = draw(table, "a test"), draw(table, "a test", thumbnails=pictures)
+        labels = [label.get_text() for label in plain.axes[0].get_yticklabels()]
+        assert sorted(labels) == sorted(table["scene"])
+        boxes = [artist for artist in shown.axes[0].artists if hasattr(artist, "offsetbox")]
+        assert len(boxes) == len(table)
 
 
 # Exclusions
@@ -472,14 +641,16 @@ def test_what_is_no_export_says_so(study, tmp_path):
 def test_benchmark_of_coverage_prints_a_table():
     script = Path(__file__).parent / "benchmarks" / "study_coverage.py"
     done = subprocess.run(
-        [sys.executable, script, "--studies", "4", "--mixed", "1", "--sizes", "10x8"],
+        [sys.executable, script, "--studies=4", "--mixed=1", "--ranks=2", "--sizes", "10x8"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert (
-        sum("10x8 4+4" in line for line in lines) == sum("10x8 6+2" in line for line in lines) == 6
+        sum("10x8 4+4" in line for line in lines) == sum("10x8 6+2" in line for line in lines) == 7
     )
+    assert sum("10x9 ranks" in line for line in lines) == 4
+    assert all("below" in line and "above" in line for line in lines[1:])
 
 
 # The notebook
@@ -500,10 +671,10 @@ def test_notebook_says_of_every_table_and_figure_what_it_shows(
     page = BeautifulSoup((output / "site" / "02_analysis.html").read_text(), "html.parser").article
     captions = [caption.text for caption in page.find_all("caption")]
     pictures = [image["alt"].lower() for image in page.select("figure.picture img")]
-    assert len(captions) == len(page.find_all("table")) >= 11 and len(pictures) >= 8
+    assert len(captions) == len(page.find_all("table")) >= 15 and len(pictures) >= 8
     sources = ("published", "simulated people", "export of the survey: a test")
     for title in [caption.lower() for caption in captions] + pictures:
         assert any(source in title for source in sources), title
     of_export = [title for title in captions + pictures if sources[2] in title]
-    assert len(of_export) == (10 if mode == "yesno" else 1)
+    assert len(of_export) == (13 if mode == "yesno" else 4)
     assert not page.select(".stderr")

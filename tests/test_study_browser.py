@@ -1,12 +1,17 @@
 """The survey as people meet it: in a browser, by keys and fingers, with lost connections."""
 
+import http.server
 import sqlite3
+import threading
+import urllib.parse
 from contextlib import ExitStack
 
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
-from survey_parts import Server, Study, fill_in, make_stimuli, wait_for, write_protocol
+from survey_parts import Server, Study, command, fill_in, make_stimuli, wait_for, write_protocol
+
+from study.survey import entry, payment
 
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {
@@ -15,7 +20,7 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-READY = "#stage button:enabled, #stage input[type=submit]"
+READY = "#stage button:not(.quiet):enabled, #stage input[type=submit]"
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +235,8 @@ def test_declining_stores_nothing(serve, visit):
     page.locator("#decline").click()
     page.get_by_text("Nothing has been stored").wait_for()
     assert not rows(server, "SELECT * FROM sessions")
+    assert not page.context.cookies()
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
 def test_color_vision_is_asked_under_its_own_consent(serve, visit):
@@ -266,11 +273,11 @@ def test_reload_goes_on_where_it_stopped(serve, visit):
     page = visit(server.address)
     answered(page, 2)
     before = page.locator("#progress label").inner_text()
-    photo = page.locator("#stage img").get_attribute("src")
+    photo = page.locator("#stage img").screenshot()
     page.reload()
     ready(page)
     assert page.locator("#progress label").inner_text() == before == "Photo 3 of 5"
-    assert page.locator("#stage img").get_attribute("src") == photo
+    assert page.locator("#stage img").screenshot() == photo
     assert "Welcome back" in page.locator("#status").inner_text()
     go_through(page, click)
     assert len(rows(server)) == 5
@@ -299,6 +306,7 @@ def test_a_second_tab_waits_for_the_first(serve, visit):
     second.get_by_text("open in another tab").wait_for()
     answered(first, 1)
     first.close()
+    second.get_by_role("button", name="Yes, go on").click()  # it may be the next person's
     second.locator("#stage .photo img").wait_for()  # the notice before it has a button, too
     assert second.locator("#progress label").inner_text() == "Photo 3 of 5"
     go_through(second, click)
@@ -311,25 +319,25 @@ def test_without_a_network_answers_wait_and_then_arrive(serve, visit):
     page = visit(server.address, tolerate=["ERR_INTERNET_DISCONNECTED"])
     answered(page, 1)
     wait_for(lambda: len(rows(server)) == 1)
-    page.wait_for_timeout(1500)  # the next photos are fetched ahead
     page.context.set_offline(True)
-    answered(page, 2)
+    go_on(page, click)  # the next photo begins when the server can witness it
     page.get_by_text("The connection is gone").wait_for()
     page.wait_for_timeout(8000)  # longer than the longest wait between two attempts
     assert len(rows(server)) == 1
     page.context.set_offline(False)
-    wait_for(lambda: len(rows(server)) == 3)
+    wait_for(lambda: len(rows(server)) == 2)
     go_through(page, click)
     kept = rows(server)
     assert len(kept) == len({row["id"] for row in kept}) == 5
 
 
 def left_behind(server, page):
-    """One answer arrives, the server is killed, two more are given; the closed page's context."""
+    """One answer arrives, the server is killed, one more is given; the closed page's context."""
     answered(page, 1)
-    page.wait_for_timeout(1500)  # the next photos are fetched ahead
+    wait_for(lambda: len(rows(server)) == 1)
     server.kill()
-    answered(page, 2)
+    go_on(page, click)
+    page.get_by_text("The connection is gone").wait_for()
     page.close()
     return page.context
 
@@ -340,9 +348,10 @@ def test_killed_server_and_closed_page_lose_nothing(serve, visit):
     context = left_behind(server, visit(server.address, tolerate=["ERR_CONNECTION_REFUSED"]))
     server.start()
     page = visit(server.address, context=context)
-    ready(page)
-    assert len(rows(server)) == 3, "the page kept them, and sent them first"
-    assert page.locator("#progress label").inner_text() == "Photo 4 of 5"
+    page.get_by_role("button", name="Yes, go on").click()
+    page.locator("#progress label").wait_for()
+    assert len(rows(server)) == 2, "the page kept it, and sent it first"
+    assert page.locator("#progress label").inner_text() == "Photo 3 of 5"
     go_through(page, click)
     assert len(rows(server)) == 5
 
@@ -356,7 +365,7 @@ def test_expired_session_sends_what_it_kept(serve, visit):
     server.start()
     page = visit(server.address, context=context)
     page.get_by_text("can't be continued").wait_for()
-    assert len(rows(server)) == 3
+    assert len(rows(server)) == 2
 
 
 # Ways in and out
@@ -383,10 +392,179 @@ def test_panel_gets_its_code_after_the_confirmation_only(serve, visit):
     assert session["entry"] == "panel" and "panel-person" not in session["panel_hash"]
 
 
-def test_a_bad_invitation_is_told(serve, visit):
+def test_a_bad_invitation_is_told_before_consent(serve, visit):
     server = serve(demo=False)
     page = visit(f"{server.address}/?invitation=NONE-SUCH-CODE", tolerate=["403"])
+    page.get_by_text("This invitation is not known").wait_for()
+    assert not page.locator("[name=adult]").count()
+    assert not rows(server, "SELECT * FROM sessions")
+
+
+# Whose session it is
+
+
+def withdraw(page):
+    """Presses the quiet button and confirms."""
+    page.locator("#withdraw").click()
+    page.get_by_role("button", name="Delete my answers").click()
+    page.get_by_role("heading", name="Your answers are deleted").wait_for()
+
+
+def test_withdrawal_is_a_button_on_every_screen(serve, visit):
+    server = serve(demo=False, practice=1, scenes=2, catch=0, completion_code="{code}")
+    page = visit(f"{server.address}/?PROLIFIC_PID=P1")
+    codes = set()
+
+    def look(page):
+        if page.locator("[name=adult]").count():
+            return  # without a session, the code can be typed
+        page.locator("#withdraw").click()
+        codes.add(page.get_by_label("Your withdrawal code").input_value())
+        check_access(page)
+        fits(page)
+        before = len(rows(server))
+        page.keyboard.press("f")  # answers nothing behind it
+        page.get_by_role("button", name="Go back").click()
+        assert len(rows(server)) == before
+
+    go_through(page, click, look)
+    (code,) = codes
+    assert code == page.locator("output").inner_text()
+    withdraw(page)
+    assert "Your completion code is" in page.locator("#stage").inner_text()
+    assert not rows(server, "SELECT * FROM sessions") and not rows(server)
+    assert not page.context.cookies()
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+
+
+def test_the_code_is_told_first_and_can_be_typed_anywhere(serve, visit):
+    server = serve(demo=False, practice=0)
+    page = visit(server.address)
     ready(page)
     go_on(page, click)
-    page.get_by_text("This invitation is not known").wait_for()
+    page.get_by_text("Your withdrawal code is").wait_for()
+    (session,) = rows(server, "SELECT * FROM sessions")
+    code = session["withdrawal_code"]
+    assert code in page.locator("#stage").inner_text()
+    other = visit(server.address, tolerate=["404"])
+    ready(other)
+    other.locator("#withdraw").click()
+    other.get_by_label("Your withdrawal code").fill("ABCD")
+    other.get_by_role("button", name="Delete my answers").click()
+    other.get_by_text("There are no answers with this code").wait_for()
+    other.get_by_label("Your withdrawal code").fill(code.lower().replace("-", ""))
+    other.get_by_role("button", name="Delete my answers").click()
+    other.get_by_role("heading", name="Your answers are deleted").wait_for()
     assert not rows(server, "SELECT * FROM sessions")
+    page.reload()
+    page.get_by_text("can't be continued here any more").wait_for()
+
+
+def test_the_next_person_at_a_computer_begins_anew(serve, visit):
+    server = serve(demo=False, scenes=2, practice=0, catch=0)
+    first = visit(server.address)
+    answered(first, 1)
+    first.close()
+    second = visit(server.address, context=first.context)
+    second.get_by_role("button", name="No, I am somebody else").click()
+    go_through(second, click)
+    assert len(rows(server)) == 3 and len(rows(server, "SELECT * FROM sessions")) == 2
+    code = second.locator("output").inner_text()
+    second.reload()
+    assert second.locator("output").inner_text() == code, "the own tab keeps it"
+    third = visit(server.address, context=first.context)
+    assert ready(third) == "Real or recolored?" and code not in third.content()
+    third.get_by_role("button", name="No, I am somebody else").click()
+    third.locator("[name=adult]").wait_for()
+    # The same in the tab in which somebody has just finished.
+    second.goto(server.address)
+    ready(second)
+    assert code not in second.content()
+
+
+def test_an_invitation_goes_on_on_a_second_device(serve, visit):
+    server = serve(demo=False, practice=0, ways=["invitation"])
+    (code,) = command("invite", "1", "--database", server.database).stdout.split()
+    phone = visit(f"{server.address}/?invitation={code}", tolerate=["401"])
+    answered(phone, 2)
+    laptop = visit(f"{server.address}/?invitation={code}")
+    laptop.get_by_role("button", name="Yes, go on").click()
+    laptop.locator("#stage .photo img").wait_for()
+    assert laptop.locator("#progress label").inner_text() == "Photo 3 of 5"
+    go_on(phone, click)
+    phone.get_by_text("can't be continued here any more").wait_for()
+    go_through(laptop, click)
+    assert len(rows(server)) == 5 and len(rows(server, "SELECT * FROM sessions")) == 1
+    late = visit(f"{server.address}/?invitation={code}", tolerate=["403"])
+    late.get_by_text("This invitation is not known").wait_for()
+    assert not late.locator("[name=adult]").count(), "told before consent"
+
+
+class _Panel(http.server.BaseHTTPRequestHandler):
+    """A panel in the manner of MTurk: it frames the study and takes a form back."""
+
+    def do_GET(self):
+        self.reply(f'<iframe src="{self.server.study}" width="1200" height="760"></iframe>')
+
+    def do_POST(self):
+        form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.forms.append((self.path, urllib.parse.parse_qs(form)))
+        self.reply("<p>handed in</p>")
+
+    def reply(self, text):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_mturk_frames_the_page_and_gets_the_code(serve, visit):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Panel) as panel:
+        threading.Thread(target=panel.serve_forever, daemon=True).start()
+        site = f"http://localhost:{panel.server_port}"  # another site than 127.0.0.1
+        server = serve(
+            demo=False,
+            scenes=2,
+            practice=0,
+            catch=0,
+            id_parameter="workerId",
+            completion_code="{code}",
+            frame_ancestors=[site],
+        )
+        query = {"assignmentId": "A1", "hitId": "H1", "workerId": "W1", "turkSubmitTo": site}
+        panel.study = f"{server.address}/?{urllib.parse.urlencode(query)}"
+        panel.forms = []
+        page = visit(site, tolerate=["favicon"])
+        frame = page.frames[1]
+        go_through(frame, click)
+        assert len(rows(server)) == 2, "the cookie works in the frame"
+        frame.get_by_role("button", name="Go back to the panel").click()
+        frame.get_by_text("handed in").wait_for()
+        ((path, form),) = panel.forms
+        assert path == "/mturk/externalSubmit" and form["assignmentId"] == ["A1"]
+        hashed = entry.panel_hash(server.survey.salt, "W1")
+        assert form["code"] == [payment.signed(server.survey.salt, hashed, "finished")]
+        panel.shutdown()
+
+
+def test_a_study_that_nobody_may_begin_says_so_at_once(serve, visit):
+    from study.survey import doors
+
+    server = serve(demo=False, direction="rtl", practice=0)
+    server.store.write(doors.pause)
+    page = visit(server.address, PHONE, tolerate=["403"])
+    page.get_by_text("This study is taking a break").wait_for()
+    assert not page.locator("[name=adult]").count()
+    server.store.write(doors.resume)
+    page.reload()
+    page.locator("[name=adult]").wait_for()
+    fits(page)
+    assert page.evaluate("getComputedStyle(document.body).direction") == "rtl"
+    while not ready(page).startswith("Are the colors"):
+        go_on(page, click)
+    page.keyboard.press("ArrowRight")  # where the first answer stands
+    wait_for(lambda: len(rows(server)) == 1)
+    assert [row["answer"] for row in rows(server)] == ["real"]

@@ -124,6 +124,8 @@ def test_a_translation_is_a_file(edited):
         ("scenes = 40", "", "design.scenes: is missing; add it"),
         ("scenes = 40", "scenes = 40\nscene = 1", "design.scene: is not a field of a protocol"),
         ("colored_share = 0.5", "colored_share = 1", "design.colored_share: .*less than 1"),
+        ("max_side_css = 1024", "max_side_css = 100", "design.max_side_css: must not be below"),
+        ("max_presentations = 10", "max_presentations = 0", "exclusions.max_presentations"),
         ("max_age_hours = 24", "max_age_hours = 0", "resume.max_age_hours"),
         ('email = ""', 'email = "me at home"', "contact.email: is not an e-mail address"),
         ('anonymized_on = ""', 'anonymized_on = "soon"', "retention.anonymized_on: .*date"),
@@ -139,12 +141,62 @@ def test_a_translation_is_a_file(edited):
         ('ways = ["open", "invitation", "panel"]', "ways = []", "entry.ways"),
         ('mode = "yesno"', 'mode = "2afc"', "design.exposure_s: must be above 0 in mode 2afc"),
         ('name = "balanced-yesno"', "name = balanced", "not a TOML file .*line 9"),
+        ("minutes = 8 ", "minutes = 0 ", "design.minutes"),
+        ("exposure_s = 0 ", "exposure_s = 30 ", "design.minutes: must be above 24.0, which"),
+        ("quota = 0", "quota = -1", "entry.quota"),
+        ('direction = "ltr"', 'direction = "down"', "direction: Input should be 'ltr' or 'rtl'"),
+        ("{minutes} minutes", "nine minutes", "consent.body.1: says 'nine minutes', .* has 8; wri"),
+        ("{photos} photos, one", "41 photos, one", "consent.body.1: says '41 photos', .* 40, 44;"),
+        ("more than {resume_hours} hours", "more than 20 hours", "texts.problems.expired: says"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_field(edited, old, new, complaint):
     with pytest.raises(ColorlibError, match=f"mine.toml: {complaint}") as error:
         protocols.load(edited({old: new}))
     assert "\n" not in str(error.value)
+
+
+def test_numbers_that_texts_write_out_are_held_against_the_design(edited):
+    share = {"colored_share = 0.5": "colored_share = 0.25"}
+    half = {"We want to know how often": "Half of the photos were colored. How often"}
+    protocols.load(edited(half))
+    protocols.load(edited(share))
+    protocols.load(edited({"{photos} photos, one": "40 new photos, one"}))
+    with pytest.raises(ColorlibError, match="debriefing.body.1: says 'half', but 10 of 40 photos"):
+        protocols.load(edited(share | half))
+    none = {"catch = 4 ": "catch = 0 ", "min_catch_correct = 3 ": "min_catch_correct = 0 "}
+    with pytest.raises(ColorlibError, match=r"debriefing.body.0: names \{catch_photos\}, of which"):
+        protocols.load(edited(none))
+    shown = protocols.load("replicate-2017").page_texts()
+    assert (
+        "3 were as the camera took them. For the other 9,"
+        in shown["texts"]["debriefing"]["body"][0]
+    )
+    assert "about 3 minutes" in shown["consent"]["body"][1]
+
+
+def test_a_half_translated_protocol_names_what_is_left(edited):
+    german = {'language = "en"': 'language = "de"', 'accept = "Begin"': 'accept = "Los"'}
+    (line,) = protocols.load(edited(german)).told_at_start()
+    assert "language is de" in line and "consent.decline" in line and "questions.3.consent" in line
+    assert "consent.accept" not in line and "first_key" not in line and "version" not in line
+    assert protocols.load().told_at_start() == []
+    missing = {'paused = "': '# paused = "', 'full = "': '# full = "'}
+    with pytest.raises(ColorlibError, match="texts.problems.paused, texts.problems.full: are miss"):
+        protocols.load(edited(german | missing))
+
+
+def test_the_hash_of_a_protocol_holds_all_of_it(edited):
+    hashes = {protocols.load().sha256}
+    for change in (
+        {'first_answer = "Real"': 'first_answer = "Fake"'},
+        {'first_key = "r"': 'first_key = "g"'},
+        {"min_response_ms = 200 ": "min_response_ms = 201 "},
+        {"18 to 29": "18 to 30"},
+    ):
+        hashes.add(protocols.load(edited(change)).sha256)
+    assert len(hashes) == 5
+    assert protocols.load(edited({"# The default": "# Another comment"})).sha256 in hashes
 
 
 def test_dates_are_in_order(edited):

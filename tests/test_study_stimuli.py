@@ -1,8 +1,10 @@
 """Stimuli: nothing but pixels tells versions apart, lists are balanced, the key is sealed."""
 
+import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,9 +17,10 @@ from PIL import Image, JpegImagePlugin
 from skimage.color import rgb2lab
 from survey_parts import write_protocol
 
-from colorlib import ColorlibError, metrics, photos
+from colorlib import ColorlibError, lab, metrics, photos
 from notebooks.figures import ROOT
-from study import leaks, protocol
+from study import leaks, protocol, sheets
+from study.encoding import color_difference, misplaced_colors, split_jpeg
 from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
 
 RECIPE = Recipe(("pyramid", "paper"), scenes=8, practice=2, catch=2, longest_side=128, seed=2)
@@ -58,8 +61,6 @@ def stimuli(originals, tmp_path_factory):
 @pytest.fixture
 def copy(stimuli, tmp_path):
     """A copy of that folder, to be tampered with."""
-    import shutil
-
     return shutil.copytree(stimuli.folder, tmp_path / "copy")
 
 
@@ -113,7 +114,8 @@ def test_padding_is_needed(stimuli):
 
 
 def test_names_tell_nothing(stimuli):
-    assert stimuli.table["stimulus"].str.fullmatch("[0-9a-f]{16}").all()
+    # A letter first: a spreadsheet would read 12e45678... as a number.
+    assert stimuli.table["stimulus"].str.fullmatch("[a-f][0-9a-f]{15}").all()
     assert stimuli.table["stimulus"].is_unique
     # The key stands in the order of the names, which is not that of scenes or versions.
     assert stimuli.table["stimulus"].is_monotonic_increasing
@@ -144,7 +146,7 @@ def test_pairs_hold_an_original_and_each_method_in_turn(stimuli):
     assert (seen.groupby(["list", "method"]).size() == 4).all()
     assert (seen.groupby("scene")["method"].nunique() == 2).all()
     assert len(stimuli.pairs(kind="practice")) == 2
-    assert set(stimuli.pairs(kind="catch")["method"]) == {"random"}
+    assert set(stimuli.pairs(kind="catch")["method"]) == {"misplaced"}
 
 
 def test_main_practice_and_catch_scenes_are_apart(stimuli):
@@ -155,19 +157,102 @@ def test_main_practice_and_catch_scenes_are_apart(stimuli):
     assert sources.is_unique
 
 
-def test_catch_trials_have_colors_that_no_photo_has(stimuli):
+def test_catch_trials_have_the_photos_colors_in_wrong_places(stimuli):
     for scene in stimuli.catch["scene"].unique():
         versions = of_scene(stimuli, scene)
-        assert set(versions) == {"", "random"}
-        original, random = (rgb2lab(versions[method]) for method in ("", "random"))
-        assert np.abs(original - random)[..., 0].mean() < 3
-        assert np.sqrt(((original - random)[..., 1:] ** 2).mean()) > 10
-        hues = np.histogram(np.arctan2(random[..., 2], random[..., 1]), 6, (-np.pi, np.pi))[0]
-        assert (hues / hues.sum() > 0.02).sum() >= 4
+        assert set(versions) == {"", "misplaced"}
+        original, moved = (rgb2lab(versions[method]) for method in ("", "misplaced"))
+        assert np.abs(original - moved)[..., 0].mean() < 3
+        assert np.sqrt(((original - moved)[..., 1:] ** 2).sum(axis=-1)).mean() > 20
+
+
+def test_statistics_of_hues_do_not_find_catch_trials():
+    """The chance that a statistic is larger for a catch trial than for a photo: 0.5 is blind."""
+    plain, moved = [], []
+    for number, path in enumerate(list(photos.packaged("sample")["path"])[::2]):
+        rgb = shrink(path, 96)
+        ab = lab.rgb_to_lab(rgb / np.float32(255))[..., 1:]
+        rng = np.random.default_rng(number)
+        wrong = lab.recombine(lab.lightness(rgb), misplaced_colors(ab, rng))
+        if color_difference(rgb, wrong) > 20:
+            moved.append(hue_spread(wrong))
+        plain.append(hue_spread(rgb))
+    assert len(moved) > 10
+    assert 0.3 < np.mean(np.array(moved)[:, None] > plain) < 0.7
+
+
+def hue_spread(rgb):
+    """0 where all colors have one hue, 1 where they point everywhere."""
+    ab = lab.rgb_to_lab(rgb / np.float32(255))[..., 1:].reshape(-1, 2)
+    return 1 - np.linalg.norm(ab.sum(axis=0)) / np.linalg.norm(ab, axis=1).sum()
+
+
+def test_a_photo_too_dull_to_catch_does_something_else(originals, tmp_path):
+    """A clock of red digits in the dark: with its colors misplaced it looks as real as before."""
+    folder = tmp_path / "photos"
+    shutil.copytree(originals, folder, ignore=shutil.ignore_patterns("more", "broken*", "gray*"))
+    for number in range(3):
+        clock = np.full((64, 128, 3), 6, np.uint8)
+        clock[16:48, 20 + number : 100 : 16] = clock[20:24, 24:100] = (200, 20, 20)
+        Image.fromarray(clock).save(folder / f"clock{number}.png")
+    used = 0
+    for seed in (1, 2):
+        recipe = Recipe(scenes=2, practice=3, catch=3, longest_side=128, seed=seed)
+        made = build(folder, tmp_path / f"seed{seed}", recipe)
+        clocks = set(made.table.loc[made.table["source"].str.startswith("clock"), "source"])
+        assert not clocks & set(made.catch["source"])
+        assert len(clocks) + made.info["left_out"]["dull_to_catch"] <= 3
+        used += len(clocks)
+    assert used  # what can't catch is shown all the same
+
+
+def test_a_photo_is_replaced_by_name_and_nothing_else_changes(originals, tmp_path):
+    small = Recipe(scenes=4, practice=1, catch=1, longest_side=96, seed=2)
+    before = build(originals, tmp_path / "before", small)
+    names = before.table.drop_duplicates("scene").set_index("scene")["source"]
+    gone, caught = names["s002"], names["s005"]
+    after = build(originals, tmp_path / "after", replace(small, replaced=(gone, caught)))
+    now = after.table.drop_duplicates("scene").set_index("scene")["source"]
+    assert {"s002", "s005"} == set(names.index[names != now[names.index]])
+    assert not {gone, caught} & set(now)
+    kept = ~before.table["scene"].isin(["s002", "s005"])
+    rows = before.table[kept].set_index("stimulus").drop(columns="sha256")
+    assert after.table.set_index("stimulus").loc[rows.index, rows.columns].equals(rows)
+    for name in rows.index:  # the padding has another length if the longest file is gone
+        assert split_jpeg(before.read(name))[:2] == split_jpeg(after.read(name))[:2]
+    assert not set(before.table.loc[~kept, "stimulus"]) & set(after.table["stimulus"])
+    assert set(after.catch["scene"]) == set(before.catch["scene"]) == {"s005"}
+    with pytest.raises(
+        ColorlibError, match="replaced: no photo of these stimuli is called 'x.jpg'"
+    ):
+        build(originals, tmp_path / "no", replace(small, replaced=("x.jpg",)))
+
+
+def test_names_of_files_are_safe_in_a_spreadsheet(originals, tmp_path):
+    folder, taken = tmp_path / "photos", iter(photos.find(originals / "more"))
+    folder.mkdir()
+    for name in ("=1+1.jpg", "@SUM(A1).jpg", "'quoted.jpg"):
+        (folder / name).write_bytes(next(taken).read_bytes())
+    made = build(folder, tmp_path / "new", Recipe(scenes=2, practice=0, catch=0, longest_side=48))
+    with open(made.folder / "key.csv", encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in set("=+-@")]
+    assert set(made.table["source"]) < {"=1+1.jpg", "@SUM(A1).jpg", "'quoted.jpg"}
+
+
+def test_contact_sheets_and_thumbnails_show_photos(stimuli):
+    name = stimuli.table.loc[stimuli.table["version"] == "original", "source"].iloc[0]
+    texts = [text.get_text() for text in sheets.contact_sheet(stimuli).texts]
+    shown = " ".join(texts).replace("\n", "")
+    assert name.split("/")[-1][:12] in shown
+    assert not any(stimulus in shown for stimulus in stimuli.table["stimulus"])
+    small = sheets.thumbnails(stimuli, height=32)
+    assert set(small) == set(stimuli.table["stimulus"])
+    assert {picture.shape for picture in small.values()} == {(32, 64, 3)}
 
 
 def test_what_is_no_use_is_left_out_and_counted(stimuli, originals, tmp_path):
-    left_out = r"\(1 near-gray, 1 copies and 1 unreadable ones left out\)"
+    left_out = r"\(1 near-gray, 1 copies, 1 unreadable and 0 too dull to catch left out\)"
     with pytest.raises(ColorlibError, match=f"12 usable photos {left_out}, and 22 are needed"):
         build(originals, tmp_path / "new", Recipe(scenes=14, longest_side=64))
     assert list(tmp_path.iterdir()) == []
@@ -325,7 +410,7 @@ def test_one_byte_would_be_found(stimuli):
 
 def invented(rng, scenes=40, columns=20):
     """A key of pairs and numbers that have nothing to do with it."""
-    names = [f"{number:016x}" for number in rng.permutation(2 * scenes)]
+    names = [f"a{number:015x}" for number in rng.permutation(2 * scenes)]
     key = pd.DataFrame({"stimulus": names, "scene": [f"s{n // 2}" for n in range(2 * scenes)]})
     key["version"] = ["original", "colored"] * scenes
     return pd.DataFrame(rng.normal(size=(2 * scenes, columns)), index=names), key

@@ -1,7 +1,8 @@
 """The survey's server and store, as people, hostile ones too, and the experimenter meet them."""
 
+import base64
+import csv
 import http.client
-import io
 import json
 import re
 import sqlite3
@@ -11,8 +12,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -29,14 +28,17 @@ from survey_parts import (
     Server,
     Study,
     an_answer,
+    command,
+    content,
     fill_in,
     make_stimuli,
+    new_id,
+    typed,
     write_protocol,
 )
 
 from colorlib import ColorlibError
 from study import protocol as protocols
-from study.__main__ import main
 from study.stimuli import Stimuli
 from study.survey import store as tables
 from study.survey.guards import HEADERS, MAX_BODY, SESSION_BURST, SESSION_RATE, Buckets
@@ -136,6 +138,7 @@ def test_a_whole_session(make, name, database):
 def test_an_answer_that_comes_twice_is_kept_once(study):
     person = study.person()
     person.take_part(upto=0)
+    person.show(1)
     answer = an_answer(1)
     for _ in range(3):
         assert person.post("/api/answers", answer).status_code == 200
@@ -235,8 +238,10 @@ def test_a_session_is_taken_up_again_within_its_age_only(study):
     _age(study, 23)
     state = person.get("/api/session").json()
     assert state["state"] == "running" and state["answered"] == [1, 2, 3]
+    person.show(4)
     _age(study, 25)
     assert person.get("/api/session").json()["state"] == "expired"
+    assert person.show(5).status_code == 409
     assert person.answer(4).status_code == 200, "what was given in time and sent late is kept"
 
 
@@ -254,13 +259,18 @@ def test_invitation_works_once(make, database):
     assert study.person().start().json()["error"] == "bad_invitation", "the open link is closed"
     guest = study.person()
     guest.take_part(upto=1, invitation=one)
-    assert study.person().start(invitation=one).json()["error"] == "bad_invitation"
+    assert study.person().start(invitation=one).json()["error"] == "elsewhere"
     assert guest.start(invitation=one).json()["answered"] == [1], "its own guest goes on"
     study.person().take_part(upto=0, invitation=other)
+    for trial in guest.get("/api/session").json()["trials"][1:]:
+        guest.answer(trial["trial"])
+    assert guest.post("/api/finish", {}).status_code == 200
+    for used in (study.person().start(invitation=one), study.person().enter(invitation=one)):
+        assert used.json()["error"] == "bad_invitation", "told before consent, too"
     assert study.person().start(invitation="ABCD-EFGH-JKMN").status_code == 403
 
 
-def test_panel_id_is_kept_as_a_hash_and_tells_a_repeat(make, database):
+def test_panel_id_is_kept_as_a_hash_and_excludes_nobody(make, database):
     study = make(demo=False, completion_code="C0FFEE")
     person = study.person()
     person.take_part(panel="5f3e-panel-person")
@@ -268,8 +278,9 @@ def test_panel_id_is_kept_as_a_hash_and_tells_a_repeat(make, database):
     study.person().take_part(upto=0, panel="5f3e-panel-person")
     study.person().take_part(upto=0, panel="another-person")
     rows = study.rows(tables.sessions)
-    assert [row.repeat for row in rows] == [False, True, False]
-    assert rows[0].participant == rows[1].participant != rows[2].participant
+    assert [row.panel_repeat for row in rows] == [False, True, False]
+    assert not any(row.repeat for row in rows), "the flag that excludes"
+    assert len({row.participant for row in rows}) == 3
     study.close()
     assert b"5f3e-panel-person" not in content(database)
 
@@ -279,27 +290,20 @@ def test_open_link_flags_who_comes_again(make):
     person = study.person()
     person.take_part(upto=1)
     _age(study, 30)
-    person.take_part(upto=0)
+    assert person.start(key="1" * 32).json()["state"] == "expired"
+    assert person.start(key="1" * 32, another=True).json()["state"] == "running"
     assert [row.repeat for row in study.rows(tables.sessions)] == [False, True]
     person = study.person()
     person.take_part()
     person.post("/api/finish", {})
-    assert person.start(again=True).json()["state"] == "finished", "once finished is finished"
-
-
-def content(database):
-    """All that lies on the disk of a SQLite database."""
-    from pathlib import Path
-
-    folder, name = Path(database).parent, Path(database).name
-    return b"".join(path.read_bytes() for path in folder.glob(f"{name}*"))
+    assert person.start(key="2" * 32).json()["state"] == "finished", "once finished is finished"
 
 
 def test_nothing_personal_is_kept(make, database):
     study = make()
     person = study.person(**{"User-Agent": "Peculiar/1.0", "X-Forwarded-For": "203.0.113.77"})
     person.take_part()
-    cookie = person.http.cookies["koala"]
+    _, cookie = person.cookie()
     study.close()
     kept = content(database)
     for text in ("Peculiar", "203.0.113.77", "127.0.0.1", cookie, cookie.split(".")[0]):
@@ -321,9 +325,11 @@ def test_strangers_and_other_peoples_photos(study):
     assert stranger.answer(1).status_code == 401
     assert stranger.post("/api/finish", {}).status_code == 401
     stranger.http.cookies.clear()
-    stranger.http.cookies.set("koala", "made-up." + "0" * 32)
-    assert stranger.start().status_code == 401
-    assert stranger.get("/api/session").json()["state"] == "no_cookie"
+    name, value = one.cookie()
+    for made_up in ("made-up." + "0" * 32, value[:-1], value + "0", "." + value.partition(".")[2]):
+        stranger.http.cookies.set(name, made_up)
+        assert stranger.get("/api/session").json() == {"state": "new"}
+        assert stranger.answer(1).status_code == 401
 
 
 def test_answers_after_the_end_or_to_no_trial_are_refused(study):
@@ -340,7 +346,19 @@ def test_answers_after_the_end_or_to_no_trial_are_refused(study):
     assert len(study.rows(tables.answers)) == len(trials)
 
 
-@pytest.mark.parametrize("path", ["/api/start", "/api/answers", "/api/replies", "/api/finish"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/enter",
+        "/api/start",
+        "/api/continue",
+        "/api/withdraw",
+        "/api/presentations",
+        "/api/answers",
+        "/api/replies",
+        "/api/finish",
+    ],
+)
 def test_bad_bodies_get_a_short_no(study, path):
     person = study.person()
     person.take_part(upto=0)
@@ -383,7 +401,7 @@ def test_script_and_odd_characters_in_every_field_are_refused(study):
 def test_nothing_else_is_served(study):
     person = study.person()
     person.take_part(upto=0)
-    cookie = {"Cookie": f"koala={person.http.cookies['koala']}"}
+    cookie = {"Cookie": "=".join(person.cookie())}
     for path in (
         "/static/../server.py",
         "/static/..%2fserver.py",
@@ -415,8 +433,7 @@ def test_every_reply_carries_the_headers_of_security(study):
         "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "font-src 'self' data:"
     )
-    person.http.cookies.clear()
-    cookie = person.get("/").headers["set-cookie"].lower()
+    cookie = study.person().start().headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=lax" in cookie
 
 
@@ -425,17 +442,20 @@ def test_no_reply_tells_what_is_what(study):
     key = study.survey.stimuli.table
     names = {*key["stimulus"], *key["scene"], *key["source"], *key["sha256"], "swap", "catch"}
     trials = person.take_part(upto=0)
-    seen = set()
+    seen, replies = set(), []
     for trial in trials:
         assert set(trial) == {"trial", "kind", "photos"} and trial["kind"] in ("practice", "main")
-        for token in trial["photos"]:
+        begun = person.show(trial["trial"])
+        for token, piece in zip(trial["photos"], begun.json()["pieces"], strict=True):
             reply = person.get(f"/image/{token}")
-            del reply.headers["date"]
-            seen.add(tuple(reply.headers.items()))
-            assert len(reply.content) == study.survey.stimuli.info["bytes"]
+            for part in (reply, begun):
+                part.headers.pop("date", None)
+            length = len(reply.content) + len(base64.b64decode(piece))
+            assert length == study.survey.stimuli.info["bytes"]
+            seen.add((*reply.headers.items(), *begun.headers.items()))
+        replies.append(person.answer(trial["trial"]).text)
     assert len(seen) == 1, "all photos have the same headers, but for the time of the day"
-    replies = [person.get(path).text for path in ("/", "/api/session")]
-    replies += [person.answer(1).text, str(seen)]
+    replies += [person.get(path).text for path in ("/", "/api/session")] + [str(seen)]
     assert not [name for name in names for text in replies if name in text]
     other = study.person()
     tokens = {token for trial in trials for token in trial["photos"]}
@@ -461,15 +481,24 @@ def _near(form):
     ("path", "form"),
     [
         pytest.param(
-            *("/api/start", {"consent_version": "1", "adult": True, "agree": True, "panel": "x"}),
+            *(
+                "/api/start",
+                {"protocol": "0" * 64, "adult": True, "agree": True, "key": "a" * 32},
+            ),
             marks=pytest.mark.slow,
         ),
         ("/api/answers", an_answer(1)),
+        pytest.param(*("/api/presentations", {"id": new_id(), "trial": 1}), marks=pytest.mark.slow),
         pytest.param(
             *("/api/replies", {"replies": {"age": "60"}, "agreed": ["color_vision"]}),
             marks=pytest.mark.slow,
         ),
         pytest.param("/api/finish", {}, marks=pytest.mark.slow),
+        pytest.param("/api/enter", {"invitation": "x", "panel": "y"}, marks=pytest.mark.slow),
+        pytest.param(
+            *("/api/continue", {"invitation": "x", "key": "a" * 32}), marks=pytest.mark.slow
+        ),
+        pytest.param("/api/withdraw", {"code": "K3QF-9TXA-M2WD"}, marks=pytest.mark.slow),
     ],
 )
 def test_endpoints_bear_whatever_is_sent(make, path, form):
@@ -478,6 +507,7 @@ def test_endpoints_bear_whatever_is_sent(make, path, form):
     study.app.sessions = study.app.addresses = Buckets(1e9, 1e9)
     person = study.person()
     person.take_part(upto=0)
+    person.show(1)
 
     @settings(
         max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
@@ -626,30 +656,6 @@ def test_connections_that_the_database_has_dropped_are_replaced(make, database):
 # The experimenter
 
 
-def command(*arguments, code=0):
-    """The command in this process; returns what it says."""
-    said = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
-    with redirect_stdout(said.stdout), redirect_stderr(said.stderr):
-        returned = main([str(argument) for argument in arguments])
-    said = SimpleNamespace(stdout=said.stdout.getvalue(), stderr=said.stderr.getvalue())
-    assert returned == code, said.stderr or said.stdout
-    return said
-
-
-def typed(*arguments, code=0):
-    """The command as a user types it, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "study", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stderr or done.stdout
-    assert "Traceback" not in done.stderr
-    return done
-
-
 @pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
 def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name):
     from study.answers import read_export
@@ -704,6 +710,38 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
     assert "is not empty" in again.stderr
 
 
+def test_export_is_safe_in_a_spreadsheet_and_without_panel_ids_if_asked(make, tmp_path):
+    from study.answers import read_export
+
+    database, evil = tmp_path / "study.sqlite3", "=HYPERLINK(A1)"
+    study = make(database=database)
+    for number in range(6):
+        study.person().take_part(upto=number == 0, panel=f"person-{number}")
+    study.change(update(tables.images).values(source=evil))
+    (row, *_) = study.rows(tables.sessions, "panel_hash")
+    study.close()
+    for folder, options in (("whole", []), ("open", ["--without-panel"])):
+        typed("export", "--output", tmp_path / folder, *options, "--database", database)
+        files = sorted((tmp_path / folder).rglob("*.csv"))
+        assert len(files) == 5
+        for path in files:
+            with open(path, encoding="utf-8", newline="") as file:
+                cells = [cell for line in csv.reader(file) for cell in line]
+            assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+        # The analysis and Parquet have the text as it is.
+        assert set(read_export(tmp_path / folder).images["source"]) == {evil}
+        images = tmp_path / folder / "data" / "study-koala_table-images_data.parquet"
+        assert set(pd.read_parquet(images)["source"]) == {evil}
+        people = read_export(tmp_path / folder).participants
+        written = [path.read_bytes() for path in (tmp_path / folder).rglob("*") if path.is_file()]
+        hashed = any(row.panel_hash.encode() in content for content in written)
+        named = any(b"panel_hash" in content for content in written)
+        assert ("panel_hash" in people) == hashed == named == (folder == "whole")
+    # 12e45678... would be a number.
+    assert people["participant"].str.match("[a-f]").all() and len(people) == 6
+    assert people["session"].str.match("[a-f]").all()
+
+
 def _check_columns(table, told):
     """Every cell is of its column's type and levels, or empty."""
     for column in table:
@@ -730,33 +768,14 @@ def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
     assert "7 answers deleted" in done.stdout
     assert person.get("/api/session").json() == {"state": "new"}
     assert person.answer(1).status_code == 401
-    for table in (tables.answers, tables.trials, tables.tokens, tables.sessions):
+    every = (tables.answers, tables.presentations, tables.trials, tables.tokens, tables.sessions)
+    for table in every:
         assert len(study.rows(table, "session")) == (1 if table is tables.sessions else 7)
     (tombstone,) = study.rows(tables.withdrawals)
-    assert set(tombstone._mapping) == {"id", "withdrawn_at"}
+    assert set(tombstone._mapping) == {"id", "withdrawn_at", "tombstone"}
     unknown = command("withdraw", code, "--database", database, code=2)
     assert "no such code" in unknown.stderr
     assert code.encode() not in content(database), "overwritten, not just unlinked"
-
-
-def test_nobody_is_withdrawn_or_let_in_after_anonymization(make, tmp_path):
-    database = tmp_path / "study.sqlite3"
-    study = make(database=database, demo=False)
-    person = study.person()
-    person.take_part(panel="somebody")
-    code = person.post("/api/finish", {}).json()["withdrawal_code"]
-    past = study.survey.protocol.model_copy(
-        update={"retention": study.survey.protocol.retention.model_copy(
-            update={"anonymized_on": pd.Timestamp("2020-01-01").date()})}
-    )  # fmt: skip
-    study.change(update(tables.study).values(protocol=past.model_dump_json()))
-    late = command("withdraw", code, "--database", database, code=2)
-    assert "anonymous since 2020-01-01" in late.stderr
-    (row,) = study.rows(tables.sessions)
-    assert (row.cookie_hash, row.panel_hash, row.withdrawal_code) == ("", None, row.session)
-    study.survey.protocol = past
-    assert study.person().start().json()["error"] == "closed"
-    assert len(study.rows(tables.answers)) == 7
 
 
 def test_live_mode_refuses_until_the_protocol_is_filled_in(stimuli, tmp_path):
@@ -770,10 +789,10 @@ def test_live_mode_refuses_until_the_protocol_is_filled_in(stimuli, tmp_path):
 
 def test_a_database_belongs_to_one_study(make, stimuli, database, tmp_path):
     make(database=database)
-    for change in ({"scenes": 2}, {"demo": False}):
+    other = make_stimuli(tmp_path / "other")
+    for change in ({"demo": False}, {"stimuli": other}, {"name": "replicate-2017"}):
         with pytest.raises(ColorlibError, match="begun with another study"):
             make(database=database, **change)
-    make(database=database, title="Another title")  # texts may be mended
 
 
 def test_too_few_stimuli_are_told_at_the_start(make):

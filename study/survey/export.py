@@ -1,19 +1,34 @@
 """The answers as a folder that others can read: Psych-DS, a data dictionary, CSV and Parquet.
 
 Psych-DS (psych-ds.github.io) asks for a `dataset_description.json` that names every column, and for
-CSV files with keyword-value names. An empty cell is a missing value, never an answer.
+CSV files with keyword-value names. An empty cell is a missing value, never an answer. The CSV files
+are safe to open in a spreadsheet (`study.tables`); the Parquet files have every text as it is.
 """
 
 import json
-from datetime import date
+import re
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from colorlib import __version__
+from study import protocol as protocols
 from study.folders import new_folder
+from study.survey import versions
+from study.survey.log import log
 from study.survey.plan import is_correct
-from study.survey.store import answers, images, replies, sessions, study, trials, withdrawals
+from study.survey.store import (
+    answers,
+    images,
+    presentations,
+    replies,
+    sessions,
+    study,
+    today,
+    trials,
+    withdrawals,
+)
+from study.tables import write_csv
 
 FILE = "study-koala_table-{}_data.{}"
 
@@ -33,7 +48,7 @@ _VERSIONS = {
     "catch": "in wrong colors, to check attention",
 }
 _SHARED = {
-    "participant": Variable("a person, as far as cookie and panel id tell; random"),
+    "participant": Variable("a person, as far as the cookie tells; random"),
     "session": Variable("one visit to the study; random"),
     "stimulus": Variable("the photo; of a pair the one shown first"),
     "scene": Variable("what the photo shows, whatever its colors"),
@@ -79,13 +94,36 @@ TRIALS = {
     "zoom": Variable("by pinching with two fingers; 1 is none", "Float64"),
     "image_width_css": Variable("of the photo as it was drawn", "Float64", "CSS px"),
     "shown_at": Variable("when the trial began, by the browser's clock, UTC, ISO 8601"),
+    "px_per_mm": Variable(
+        "CSS px in a millimeter, by the person's own calibration; empty: not asked",
+        "Float64",
+        "CSS px/mm",
+    ),
+    "presentations": Variable(
+        "how often the server released the photos: 1, more after a reload; empty: never", "Int64"
+    ),
+    "focus_lost_ms": Variable(
+        "how long another window or tab was in front, from the photo to the answer", "Float64", "ms"
+    ),
+    "server_ms": Variable(
+        "from the first release of the photos to the answer, by the server's clock; with the time "
+        "on the network, and where the network was gone, until it was back",
+        "Float64",
+        "ms",
+    ),
+    "released_at": Variable(
+        "when the photos were first released, by the server's clock, UTC, ISO 8601"
+    ),
     "received_at": Variable("when the answer was stored, by the server's clock, UTC, ISO 8601"),
-    "repeat": Variable("whether the person had begun the study before", "boolean"),
+    "repeat": Variable("whether the study had been begun before in this browser", "boolean"),
 }
 PARTICIPANTS = {
     **{name: _SHARED[name] for name in ("participant", "session")},
     "protocol": Variable("name of the protocol"),
     "protocol_version": Variable("its version"),
+    "protocol_sha256": Variable(
+        "hash of the protocol that the person was shown and agreed to: of the file protocol.json"
+    ),
     "consent_version": Variable("version of the text that was agreed to"),
     "list": Variable("balanced list that the person was on", "Int64"),
     "entry": Variable(
@@ -100,10 +138,20 @@ PARTICIPANTS = {
         "salted hash (HMAC-SHA-256) of the panel's id; empty after the day of anonymization"
     ),
     "repeat": TRIALS["repeat"],
+    "panel_repeat": Variable(
+        "whether a session had begun before with this panel id, which anybody can write into a "
+        "link: no rule excludes by it",
+        "boolean",
+    ),
+    "superseded_at": Variable(
+        "when another session began with the same panel id before this one was finished, UTC, "
+        "ISO 8601; empty: none did"
+    ),
     "started_at": Variable("when consent was given, UTC, ISO 8601"),
     "finished_at": Variable("when the last answer was confirmed, UTC, ISO 8601"),
     "complete": Variable("whether all trials are answered and the end was reached", "boolean"),
 }
+_PANEL = {"panel_hash"}
 IMAGES = {
     **{name: _SHARED[name] for name in ("stimulus", "scene", "version", "method")},
     "source": Variable("file that the photo was made of"),
@@ -119,17 +167,33 @@ _FLAGS = {
     "excluded_catch": "too few right answers to catch trials",
     "excluded_fast": "the median answer was too fast",
     "excluded_same": "nearly always the same answer",
+    "excluded_rate": "ten answers in a row were faster than a person can be",
+    "excluded_total": "the whole took less time than a person needs",
     "excluded_response": "this answer was too fast or too slow",
     "excluded_exposure": "a timed photo was shown too long or too short",
+    "excluded_server": "the server saw this answer too soon after the photo, or sooner than the "
+    "browser said",
+    "excluded_presentations": "the photos were shown too often",
 }
 
 
-def export(connection, folder) -> dict:
+_NO_REPLY = (
+    "no reply; of a complete session the person would rather not say, left it open, or did not "
+    "agree to be asked"
+)
+
+
+def export(connection, folder, panel=True) -> dict:
     """Writes all answers to a new folder, complete or not at all.
+
+    Where people have taken part under several versions of the protocol, each version gets a folder
+    of its own in there, as if it were a study of its own.
 
     Args:
         connection: reads the database.
         folder: path of the new folder.
+        panel: bool. Whether the hashes of panel ids come along. They are for the one who runs the
+            study, not for publication.
 
     Returns:
         dict: {table: its number of rows}.
@@ -138,22 +202,45 @@ def export(connection, folder) -> dict:
         ColorlibError: the folder is not empty or can't be written.
     """
     with new_folder(folder) as part:
-        protocol, demo = _protocol(connection)
-        tables, variables = _tables(connection, protocol)
-        (part / "data").mkdir()
-        for name, table in tables.items():
-            _write_table(part / "data", name, table, variables[name])
-        _write_dictionary(part / "data_dictionary.csv", variables)
-        _write_description(part, protocol, demo, variables)
-        (part / "protocol.json").write_text(protocol.model_dump_json(indent=1), encoding="utf-8")
+        rows = versions.used(connection)
+        counts = [
+            _export(connection, row, part if len(rows) == 1 else part / folder_of(row), panel)
+            for row in rows
+        ]
+    return {name: sum(count[name] for count in counts) for name in counts[0]}
+
+
+def folder_of(row) -> str:
+    """The name of a version's folder, of its row of `protocols`."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", row.version)[:40]
+    return f"version-{readable}-{row.sha256[:8]}"
+
+
+def _export(connection, row, folder, panel):
+    """Writes the answers to one version of the protocol; {table: its number of rows}."""
+    protocol = read_protocol(row)
+    tables, variables = read_tables(connection, protocol, row.sha256, panel)
+    (folder / "data").mkdir(parents=True)
+    for name, table in tables.items():
+        _write_table(folder / "data", name, table, variables[name])
+    _write_dictionary(folder / "data_dictionary.csv", variables)
+    demo = connection.execute(select(study.c.demo)).scalar_one()
+    _write_description(folder, protocol, demo, variables)
+    (folder / "protocol.json").write_text(row.content, encoding="utf-8", newline="\n")
     return {name: len(table) for name, table in tables.items()}
 
 
-def _protocol(connection):
-    from study.protocol import Protocol
-
-    row = connection.execute(select(study)).one()
-    return Protocol.model_validate_json(row.protocol), row.demo
+def read_protocol(row):
+    """The protocol of a row of `protocols`, with a line in the log if it was another program's."""
+    protocol, fields = protocols.kept(row.content)
+    if fields:
+        log.warning(
+            "version %s was kept by another version of this program, where these fields differ: "
+            "%s. Rules that it did not have are not applied",
+            row.version,
+            ", ".join(fields),
+        )
+    return protocol
 
 
 def _frame(connection, query):
@@ -163,15 +250,23 @@ def _frame(connection, query):
     return pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
 
 
-def _tables(connection, protocol):
-    """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion."""
+def read_tables(connection, protocol, sha256, panel=True):
+    """{table: DataFrame} and {table: {column: Variable}}, with the flags of exclusion.
+
+    Args:
+        connection: reads the database.
+        protocol: `study.protocol.Protocol`.
+        sha256: of the protocol, as the database keeps it: only these sessions are read.
+        panel: bool. Whether the hashes of panel ids are among them.
+    """
     from study.answers import Study, flag_exclusions
 
     pictures = _frame(connection, select(*[images.c[name] for name in IMAGES]))
-    people, questions = _people(connection, protocol)
+    people, questions = _people(connection, protocol, sha256)
+    columns = {name: item for name, item in PARTICIPANTS.items() if panel or name not in _PANEL}
     variables = {
         "trials": dict(TRIALS),
-        "participants": PARTICIPANTS | questions,
+        "participants": columns | questions,
         "images": IMAGES,
         "withdrawals": WITHDRAWALS,
     }
@@ -193,10 +288,10 @@ def _tables(connection, protocol):
     return tables, variables
 
 
-def _people(connection, protocol):
+def _people(connection, protocol, sha256):
     """The table of participants, and the variables of the optional questions."""
-    query = select(sessions).order_by(sessions.c.started_at, sessions.c.session)
-    people = _frame(connection, query)
+    query = select(sessions).where(sessions.c.protocol_sha256 == sha256)
+    people = _frame(connection, query.order_by(sessions.c.started_at, sessions.c.session))
     people["protocol"], people["protocol_version"] = protocol.name, protocol.version
     people["complete"] = people["finished_at"].notna()
     given = _frame(connection, select(replies))
@@ -204,7 +299,7 @@ def _people(connection, protocol):
     for question in protocol.questions:
         column = f"question_{question.id}"
         levels = {option.value: option.label for option in question.options}
-        questions[column] = Variable(f"{question.text} (empty: not answered)", levels=levels)
+        questions[column] = Variable(f"{question.text} (empty: {_NO_REPLY})", levels=levels)
         mine = given[given["question"] == question.id].set_index("session")["value"]
         people[column] = people["session"].map(mine)
     return people[[*PARTICIPANTS, *questions]], questions
@@ -212,15 +307,25 @@ def _people(connection, protocol):
 
 def _trials(connection, protocol, pictures, people):
     """Every trial of every plan; unanswered ones have empty cells."""
+    from study.answers import milliseconds
+
     kept = [column for column in answers.c if column.name not in ("id", "session", "trial")]
-    query = (
-        select(trials, *kept)
-        .outerjoin(
-            answers, (answers.c.session == trials.c.session) & (answers.c.trial == trials.c.trial)
+    place = (presentations.c.session, presentations.c.trial)
+    seen = (
+        select(
+            *place,
+            func.count().label("presentations"),
+            func.min(presentations.c.released_at).label("released_at"),
         )
-        .order_by(trials.c.session, trials.c.trial)
+        .group_by(*place)
+        .subquery()
     )
-    table = _frame(connection, query)
+    query = select(trials, seen.c.presentations, seen.c.released_at, *kept)
+    for part in (seen, answers):
+        here = (part.c.session == trials.c.session) & (part.c.trial == trials.c.trial)
+        query = query.outerjoin(part, here)
+    table = _frame(connection, query.order_by(trials.c.session, trials.c.trial))
+    table["server_ms"] = milliseconds(table["released_at"], table["received_at"])
     table = table.merge(people[["session", "participant", "repeat"]], on="session")
     table["mode"] = protocol.mode
     known = pictures.set_index("stimulus")
@@ -258,7 +363,7 @@ def _write_table(folder, name, table, variables):
         if variable.type == "boolean":
             text[column] = text[column].map({True: "true", False: "false"})
     path = folder / FILE.format(name, "csv")
-    text.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(text, path)
 
 
 def _write_dictionary(path, variables):
@@ -279,7 +384,7 @@ def _write_dictionary(path, variables):
         for table, columns in variables.items()
         for name, variable in columns.items()
     ]
-    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(pd.DataFrame(rows), path)
 
 
 def _write_description(folder, protocol, demo, variables):
@@ -292,7 +397,7 @@ def _write_description(folder, protocol, demo, variables):
         "description": f"{note}People told colored photographs from originals, or tried to; "
         "data_dictionary.csv says what each column holds, protocol.json how it was asked.",
         "creator": protocol.contact.name,
-        "dateCreated": date.today().isoformat(),
+        "dateCreated": today().isoformat(),
         "schemaVersion": "Psych-DS 0.4.0",
         "encodingFormat": "text/csv",
         "inLanguage": protocol.language,
@@ -303,7 +408,9 @@ def _write_description(folder, protocol, demo, variables):
     (folder / "dataset_description.json").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(
         f"# {description['name']}\n\n{description['description']}\n\nA row with `excluded_...` "
-        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n",
+        "true is left out of the analysis by a rule of protocol.json; no row has been removed.\n\n"
+        "In the CSV files, a text that a spreadsheet would run as a formula (= + - @ at its start) "
+        "has an apostrophe before it; the Parquet files have every text as it is.\n",
         encoding="utf-8",
     )
 

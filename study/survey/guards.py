@@ -1,6 +1,7 @@
 """What stands between the network and the survey: headers, limits on bodies and rates."""
 
 import asyncio
+import ipaddress
 import time
 from collections import OrderedDict
 
@@ -9,11 +10,10 @@ from starlette.responses import JSONResponse
 
 POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "font-src 'self' data:; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": POLICY + "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",  # a link's invitation or panel id goes nowhere
@@ -24,9 +24,10 @@ HEADERS = {
 MAX_BODY = 16_384  # bytes; an answer has about 400
 BODY_SECONDS = 10  # a body that trickles in slower is given up
 # Requests a second that go on and on, and how many may come at once. A page asks for three or four
-# in a second at most. A whole lecture hall may share one address.
+# in a second at most. A whole lecture hall may share one address, and a page takes fifteen requests
+# before somebody consents.
 SESSION_RATE, SESSION_BURST = 20, 150
-ADDRESS_RATE, ADDRESS_BURST = 100, 2000
+ADDRESS_RATE, ADDRESS_BURST = 200, 6000
 # Sessions that one address begins: beyond a lecture hall, somebody is filling the database.
 START_RATE, START_BURST = 1, 1000
 _BUCKETS = 20_000
@@ -54,6 +55,28 @@ class Buckets:
         return level >= 1
 
 
+def network(address) -> str:
+    """What counts as one address: of IPv6 a /64, since each subscriber has one to choose from."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if ip.version == 6 and ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
+
+
+def headers_for(frame_ancestors) -> dict:
+    """The headers of every reply; sites that may show the page in a frame are named in them."""
+    if not frame_ancestors:
+        return HEADERS
+    sites = " ".join(frame_ancestors)  # MTurk wants a form back from the page in its frame
+    policy = f"{POLICY}form-action 'self' {sites}; frame-ancestors {sites}"
+    headers = HEADERS | {"Content-Security-Policy": policy}
+    del headers["X-Frame-Options"]  # it knows only none and all
+    return headers
+
+
 class Guard:
     """An ASGI middleware around the survey.
 
@@ -64,10 +87,13 @@ class Guard:
     Args:
         app: the ASGI application.
         visitor: function (Request) -> who has sent it, by a valid cookie, or None.
+        frame_ancestors: sites that may show the page in a frame.
     """
 
-    def __init__(self, app, visitor):
+    def __init__(self, app, visitor, frame_ancestors=()):
         self.app, self.visitor = app, visitor
+        headers = headers_for(frame_ancestors)
+        self._headers = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
         self.sessions = Buckets(SESSION_RATE, SESSION_BURST)
         self.addresses = Buckets(ADDRESS_RATE, ADDRESS_BURST)
         self.starts = Buckets(START_RATE, START_BURST)
@@ -79,14 +105,11 @@ class Guard:
 
         async def send_with_headers(message):
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
+                message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
         who = self.visitor(request)
-        address = request.client.host if request.client else ""
+        address = network(request.client.host) if request.client else ""
         allowed = self.sessions.take(who) if who else self.addresses.take(address)
         if allowed and scope["path"] == "/api/start":
             allowed = self.starts.take(address)

@@ -25,6 +25,7 @@ class Material:
     Attributes:
         lists: numbers of the balanced lists.
         version: {stimulus: original, colored or catch}.
+        size: {stimulus: (width, height)}, px.
 
     Raises:
         ColorlibError: the stimuli are too few for the protocol's design.
@@ -35,6 +36,8 @@ class Material:
         self._seed = stimuli.info["key_sha256"]
         table = stimuli.table
         self.version = dict(zip(table["stimulus"], table["version"], strict=True))
+        sizes = zip(table["width"], table["height"], strict=True)
+        self.size = dict(zip(table["stimulus"], sizes, strict=True))
         self.lists = sorted(int(number) for number in stimuli.lists["list"].unique())
         if self.design.same_for_all:
             self.lists = self.lists[:1]
@@ -84,8 +87,7 @@ class Material:
             rng = Random(self._seed)
         if self._pairs:
             return _sample(shown, design.scenes, "scenes", rng)
-        colored = round(design.scenes * design.colored_share)
-        parts = {"colored": colored, "original": design.scenes - colored}
+        parts = {"colored": design.colored, "original": design.scenes - design.colored}
         chosen = []
         for version, count in parts.items():
             some = [photos for photos in shown if self.version[photos[0]] == version]

@@ -1,15 +1,13 @@
 """The survey's server: a page, its photos, and the few requests that deliver answers."""
 
 import asyncio
-import hmac
+import base64
+import contextlib
 import html
-import secrets
 import socket
 from pathlib import Path
 from string import Template
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,65 +17,31 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from colorlib import ColorlibError
-from study.survey import sessions
-from study.survey.guards import Guard, body, refused
+from study.survey import entry, forms, log, payment, retention, sessions, versions, withdrawal
+from study.survey.guards import Guard, refused
 from study.survey.plan import Material
-from study.survey.sessions import Refusal
-from study.survey.store import Store, Unavailable
+from study.survey.store import Refusal, Store, Unavailable, note, today
 
 STATIC = Path(__file__).parent / "static"
-COOKIE = "koala"
-COOKIE_SECONDS = 180 * 24 * 3600  # as long as somebody may come back and be known as a repeat
+WATCH_SECONDS = 30  # between two looks at the calendar and at the last error
+EVERY = 16  # photos.js puts the bytes back
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+def withhold(content) -> tuple[bytes, bytes]:
+    """Splits a photo's file: what a browser may fetch ahead, and what makes a photo of it.
 
+    Every 16th byte is withheld until the trial begins. What is left shows nothing: the code of a
+    JPEG can't be read across a gap. What is withheld is small enough to come at once. So photos are
+    fetched ahead, and yet the server knows when each could be seen first, and how often. A cipher
+    would do the same with a key instead of bytes, but browsers offer ciphers on https only, and
+    Python has none.
 
-# Letters, digits and what links of panels have; no control characters, nothing that is not text.
-_Code = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
-_Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
-_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
-_Pixels = Annotated[int, Field(ge=0, le=100_000)]
-
-
-class Start(_Body):
-    """Consent, and the way in that somebody used."""
-
-    consent_version: Annotated[str, Field(max_length=4000)]
-    adult: Literal[True]
-    agree: Literal[True]
-    invitation: _Code | None = None
-    panel: _Code | None = None
-    again: bool = False
-
-
-class Answer(_Body):
-    """One answer, as the browser measured it."""
-
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-    trial: Annotated[int, Field(ge=1, le=10_000)]
-    answer: Literal["real", "fake", "first", "second"]
-    response_ms: _Milliseconds
-    exposure_first_ms: _Milliseconds | None = None
-    exposure_second_ms: _Milliseconds | None = None
-    viewport_width: _Pixels
-    viewport_height: _Pixels
-    pixel_ratio: Annotated[float, Field(gt=0, le=100)]
-    zoom: Annotated[float, Field(gt=0, le=1000)]
-    image_width_css: Annotated[float, Field(ge=0, le=100_000)]
-    shown_at: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
-
-
-class Replies(_Body):
-    """Replies to optional questions, and the separate consents that were given."""
-
-    replies: Annotated[dict[_Word, _Word], Field(max_length=100)]
-    agreed: Annotated[list[_Word], Field(max_length=100)] = []
-
-
-class Finish(_Body):
-    """The end, as far as the browser can tell."""
+    Returns:
+        The part to be fetched ahead, and the part to be withheld.
+    """
+    body = bytearray(content)
+    del body[::EVERY]
+    return bytes(body), content[::EVERY]
 
 
 class Survey:
@@ -99,25 +63,51 @@ class Survey:
             protocol.check_live()
         self.protocol, self.stimuli, self.store, self.demo = protocol, stimuli, store, demo
         self.material = Material(protocol, stimuli)
-        self.salt = store.write(sessions.adopt, protocol, stimuli, demo)
+        versions.mark(store)
+        self.salt = store.write(versions.adopt, protocol, stimuli, demo)
+        withdrawal.synchronize(store)
+        retention.carry_out(store)
+        self.cookies = entry.Cookies(self.salt, protocol)
+        self._tell()
         self.index = self._index()
         # In memory, so that no photo comes faster for having been asked for before.
-        self._files = {stimulus: stimuli.read(stimulus) for stimulus in self.material.version}
+        self._bodies, self._pieces = {}, {}
+        for stimulus in self.material.version:
+            self._bodies[stimulus], piece = withhold(stimuli.read(stimulus))
+            self._pieces[stimulus] = base64.b64encode(piece).decode()
         self.public = {
+            "protocol": protocol.sha256,
             "mode": protocol.mode,
             "demo": demo,
             "language": protocol.language,
             "exposure_ms": 1000 * protocol.design.exposure_s,
             "pause_ms": 1000 * protocol.design.pause_s,
+            "media_type": stimuli.info["media_type"],
+            "min_side": protocol.design.min_side_css,
+            "max_side": protocol.design.max_side_css,
+            "side_mm": protocol.design.side_mm,
             "feedback": protocol.design.practice_feedback,
             "panel_parameter": protocol.panel.id_parameter,
             **protocol.page_texts(),
         }
 
+    def _tell(self):
+        """Logs what whoever runs the study should know before anybody comes."""
+        for line in self.protocol.told_at_start():
+            log.log.warning(line)
+        day = self.protocol.exclusions.preregistered_on
+        if not self.demo and (not day or day > today()):
+            log.log.warning(
+                "exclusions.preregistered_on is %s: the analysis will say that the rules were not "
+                "fixed before the first answer",
+                day or "empty",
+            )
+
     def _index(self):
         texts = self.protocol.page_texts()["texts"]
         values = {
             "language": self.protocol.language,
+            "direction": self.protocol.direction,
             "title": texts["title"],
             "demo": texts["demo"] if self.demo else "",
             "loading": texts["connection"]["loading"],
@@ -128,34 +118,18 @@ class Survey:
         page = Template((STATIC / "index.html").read_text(encoding="utf-8"))
         return page.substitute({name: html.escape(value) for name, value in values.items()})
 
-    # Who somebody is: a random cookie that carries the server's mark, so that nobody gets a fresh
-    # allowance by making cookies up, and that the database knows as a hash only.
-
-    def _mark(self, text):
-        return hmac.new(self.salt.encode(), text.encode(), "sha256").hexdigest()[:32]
-
     def visitor(self, request):
-        """The hash of a request's cookie; None without a valid one."""
-        text, _, mark = request.cookies.get(COOKIE, "").partition(".")
-        if not hmac.compare_digest(mark.encode(), self._mark(text).encode()):
-            return None
-        return sessions.sha256(text)
+        """The hash of the cookie of whom a request speaks for; None without a valid one."""
+        return self.cookies.visitor(request)
+
+    def _browser(self, request):
+        """The hash of any of a browser's cookies, for the limit of its rate."""
+        return self.visitor(request) or next(iter(self.cookies.of(request).values()), None)
 
     # What a browser can ask for.
 
-    async def page(self, request):
-        answer = HTMLResponse(self.index, headers={"Cache-Control": "no-store"})
-        if not self.visitor(request):
-            text = secrets.token_urlsafe(24)
-            answer.set_cookie(
-                COOKIE,
-                f"{text}.{self._mark(text)}",
-                max_age=COOKIE_SECONDS,
-                httponly=True,
-                secure=request.url.scheme == "https",
-                samesite="lax",  # strict would hide it from who comes by a panel's link
-            )
-        return answer
+    async def page(self, _request):
+        return HTMLResponse(self.index, headers={"Cache-Control": "no-store"})
 
     async def favicon(self, _request):
         return Response((STATIC / "favicon.svg").read_bytes(), media_type="image/svg+xml")
@@ -163,67 +137,160 @@ class Survey:
     async def study(self, _request):
         return _json(self.public)
 
+    async def enter(self, request):
+        form = await forms.read(forms.Enter, request)
+        cookies = self.cookies.of(request)
+        return _json(await run_in_threadpool(self.store.read, self._enter, form.entrance, cookies))
+
+    def _enter(self, connection, entrance, cookies):
+        tag = self.cookies.tag(entrance)
+        if entrance.way == "open":  # the bare address: whatever was begun in this browser
+            tag = entry.latest(connection, self.protocol, cookies) or tag
+        state = {"entry": tag} | self._state(connection, cookies.get(tag))
+        if state["state"] == "new":
+            state["state"] = entry.admit(connection, self.salt, self.protocol, entrance)
+            if entrance.way == "panel":
+                hashed = entry.panel_hash(self.salt, entrance.name)
+                state["declined"] = self._completion(hashed, "declined")
+        return state
+
     async def session(self, request):
         return _json(await run_in_threadpool(self.store.read, self._state, self.visitor(request)))
 
     def _state(self, connection, who):
         session = who and sessions.find(connection, who)
         if not session:
-            return {"state": "new" if who else "no_cookie"}
+            return {"state": "new"}
         # Names the browser's own store of unsent answers; the exported id stays here.
-        state = {"state": "running", "key": sessions.sha256("outbox" + session.session)[:16]}
+        state = {"state": "running", "key": entry.sha256("outbox" + session.session)[:16]}
         if session.finished_at:
-            return state | {"state": "finished", "thanks": sessions.thanks(session, self.protocol)}
+            # Who comes back may be somebody else: the withdrawal code was shown once, at the end.
+            return state | {"state": "finished"} | self._completion(session.panel_hash)
+        if sessions.is_changed(session, self.protocol):
+            return state | {"state": "changed"}  # the page now shows what the person has not read
         if sessions.is_expired(session, self.protocol):
             return state | {"state": "expired"}
+        state["withdrawal_code"] = session.withdrawal_code
+        state["stopped"] = self._completion(session.panel_hash, "stopped")
         return state | sessions.overview(connection, session)
 
+    def _completion(self, hashed, outcome="finished"):
+        return payment.completion(self.protocol, self.salt, hashed, outcome)
+
     async def image(self, request):
-        token, who = request.path_params["token"], self.visitor(request) or ""
+        token, who = request.path_params["token"], list(self.cookies.of(request).values())
         content = await run_in_threadpool(self._photo, token, who)
         # No ETag and no date of change: each would be a name of the photo that outlives a session.
         headers = {"Cache-Control": "private, max-age=3600"}
-        return Response(content, media_type=self.stimuli.info["media_type"], headers=headers)
+        return Response(content, media_type="application/octet-stream", headers=headers)
 
     def _photo(self, token, who):
         stimulus = self.store.look_up(sessions.stimulus, token, who)
         if stimulus is None:
             raise Refusal(404, "no_photo")
-        return self._files[stimulus]
+        return self._bodies[stimulus]
 
     async def start(self, request):
-        form = await _form(Start, request)
-        if form.consent_version != self.protocol.consent.version:
+        form = await forms.read(forms.Start, request)
+        if form.protocol != self.protocol.sha256:
             raise Refusal(409, "consent_changed", "reload the page and read it again")
-        entry = {"way": "open"}
-        if form.invitation:
-            entry = {"way": "invitation", "invitation": form.invitation}
-        elif form.panel:
-            entry = {"way": "panel", "panel": form.panel}
-        again = form.again and self.demo  # who looks around may do so twice
-        await self._write(request, sessions.start, self.protocol, self.material, entry, again)
-        return await self.session(request)
+        tag = self.cookies.tag(form.entrance)
+        who = self.cookies.hash_for(tag, form.key)
+        before = self.cookies.of(request).get(tag)
+        # Who comes by the open link may be somebody else; who looks around may do so twice.
+        another = form.another and (self.demo or form.entrance.way == "open")
+        arguments = (self.protocol, self.material, form.entrance, before, another)
+        begun = await self._submit(sessions.start, who, *arguments)
+        return await self._welcome(request, tag, form.key, begun.cookie_hash)
+
+    async def go_on(self, request):
+        form = await forms.read(forms.Continue, request)
+        entrance = entry.Entrance("invitation", form.invitation)
+        tag = self.cookies.tag(entrance)
+        who = self.cookies.hash_for(tag, form.key)
+        # Who tries codes doesn't stand in the line of those who write.
+        await run_in_threadpool(self.store.read, entry.admit, self.salt, self.protocol, entrance)
+        await self._submit(entry.go_on, who, self.salt, self.protocol, form.invitation)
+        return await self._welcome(request, tag, form.key, who)
+
+    async def _welcome(self, request, tag, key, who):
+        """The state of a session that a browser has from now on, with its cookie."""
+        state = await run_in_threadpool(self.store.read, self._state, who)
+        reply = _json({"entry": tag} | state)
+        if who == self.cookies.hash_for(tag, key):
+            self.cookies.give(reply, tag, key, secure=request.url.scheme == "https")
+        return reply
+
+    async def withdraw(self, request):
+        form = await forms.read(forms.Withdraw, request)
+        await run_in_threadpool(self.store.read, withdrawal.check, form.code, self.protocol)
+        if await self._submit(withdrawal.withdraw, form.code) is not None:
+            await run_in_threadpool(self.store.forget)
+            try:
+                await run_in_threadpool(withdrawal.synchronize, self.store)
+            except ColorlibError as error:  # deleted it is; the next start writes the file
+                log.log.error("%s", error)
+        reply, who = _json({}), self.visitor(request)
+        if who and not await run_in_threadpool(self.store.read, sessions.find, who):
+            self.cookies.take(reply, self.cookies.named(request), request.url.scheme == "https")
+        return reply
+
+    async def present(self, request):
+        form = await forms.read(forms.Presentation, request)
+        shown = await self._write(request, sessions.present, self.protocol, form.trial, form.id)
+        return _json({"trial": form.trial, "pieces": [self._pieces[name] for name in shown]})
 
     async def answer(self, request):
-        values = (await _form(Answer, request)).model_dump()
-        version = self.material.version
-        return _json(await self._write(request, sessions.answer, self.protocol, version, values))
+        values = (await forms.read(forms.Answer, request)).model_dump()
+        return _json(
+            await self._write(request, sessions.answer, self.protocol, self.material, values)
+        )
 
     async def replies(self, request):
-        form = await _form(Replies, request)
+        form = await forms.read(forms.Replies, request)
         given = (form.replies, form.agreed)
         return _json(await self._write(request, sessions.reply, self.protocol, *given))
 
     async def finish(self, request):
-        await _form(Finish, request)
+        await forms.read(forms.Finish, request)
         return _json(await self._write(request, sessions.finish, self.protocol))
 
     async def _write(self, request, operation, *arguments):
         """Runs an operation for a visitor; returns when its outcome is safely stored."""
         who = self.visitor(request)
         if who is None:
-            raise Refusal(401, "no_cookie", "open the page first, and let it set its cookie")
-        return await asyncio.wrap_future(self.store.submit(operation, who, *arguments))
+            raise Refusal(401, "no_session", "consent comes first")
+        return await self._submit(operation, who, *arguments)
+
+    async def _submit(self, operation, *arguments):
+        return await asyncio.wrap_future(self.store.submit(operation, *arguments))
+
+    # What happens without being asked for.
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, _app):
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _watch(self):
+        """Carries out at midnight what the protocol promises, and keeps the last error for all."""
+        day, kept = None, None
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                if today() != day:
+                    await run_in_threadpool(retention.carry_out, self.store)
+                    day = today()
+                if log.last_error() not in (None, kept):
+                    await run_in_threadpool(self.store.write, note, "last_error", log.last_error())
+                    kept = log.last_error()
+            except Unavailable:
+                pass  # logged where it happened; the next round tries again
+            except Exception:
+                log.log.exception("what is promised could not be carried out")
 
     def app(self):
         """The ASGI application."""
@@ -232,7 +299,11 @@ class Survey:
             Route("/favicon.ico", self.favicon),
             Route("/api/study", self.study),
             Route("/api/session", self.session),
+            Route("/api/enter", self.enter, methods=["POST"]),
             Route("/api/start", self.start, methods=["POST"]),
+            Route("/api/presentations", self.present, methods=["POST"]),
+            Route("/api/continue", self.go_on, methods=["POST"]),
+            Route("/api/withdraw", self.withdraw, methods=["POST"]),
             Route("/api/answers", self.answer, methods=["POST"]),
             Route("/api/replies", self.replies, methods=["POST"]),
             Route("/api/finish", self.finish, methods=["POST"]),
@@ -244,21 +315,10 @@ class Survey:
             Unavailable: _unavailable,
             HTTPException: _http_error,
             ClientDisconnect: _gone,
+            Exception: _failed,
         }
-        app = Starlette(routes=routes, exception_handlers=handlers)
-        return Guard(app, self.visitor)
-
-
-async def _form(model, request):
-    """A request's body as a checked form."""
-    try:
-        return model.model_validate_json(await body(request))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Refusal(422, "bad_form", f"{where}: {first['msg']}"[:300]) from None
-    except ValueError as error:
-        raise Refusal(*error.args) from None
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._watched)
+        return Guard(app, self._browser, self.protocol.panel.frame_ancestors)
 
 
 def _json(content):
@@ -281,6 +341,10 @@ async def _gone(_request, _error):
     return Response(status_code=400)
 
 
+async def _failed(_request, _error):  # uvicorn logs it
+    return refused(500, "failed", "nothing was stored; try again")
+
+
 def serve(protocol, stimuli, database, port=8000, demo=False):
     """Serves a study on this machine's own address until it is stopped.
 
@@ -289,6 +353,7 @@ def serve(protocol, stimuli, database, port=8000, demo=False):
     Raises:
         ColorlibError: see `Survey`; or the port is taken.
     """
+    log.set_up()
     store = Store(database)
     try:
         survey = Survey(protocol, stimuli, store, demo)
@@ -309,7 +374,7 @@ def http_server(app):
 
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_config=None,  # study.survey.log has set it up
         access_log=False,  # it would keep addresses, and panel ids from links
         server_header=False,
         timeout_keep_alive=20,

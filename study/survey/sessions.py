@@ -4,97 +4,58 @@ These are operations of a `Store`. Each runs in one transaction, and repeating i
 because a browser that got no reply asks again.
 """
 
-import hashlib
-import hmac
-import json
 import secrets
-from datetime import UTC, date, datetime, timedelta
+from functools import cache
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from colorlib import ColorlibError
+from study.survey import doors, entry
+from study.survey.codes import code
+from study.survey.payment import completion
 from study.survey.plan import is_correct
 from study.survey.store import (
+    Refusal,
+    ago,
     answers,
-    images,
     invitations,
     now,
+    presentations,
     replies,
     sessions,
     study,
     tokens,
     trials,
-    withdrawals,
 )
 
 _TRIAL = (trials.c.kind, trials.c.stimulus, trials.c.second_stimulus)
-# A person reads these and may have to type them: no 0 and O, no 1, I and L.
-_LETTERS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+# Of a trial that a query has joined: whether it was shown, whether it is answered, and how many
+# trials before it are.
+_ONE_OF = {
+    table: (table.c.session == sessions.c.session) & (table.c.trial == trials.c.trial)
+    for table in (presentations, answers)
+}
+_PRESENTED = exists().where(_ONE_OF[presentations]).label("presented")
+_ANSWERED = exists().where(_ONE_OF[answers]).label("answered")
+_ANSWERED_BEFORE = (
+    select(func.count())
+    .where(answers.c.session == sessions.c.session, answers.c.trial < trials.c.trial)
+    .scalar_subquery()
+    .label("before")
+)
 
 
-class Refusal(Exception):
-    """A request that is not granted.
+def _identity() -> str:
+    """A random name of a person or session: a letter, and 15 hex digits.
 
-    Args:
-        status: int. HTTP's code.
-        error: str. One word that the page understands.
-        detail: str. For whoever reads the reply.
+    Without the letter, one in a thousand reads as a number (12e45678...) in a spreadsheet.
     """
-
-    def __init__(self, status, error, detail=""):
-        super().__init__(error)
-        self.status, self.error, self.detail = status, error, detail
+    return secrets.choice("abcdef") + secrets.token_hex(8)[1:]
 
 
-def sha256(text) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code(groups=3) -> str:
-    """A random code such as K3QF-9TXA-M2WD: five bits a letter or a little less."""
-    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(groups))
-
-
-def adopt(connection, protocol, stimuli, demo):
-    """Claims a new database for this study; checks that an old one belongs to it.
-
-    Returns:
-        The study's salt.
-
-    Raises:
-        ColorlibError: the database belongs to another protocol, other stimuli or another mode.
-    """
-    row = connection.execute(select(study)).one_or_none()
-    key = stimuli.info["key_sha256"]
-    if row is None:
-        values = {"id": 1, "salt": secrets.token_hex(32), "created_at": now(), "demo": demo}
-        values |= {"protocol": protocol.model_dump_json(), "key_sha256": key}
-        connection.execute(insert(study).values(values))
-        names = [column.name for column in images.columns]
-        rows = stimuli.table[names].to_dict("records")
-        connection.execute(
-            insert(images), [row | {"method": row["method"] or None} for row in rows]
-        )
-        return values["salt"]
-    theirs, ours = json.loads(row.protocol), protocol.model_dump(mode="json")
-    fixed = ("name", "version", "mode", "design", "questions", "exclusions")
-    differs = [f"the protocol's {name}" for name in fixed if theirs[name] != ours[name]]
-    differs += ["the stimuli"] if row.key_sha256 != key else []
-    differs += ["demonstration or not"] if row.demo != demo else []
-    if differs:
-        raise ColorlibError(
-            f"the database was begun with another study ({', '.join(differs)}); give this one a "
-            "--database of its own"
-        )
-    # Contact, dates and texts may be mended while a study runs.
-    connection.execute(update(study).values(protocol=protocol.model_dump_json()))
-    return row.salt
-
-
-def _ago(hours) -> str:
-    moment = datetime.now(UTC) - timedelta(hours=hours)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def salt(connection) -> str:
+    """What makes the study's hashes and marks its cookies."""
+    return connection.execute(select(study.c.salt)).scalar_one()
 
 
 def find(connection, cookie_hash):
@@ -105,81 +66,72 @@ def find(connection, cookie_hash):
 
 def is_expired(session, protocol) -> bool:
     """Whether a session was interrupted too long ago to be resumed."""
-    return session.finished_at is None and session.started_at < _ago(protocol.resume.max_age_hours)
+    return session.finished_at is None and session.started_at < ago(protocol.resume.max_age_hours)
 
 
-def start(connection, cookie_hash, protocol, material, entry, again=False):
-    """Starts the session of a browser, or finds the one that it has.
+def is_changed(session, protocol) -> bool:
+    """Whether an unfinished session was begun under a protocol that is no longer asked."""
+    return session.finished_at is None and session.protocol_sha256 != protocol.sha256
+
+
+def start(connection, cookie_hash, protocol, material, entrance, before=None, another=False):
+    """Starts a session, or finds the one that a browser has.
 
     Args:
         connection: of a transaction that writes.
-        cookie_hash: str.
+        cookie_hash: str. Of the cookie that the browser gets with the reply.
         protocol: `study.protocol.Protocol`.
         material: `study.survey.plan.Material`.
-        entry: dict with `way` (open, invitation, panel) and `invitation` or `panel`.
-        again: bool. Whether a finished session may be followed by a new one.
+        entrance: `study.survey.entry.Entrance`.
+        before: str or None. The hash of the cookie that the browser has for this way in.
+        another: bool. Whether a new session shall follow the one that the browser has.
+
+    Returns:
+        The session: the new one, or the one that the request, sent again, has begun already, or
+        the one that goes with `before`.
 
     Raises:
-        Refusal: an invitation that is not good, or a way in that the protocol doesn't have.
+        Refusal: see `study.survey.entry.admit`; or the invitation was begun in another browser.
     """
     # On PostgreSQL several servers may write; whoever holds the study's row assigns a place.
-    salt = connection.execute(select(study.c.salt).with_for_update()).scalar_one()
-    mine = find(connection, cookie_hash)
-    if mine and not is_expired(mine, protocol) and not (again and mine.finished_at):
-        return mine
-    if entry["way"] not in protocol.entry.ways:
-        raise Refusal(403, "bad_invitation", f"this study is not entered by {entry['way']}")
-    if protocol.retention.anonymized_on and date.today() >= protocol.retention.anonymized_on:
-        raise Refusal(403, "closed", "answers could no longer be withdrawn")
-    panel_hash = None
-    if entry["way"] == "panel":
-        panel_hash = hmac.new(salt.encode(), entry["panel"].encode(), "sha256").hexdigest()
-    if entry["way"] == "invitation":
-        _use_invitation(connection, entry["invitation"])
-    before = _took_part(connection, cookie_hash, panel_hash)
+    key = connection.execute(select(study.c.salt).with_for_update()).scalar_one()
+    begun, mine = find(connection, cookie_hash), before and find(connection, before)
+    if begun or (mine and not another):
+        return begun or mine
+    if entry.admit(connection, key, protocol, entrance) == "elsewhere":
+        raise Refusal(409, "elsewhere", "begun in another browser; go on with /api/continue")
     values = {
-        "session": secrets.token_hex(8),
-        "participant": before or secrets.token_hex(8),
+        "session": _identity(),
+        # Who comes again counts as one person in the analysis, as far as the cookie tells.
+        "participant": mine.participant if mine else _identity(),
         "cookie_hash": cookie_hash,
-        "panel_hash": panel_hash,
-        "entry": entry["way"],
+        "panel_hash": None,
+        "invitation_hash": None,
+        "entry": entrance.way,
         "consent_version": protocol.consent.version,
+        "protocol_sha256": protocol.sha256,
         "list": _free_list(connection, material, protocol),
-        "repeat": before is not None,
+        "repeat": bool(mine),
+        "panel_repeat": False,
         "started_at": now(),
         "withdrawal_code": code(),
     }
+    if entrance.way == "panel":
+        values["panel_hash"] = entry.panel_hash(key, entrance.name)
+        values["panel_repeat"] = entry.supersede(connection, values["panel_hash"])
+    elif entrance.way == "invitation":
+        entry.use(connection, entrance.name)
+        values["invitation_hash"] = entry.invitation_hash(key, entrance.name)
     connection.execute(insert(sessions).values(values))
     _write_plan(connection, values["session"], material.draw(values["list"]))
     return find(connection, cookie_hash)
-
-
-def _use_invitation(connection, text):
-    unused = and_(invitations.c.code_hash == sha256(text), invitations.c.used_at.is_(None))
-    used = connection.execute(update(invitations).where(unused).values(used_at=now()))
-    if not used.rowcount:
-        raise Refusal(403, "bad_invitation", "unknown, or used already")
-
-
-def _took_part(connection, cookie_hash, panel_hash):
-    """The participant that this browser or panel id already stands for, or None."""
-    same = sessions.c.cookie_hash == cookie_hash
-    if panel_hash:
-        same = or_(same, sessions.c.panel_hash == panel_hash)
-    query = select(sessions.c.participant).where(same).order_by(sessions.c.started_at).limit(1)
-    return connection.execute(query).scalar_one_or_none()
 
 
 def _free_list(connection, material, protocol):
     """The list with the fewest people who finished or still may; dropouts free their place."""
     counts = (
         select(sessions.c.list, func.count())
-        .where(
-            or_(
-                sessions.c.finished_at.is_not(None),
-                sessions.c.started_at >= _ago(protocol.resume.max_age_hours),
-            )
-        )
+        .where(doors.has_place(protocol, protocol.sha256))
         .group_by(sessions.c.list)
     )
     taken = dict(map(tuple, connection.execute(counts)))
@@ -223,12 +175,12 @@ def overview(connection, session) -> dict:
     }
 
 
-def stimulus(connection, token, cookie_hash):
-    """The stimulus behind a token of this browser's, or None."""
+def stimulus(connection, token, cookie_hashes):
+    """The stimulus behind a token of this browser's, by any of its cookies, or None."""
     query = (
         select(tokens.c.stimulus)
         .join(sessions, sessions.c.session == tokens.c.session)
-        .where(tokens.c.token == token, sessions.c.cookie_hash == cookie_hash)
+        .where(tokens.c.token == token, sessions.c.cookie_hash.in_(cookie_hashes))
     )
     return connection.execute(query).scalar_one_or_none()
 
@@ -240,58 +192,122 @@ def _current(connection, cookie_hash):
     return session
 
 
-def answer(connection, cookie_hash, protocol, version, values):
+def _query(*columns):
+    """A trial of a session, and further columns, by the session's cookie; made once, for speed."""
+    found = and_(trials.c.session == sessions.c.session, trials.c.trial == bindparam("number"))
+    of_session = (sessions.c.session, sessions.c.started_at, sessions.c.finished_at)
+    return (
+        select(*of_session, *_TRIAL, *columns)
+        .outerjoin(trials, found)
+        .where(sessions.c.cookie_hash == bindparam("who"))
+        .order_by(sessions.c.started_at.desc())
+        .limit(1)
+    )
+
+
+_TO_PRESENT, _TO_ANSWER = _query(_ANSWERED, _ANSWERED_BEFORE), _query(_PRESENTED)
+
+
+def _trial(connection, query, who, number):
+    """The row of one of the queries above.
+
+    Raises:
+        Refusal: no session, or no such trial in it.
+    """
+    trial = connection.execute(query, {"who": who, "number": number}).one_or_none()
+    if trial is None:
+        raise Refusal(401, "no_session", "consent comes first")
+    if trial.kind is None:
+        raise Refusal(404, "no_trial", "this session has no such trial")
+    return trial
+
+
+def present(connection, cookie_hash, protocol, number, name):
+    """Witnesses that a trial begins; from here on its photos can be seen.
+
+    Args:
+        connection: of a transaction that writes.
+        cookie_hash: str.
+        protocol: `study.protocol.Protocol`.
+        number: int. The trial.
+        name: str. The browser's id of this presentation: asking again with it is no second look.
+
+    Returns:
+        list of the trial's stimuli, in their order.
+
+    Raises:
+        Refusal: no session or trial, one that is answered or not yet due, or a session that ended.
+    """
+    trial = _trial(connection, _TO_PRESENT, cookie_hash, number)
+    if trial.answered or trial.finished_at or is_expired(trial, protocol):
+        raise Refusal(409, "answered", "this trial is answered, or the session has ended")
+    # The answer to the trial before may still be on its way, but no other.
+    if trial.before < number - 2:
+        raise Refusal(409, "not_due", "trials are shown one after the other")
+    row = {"session": trial.session, "trial": number, "id": name}
+    _insert_new(connection, presentations, row, released_at=now())
+    return [stimulus for stimulus in (trial.stimulus, trial.second_stimulus) if stimulus]
+
+
+def longest_side(width_css, size) -> float:
+    """The longest side, CSS px, of a photo of `size` (width, height) drawn so wide."""
+    width, height = size
+    return width_css * max(1, height / width)
+
+
+def _least(protocol):
+    return protocol.design.min_side_css - 1  # browsers round
+
+
+def answer(connection, cookie_hash, protocol, material, values):
     """Keeps an answer.
 
     Args:
         connection: of a transaction that writes.
         cookie_hash: str.
         protocol: `study.protocol.Protocol`.
-        version: {stimulus: version}.
+        material: `study.survey.plan.Material`.
         values: dict, the columns of `answers` but `session` and `received_at`.
 
     Returns:
         dict: trial, and in practice with feedback `correct`.
 
     Raises:
-        Refusal: no session, no such trial or answer, another answer to this trial, or one after
-            the end.
+        Refusal: no session, no such trial or answer, a trial whose photos were not released, a
+            photo that was too small, another answer to this trial, or one after the end.
     """
     # One query and one insert, as most of the server's work is here.
-    query = (
-        select(sessions.c.session, sessions.c.finished_at, *_TRIAL)
-        .outerjoin(
-            trials,
-            and_(trials.c.session == sessions.c.session, trials.c.trial == values["trial"]),
-        )
-        .where(sessions.c.cookie_hash == cookie_hash)
-        .order_by(sessions.c.started_at.desc())
-        .limit(1)
-    )
-    trial = connection.execute(query).one_or_none()
-    if trial is None:
-        raise Refusal(401, "no_session", "consent comes first")
-    if trial.kind is None:
-        raise Refusal(404, "no_trial", "this session has no such trial")
+    trial = _trial(connection, _TO_ANSWER, cookie_hash, values["trial"])
     choices = ("real", "fake") if trial.second_stimulus is None else ("first", "second")
     if values["answer"] not in choices:
         raise Refusal(422, "bad_answer", f"answer must be one of {', '.join(choices)}")
+    if not trial.presented:
+        raise Refusal(409, "not_shown", "the photos of this trial have not been released")
+    if longest_side(values["image_width_css"], material.size[trial.stimulus]) < _least(protocol):
+        raise Refusal(422, "too_small", "the photo was smaller than design.min_side_css")
     row = {"session": trial.session} | values
-    if (trial.finished_at or not _insert_new(connection, row)) and not _is_kept(connection, row):
+    stamped = row | {"received_at": now()}
+    if (trial.finished_at or not _insert_new(connection, answers, stamped)) and not _is_kept(
+        connection, row
+    ):
         error = "finished" if trial.finished_at else "answered"
         raise Refusal(409, error, "the session has ended, or another answer to this trial is kept")
     told = {"trial": values["trial"]}
     if trial.kind == "practice" and protocol.design.practice_feedback:
-        told["correct"] = is_correct(trial, values["answer"], version)
+        told["correct"] = is_correct(trial, values["answer"], material.version)
     return told
 
 
-def _insert_new(connection, row):
-    """Inserts an answer; False where its id or its trial has one already."""
-    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
-    statement = dialect.insert(answers).on_conflict_do_nothing()
-    statement = statement.execution_options(preserve_rowcount=True)  # else it is -1 after inserts
-    return connection.execute(statement, row | {"received_at": now()}).rowcount == 1
+@cache
+def _insertion(dialect, table):
+    made = {"sqlite": sqlite, "postgresql": postgresql}[dialect].insert(table)
+    made = made.on_conflict_do_nothing()
+    return made.execution_options(preserve_rowcount=True)  # else it is -1 after inserts
+
+
+def _insert_new(connection, table, row, **stamp):
+    """Inserts a row; False where its table has one of that key already."""
+    return connection.execute(_insertion(connection.dialect.name, table), row | stamp).rowcount == 1
 
 
 def _is_kept(connection, row):
@@ -336,7 +352,7 @@ def reply(connection, cookie_hash, protocol, given, agreed):
 
 
 def finish(connection, cookie_hash, protocol):
-    """Ends a session in which every trial is answered; returns `thanks`.
+    """Ends a session in which every trial is answered; returns the codes that a person gets.
 
     Raises:
         Refusal: no session, or trials without an answer.
@@ -351,59 +367,12 @@ def finish(connection, cookie_hash, protocol):
     if counts[0] != counts[1]:
         raise Refusal(409, "incomplete", f"{counts[1]} of {counts[0]} answers have arrived")
     if not session.finished_at:
-        connection.execute(
-            update(sessions).where(sessions.c.session == session.session).values(finished_at=now())
-        )
-    return thanks(session, protocol) | {"answers": counts[1]}
-
-
-def thanks(session, protocol) -> dict:
-    """The codes that a person gets at the end."""
-    given = {"withdrawal_code": session.withdrawal_code}
-    if session.entry == "panel":
-        given["completion_code"] = protocol.panel.completion_code
-        given["completion_url"] = protocol.panel.completion_url
-    return given
-
-
-def anonymize(connection):
-    """From the day of anonymization, removes everything that could identify a session's person.
-
-    Returns:
-        The day if it has come, else None.
-    """
-    from study.protocol import Protocol
-
-    row = connection.execute(select(study.c.protocol)).scalar_one()
-    day = Protocol.model_validate_json(row).retention.anonymized_on
-    if not day or date.today() < day:
-        return None
-    bare = {"cookie_hash": "", "panel_hash": None, "withdrawal_code": sessions.c.session}
-    connection.execute(update(sessions).values(bare))
-    return day
-
-
-def withdraw(connection, text):
-    """Deletes all sessions of the person with this code, and records that somebody withdrew.
-
-    Returns:
-        int: how many answers are gone.
-
-    Raises:
-        ColorlibError: an unknown code.
-    """
-    typed = text.strip().upper()
-    person = select(sessions.c.participant).where(sessions.c.withdrawal_code == typed)
-    participant = connection.execute(person).scalar_one_or_none()
-    if participant is None:
-        raise ColorlibError(f"{text}: no such code, or withdrawn already; check its letters")
-    theirs = select(sessions.c.session).where(sessions.c.participant == participant)
-    gone = connection.execute(delete(answers).where(answers.c.session.in_(theirs))).rowcount
-    for table in (replies, tokens, trials):
-        connection.execute(delete(table).where(table.c.session.in_(theirs)))
-    connection.execute(delete(sessions).where(sessions.c.participant == participant))
-    connection.execute(insert(withdrawals).values(withdrawn_at=now()))
-    return gone
+        # Nobody goes on elsewhere any more: what joins an invitation to a session goes.
+        ended = {"finished_at": now(), "invitation_hash": None}
+        mine = sessions.c.session == session.session
+        connection.execute(update(sessions).where(mine).values(ended))
+    given = completion(protocol, salt(connection), session.panel_hash)
+    return {"withdrawal_code": session.withdrawal_code, "answers": counts[1]} | given
 
 
 def invite(connection, count) -> list[str]:
@@ -411,6 +380,6 @@ def invite(connection, count) -> list[str]:
     made = [code() for _ in range(count)]
     moment = now()
     connection.execute(
-        insert(invitations), [{"code_hash": sha256(c), "created_at": moment} for c in made]
+        insert(invitations), [{"code_hash": entry.sha256(c), "created_at": moment} for c in made]
     )
     return made

@@ -10,7 +10,8 @@ are rare, and savepoints would double the round trips to PostgreSQL.
 import queue
 import threading
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import (
     Boolean,
@@ -24,17 +25,24 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     create_engine,
+    delete,
     event,
     exc,
+    false,
+    insert,
+    select,
 )
 from sqlalchemy.engine import make_url
 
 from colorlib import ColorlibError
+from study.survey import migrations
+from study.survey.log import line, log
 
 # How many operations share a commit at most: enough for every visitor of a busy second.
 BATCH = 256
 _CONNECTIONS = 40  # as many as the server has threads that read
 
+# A change of these tables is also one of `migrations.py`, which says how.
 metadata = MetaData()
 
 
@@ -46,6 +54,24 @@ def _session(**options):
     return Column("session", ForeignKey("sessions.session"), nullable=False, **options)
 
 
+# What the whole study has once, by name: the schema's version, `paused` (since when), `last_error`.
+meta = _table(
+    "meta",
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+# Every protocol under which people have agreed to take part, as they were shown it. `sha256` is the
+# hash of `content`; the two last columns say when what it promises was carried out.
+protocols = _table(
+    "protocols",
+    Column("sha256", String(64), primary_key=True),
+    Column("name", String(60), nullable=False),
+    Column("version", Text, nullable=False),
+    Column("content", Text, nullable=False),  # JSON
+    Column("adopted_at", String(27), nullable=False),
+    Column("anonymized_at", String(27)),
+    Column("deleted_at", String(27)),
+)
 # One row: what this database belongs to. `salt` makes hashes of panel ids and signs cookies.
 study = _table(
     "study",
@@ -53,8 +79,8 @@ study = _table(
     Column("salt", String(64), nullable=False),
     Column("created_at", String(27), nullable=False),
     Column("demo", Boolean, nullable=False),
-    Column("protocol", Text, nullable=False),  # as JSON
     Column("key_sha256", String(64), nullable=False),
+    Column("protocol_sha256", String(64)),  # of the protocol that is asked now
 )
 # The sealed key; what a photo is stands here and nowhere else on the server's way to a browser.
 images = _table(
@@ -80,10 +106,14 @@ sessions = _table(
     Column("participant", String(16), nullable=False, index=True),
     Column("cookie_hash", String(64), nullable=False, index=True),
     Column("panel_hash", String(64), index=True),
+    Column("invitation_hash", String(64), index=True),  # until the end, to go on elsewhere
     Column("entry", String(16), nullable=False),
     Column("consent_version", String(4000), nullable=False),
+    Column("protocol_sha256", String(64), index=True),  # what the person was shown and agreed to
     Column("list", Integer, nullable=False, index=True),
     Column("repeat", Boolean, nullable=False),
+    Column("panel_repeat", Boolean, nullable=False, server_default=false()),
+    Column("superseded_at", String(27)),
     Column("started_at", String(27), nullable=False),
     Column("finished_at", String(27)),
     Column("withdrawal_code", String(32), nullable=False, unique=True),
@@ -105,6 +135,14 @@ tokens = _table(
     Column("place", Integer, nullable=False),  # 0, or 1 for the second photo of a pair
     Column("stimulus", ForeignKey("images.stimulus"), nullable=False),
 )
+# Each time that a trial's photos were released to a browser, by the server's clock.
+presentations = _table(
+    "presentations",
+    _session(primary_key=True),
+    Column("trial", Integer, primary_key=True),
+    Column("id", String(36), primary_key=True),  # made by the browser: a repeated request is one
+    Column("released_at", String(27), nullable=False),
+)
 answers = _table(
     "answers",
     Column("id", String(36), primary_key=True),  # made by the browser
@@ -119,6 +157,8 @@ answers = _table(
     Column("pixel_ratio", Float, nullable=False),
     Column("zoom", Float, nullable=False),
     Column("image_width_css", Float, nullable=False),
+    Column("px_per_mm", Float),
+    Column("focus_lost_ms", Float),
     Column("shown_at", String(27), nullable=False),  # by the browser's clock
     Column("received_at", String(27), nullable=False),
     UniqueConstraint("session", "trial"),
@@ -129,21 +169,63 @@ replies = _table(
     Column("question", String(64), primary_key=True),
     Column("value", String(64), nullable=False),
 )
-# Somebody withdrew, and when; nothing that tells who.
+# Somebody withdrew, and when; nothing that tells who. `tombstone` is a salted hash of the code.
 withdrawals = _table(
     "withdrawals",
     Column("id", Integer, primary_key=True),
     Column("withdrawn_at", String(27), nullable=False),
+    Column("tombstone", String(64), index=True),
 )
 
 
-class Unavailable(Exception):
-    """The database did not store it; try again."""
+class Unavailable(ColorlibError):
+    """The database was not read, or did not store what it was given; trying again may help."""
+
+
+def clock() -> datetime:
+    """The time in UTC; every time and day of a study comes from here."""
+    return datetime.now(UTC)
+
+
+def today() -> date:
+    return clock().date()
+
+
+class Refusal(Exception):
+    """A request that is not granted.
+
+    Args:
+        status: int. HTTP's code.
+        error: str. One word that the page understands.
+        detail: str. For whoever reads the reply.
+    """
+
+    def __init__(self, status, error, detail=""):
+        super().__init__(error)
+        self.status, self.error, self.detail = status, error, detail
 
 
 def now() -> str:
     """The time in UTC as ISO 8601 with milliseconds, as every column keeps it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return ago(0)
+
+
+def ago(hours) -> str:
+    """The time so many hours ago, in the same form."""
+    moment = clock() - timedelta(hours=hours)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def note(connection, name, value):
+    """Keeps a value of the whole study; None removes it."""
+    connection.execute(delete(meta).where(meta.c.name == name))
+    if value is not None:
+        connection.execute(insert(meta).values(name=name, value=value))
+
+
+def noted(connection, name):
+    """The value that was kept by `note`, or None."""
+    return connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar_one_or_none()
 
 
 def url_of(database):
@@ -168,9 +250,10 @@ def url_of(database):
 
 def _engine(url):
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=_CONNECTIONS)
+        # Without `hide_parameters`, an error's text would hold what somebody has sent.
+        return create_engine(url, pool_size=_CONNECTIONS, hide_parameters=True)
     options = {"timeout": 30, "check_same_thread": False}
-    engine = create_engine(url, connect_args=options, pool_size=_CONNECTIONS)
+    engine = create_engine(url, connect_args=options, pool_size=_CONNECTIONS, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection, _record):
@@ -202,12 +285,15 @@ class Store:
     Args:
         database: a URL (`sqlite:///FILE`, `postgresql://...`) or the path of a SQLite file.
         create: bool. Whether missing tables are created.
+        newer: bool. Whether a database that a newer version of this program has made is opened,
+            too. An older one is brought to the present schema.
 
     Raises:
-        ColorlibError: the database can't be opened, or holds no study while `create` is false.
+        ColorlibError: the database can't be opened, holds no study while `create` is false, or is
+            newer than this program.
     """
 
-    def __init__(self, database, create=True):
+    def __init__(self, database, create=True, newer=False):
         self.url = url_of(database)
         self.name = self.url.render_as_string()  # without the password
         if not create and self.url.get_backend_name() == "sqlite":
@@ -220,29 +306,46 @@ class Store:
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
             self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            if create:
-                with self._writer.begin() as connection:
-                    metadata.create_all(connection)
-            elif not self.read(_has_tables):
-                raise ColorlibError(
-                    f"{self.name}: holds no study; `python -m study serve` makes it"
-                )
+            self._check_schema(create, newer)
         except exc.DBAPIError as error:
             raise ColorlibError(
-                f"{self.name}: can't be opened ({_line(error)}); check the address and its rights"
+                f"{self.name}: can't be opened ({line(error)}); check the address and its rights"
             ) from None
         self._queue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
     def _check_file(self):
-        from pathlib import Path
-
         if not Path(self.url.database or "").is_file():
             raise ColorlibError(f"{self.url.database}: no such database; check --database")
 
+    def _check_schema(self, create, newer):
+        with self._engine.connect() as connection:
+            found = migrations.version(connection)
+        if not found and not create:
+            raise ColorlibError(f"{self.name}: holds no study; `python -m study serve` makes it")
+        if found > migrations.VERSION:
+            known = f"schema {found}; this program knows {migrations.VERSION}"
+            if not newer:
+                raise ColorlibError(
+                    f"{self.name}: was made by a newer version of this program ({known}): update "
+                    "it; `export` and `withdraw` work as it is"
+                )
+            log.warning("%s: was made by a newer version of this program (%s)", self.name, known)
+        if found < migrations.VERSION:
+            with self._writer.begin() as connection:
+                found = migrations.migrate(connection, metadata)
+            if found:
+                log.warning(
+                    "%s: brought from schema %d to %d", self.name, found, migrations.VERSION
+                )
+
     def read(self, operation, *arguments):
-        """Runs an operation that only reads; returns what it returns."""
+        """Runs an operation that only reads; returns what it returns.
+
+        Raises:
+            Unavailable: the database can't be read; or what the operation raised.
+        """
         return self._read(self._reader, operation, arguments)
 
     def look_up(self, operation, *arguments):
@@ -257,7 +360,13 @@ class Store:
             except exc.DBAPIError as error:
                 # The database was started anew: the connections of before are useless, and gone.
                 if attempt == 2 or not error.connection_invalidated:
-                    raise
+                    log.error("the database can't be read: %s", line(error))
+                    raise Unavailable(f"{self.name}: can't be read ({line(error)})") from None
+
+    @property
+    def tombstones(self) -> Path:
+        """The file that keeps withdrawals: beside SQLite's file, else in the present folder."""
+        return Path(f"{self.url.database}.withdrawn")
 
     def submit(self, operation, *arguments) -> Future:
         """Queues an operation that writes; the future is done when it is safely stored.
@@ -301,9 +410,11 @@ class Store:
         try:
             outcomes = self._outcomes(batch)
         except Exception as error:  # a full disk, a lost connection: nothing of the batch is stored
-            reason = _line(error)
+            log.error("the database has taken nothing: %s", line(error))
             for future, *_ in batch:
-                future.set_exception(Unavailable(reason))
+                future.set_exception(
+                    Unavailable(f"{self.name}: has taken nothing ({line(error)}); nothing changed")
+                )
             return
         for (future, *_), (result, error) in zip(batch, outcomes, strict=True):
             future.set_exception(error) if error else future.set_result(result)
@@ -313,6 +424,8 @@ class Store:
         try:
             with self._writer.begin() as connection:
                 return [(operation(connection, *given), None) for _, operation, given in batch]
+        except exc.OperationalError:
+            raise  # nobody's fault; SQLite has undone everything on a full disk, savepoints too
         except Exception:  # Savepoints show whose fault it is.
             with self._writer.begin() as connection:
                 return [_outcome(connection, *item[1:]) for item in batch]
@@ -326,16 +439,7 @@ def _outcome(connection, operation, arguments):
     except exc.DBAPIError as error:
         if error.connection_invalidated or isinstance(error, exc.OperationalError):
             raise  # not this operation's fault
-        return None, Unavailable(_line(error))
+        log.error("an operation was not stored: %s", line(error))
+        return None, Unavailable(line(error))
     except Exception as error:
         return None, error
-
-
-def _has_tables(connection):
-    return connection.dialect.has_table(connection, study.name)
-
-
-def _line(error):
-    """What went wrong in one line, without the statement and its values."""
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split())

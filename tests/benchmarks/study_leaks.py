@@ -7,8 +7,9 @@ stimulus as it is and as colored, by `study.stimuli`. Three views are tested by 
 scenes (pairs) and between them (`study.leaks`):
 
 - `files`: length, time of change, name, header and padding of each file.
-- `served`: what a browser gets of each when one person sees all pairs: the address, every header of
-  the response, its length and how long it took, the place in the pair and in the list of trials.
+- `served`: what a browser gets of each ahead when one person sees all pairs: the address, every
+  header of the response, its length and how long it took, the place in the pair and in the list of
+  trials. (What is withheld until a trial begins is a part of the same length of every file.)
 - `planted` and `control`, which must be found: one byte more in the length of all colored files,
   or of one in ten; and the lengths before padding.
 
@@ -55,10 +56,13 @@ def served(stimuli, folder):
     """What a browser gets of each stimulus, from a server of its own on the loopback."""
     from survey_parts import Person, Server, write_protocol
 
+    from study.survey.server import withhold
+
     path = write_protocol(
         folder / "pairs.toml", "2afc-1s", scenes=len(stimuli.pairs()), practice=0, catch=0
     )
-    names = {digest: name for name, digest in stimuli.table[["stimulus", "sha256"]].to_numpy()}
+    ahead = {name: withhold(stimuli.read(name))[0] for name in stimuli.table["stimulus"]}
+    names = {hashlib.sha256(content).hexdigest(): name for name, content in ahead.items()}
     rows = {}
     with Server(path, stimuli.folder, f"sqlite:///{folder / 'answers.sqlite'}") as server:
         person = Person(server.address)

@@ -4,11 +4,11 @@
     python tests/benchmarks/study_load.py --double                  # as many as p99 < 1 s bears
     python tests/benchmarks/study_load.py --database postgresql     # a server of its own
 
-Everybody signs up first; then each fetches a photo and answers every two seconds, from a phase of
-their own. A kill is SIGKILL to the server, which is started again at once; the people try again
-until they have a reply, as the page does. At the end, every confirmed answer must be in the
-database exactly once, as it was given. Milliseconds are from sending an answer to its confirmation:
-the time to start again is in them where there are kills.
+Everybody signs up first; then each fetches a photo, begins the trial and answers it every two
+seconds, from a phase of their own. A kill is SIGKILL to the server, which is started again at once;
+the people try again until they have a reply, as the page does. At the end, every confirmed answer
+must be in the database exactly once, as it was given. Milliseconds are from sending an answer to
+its confirmation: the time to start again is in them where there are kills.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import pandas as pd
 
 sys.path.append(str(Path(__file__).parents[1]))  # for survey_parts
 
-from survey_parts import PostgreSQL, Server, an_answer, make_stimuli, write_protocol
+from survey_parts import PostgreSQL, Server, an_answer, make_stimuli, new_id, write_protocol
 
 from colorlib import ColorlibError
 
@@ -91,7 +91,8 @@ class Crowd:
     def __init__(self, port, people, pause):
         self.lines = [Line(port) for _ in range(people)]
         self.pause, self.trials = pause, {}
-        self.confirmed, self.waits, self.photo_waits = {}, [], []
+        self.confirmed, self.waits = {}, []
+        self.photo_waits, self.show_waits = [], []
 
     async def sign_up(self):
         gate = asyncio.Semaphore(SIGN_UPS)
@@ -99,7 +100,10 @@ class Crowd:
         async def one(number, line):
             async with gate:
                 await line.ask("GET", "/")
-                consent = {"consent_version": "1", "adult": True, "agree": True}
+                _, study = await line.ask("GET", "/api/study")
+                shown = json.loads(study)["protocol"]
+                consent = {"protocol": shown, "adult": True, "agree": True}
+                consent["key"] = secrets.token_hex(16)
                 status, content = await line.ask("POST", "/api/start", consent)
                 check(status, content)
                 self.trials[number] = json.loads(content)["trials"]
@@ -117,6 +121,10 @@ class Crowd:
             status, content = await line.ask("GET", f"/image/{trial['photos'][0]}")
             check(status, content[:200])
             self.photo_waits.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            begun = {"id": new_id(), "trial": trial["trial"]}
+            check(*await line.ask("POST", "/api/presentations", begun))
+            self.show_waits.append(time.perf_counter() - start)
             turn += self.pause
             await asyncio.sleep(max(turn - loop.time(), 0))
             answer = an_answer(trial["trial"])
@@ -189,6 +197,7 @@ def measure(folder, database, people, arguments, kills):
         "p99 ms": p99,
         "max ms": 1000 * max(crowd.waits),
         "photo p99 ms": 1000 * np.quantile(crowd.photo_waits, 0.99),
+        "show p99 ms": 1000 * np.quantile(crowd.show_waits, 0.99),
         "sign-up s": signed_up,
     }
 

@@ -4,6 +4,7 @@
 const FIRST_WAIT = 500; // ms, doubled up to
 const LONGEST_WAIT = 5000;
 const TIMEOUT = 15000;
+const SLOWEST_PHOTO = 120000;
 
 // The server has heard the request and won't grant it: asking again is no use.
 export class Refused extends Error {}
@@ -39,22 +40,53 @@ export async function persist(attempt, onTrouble) {
   }
 }
 
-// One request for JSON. Throws Refused, or another error where asking again may help.
+let entry = ""; // which of this browser's sessions the requests are about
+
+export function speakFor(tag) {
+  entry = tag;
+}
+
+// One request. Throws Refused, or another error where asking again may help.
+async function ask(path, timeout, { headers = {}, ...options } = {}) {
+  const limit = new AbortController(); // AbortSignal.timeout is younger than many phones
+  const timer = setTimeout(() => limit.abort(), timeout);
+  if (entry) headers["X-Entry"] = entry;
+  try {
+    const response = await fetch(path, { ...options, headers, signal: limit.signal });
+    if (response.ok) return new Uint8Array(await response.arrayBuffer());
+    if (response.status >= 500 || response.status === 408 || response.status === 429) {
+      throw new Error(`HTTP ${response.status}`);
+    }
+    const { error } = await response.json().catch(() => ({}));
+    throw new Refused(error ?? `HTTP ${response.status}`);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export const requestBytes = (path) => ask(path, SLOWEST_PHOTO);
+
 export async function request(path, body) {
-  const options = { signal: AbortSignal.timeout(TIMEOUT) };
+  const options = {};
   if (body !== undefined) {
     options.method = "POST";
     options.headers = { "Content-Type": "application/json" };
     options.body = JSON.stringify(body);
     options.keepalive = true; // goes on when the page is closed meanwhile
   }
-  const response = await fetch(path, options);
-  if (response.ok) return response.json();
-  if (response.status >= 500 || response.status === 408 || response.status === 429) {
-    throw new Error(`HTTP ${response.status}`);
-  }
-  const { error } = await response.json().catch(() => ({}));
-  throw new Refused(error ?? `HTTP ${response.status}`);
+  return JSON.parse(new TextDecoder().decode(await ask(path, TIMEOUT, options)));
+}
+
+// A random name of 128 bits, as hex.
+export function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
+}
+
+// crypto.randomUUID exists on https and this machine only.
+export function newId() {
+  return newKey().replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
 }
 
 export class Outbox {
@@ -109,6 +141,12 @@ export class Outbox {
       this.waiting.get(item)?.(reply);
       this.waiting.delete(item);
     }
+  }
+
+  // Drops what has not been sent.
+  discard() {
+    this.items = [];
+    this.save();
   }
 
   // Resolves when nothing is left to be sent.

@@ -1,18 +1,29 @@
 // The page of the study: consent, instructions, practice, trials, questions, debriefing, thanks.
 // jsPsych shows each screen and times it; what the next screen is follows from the server's word.
 
-import { Outbox, Refused, persist, request } from "./outbox.js";
+import { Outbox, Refused, newId, newKey, persist, request, speakFor } from "./outbox.js";
+import { Photos } from "./photos.js";
+import { enter, link, tab, turk } from "./visitor.js";
+import { drawnSide, drawnWidth, watchFocus, watchSize } from "./watch.js";
 
-const AHEAD = 16; // photos that are fetched before their turn: a cut of half a minute goes unnoticed
 const DEAF_MS = 200; // a double tap must not answer the next photo, too
 const HALF_FRAME_MS = 8; // at 60 frames a second
+const CARD_MM = 53.98; // the shorter side of a bank card (ISO/IEC 7810, ID-1)
+const USUAL_PX_PER_MM = 96 / 25.4;
+// What the server says when it knows more of the session than this page does.
+const STALE = ["answered", "not_due", "no_session", "no_trial"];
 
 const stage = document.getElementById("stage");
 const status = document.getElementById("status");
 const progress = document.getElementById("progress");
+const enlarge = document.getElementById("enlarge");
 const troubles = new Set();
+const outboxes = {}; // the current one, once there is a session
+const mturk = turk();
 let study, texts;
+let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
+let pxPerMm = null; // by the person's own calibration, where the protocol asks for it
 
 // Small helpers
 
@@ -53,7 +64,7 @@ function frame() {
 
 async function run(timeline) {
   stage.replaceChildren();
-  jsPsych = initJsPsych({ display_element: stage });
+  jsPsych = initJsPsych({ display_element: stage, use_webaudio: false });
   await jsPsych.run(timeline);
   const shown = jsPsych.data.get().values();
   stage.replaceChildren();
@@ -77,10 +88,10 @@ function button(choice, key) {
   return `<button type="button" class="button"><span>${html(choice)}</span>${hint}</button>`;
 }
 
-function textScreen(title, body, next) {
+function textScreen(title, body, next, more = "") {
   return {
     type: jsPsychHtmlButtonResponse,
-    stimulus: `<div class="text">${heading(title)}${paragraphs(body)}</div>`,
+    stimulus: `<div class="text">${heading(title)}${paragraphs(body)}${more}</div>`,
     choices: [next],
     button_html: (choice) => button(choice),
     on_load: () => arrive("text"),
@@ -89,6 +100,7 @@ function textScreen(title, body, next) {
 
 // A last page, with nothing behind it.
 function end(content) {
+  release();
   progress.hidden = true;
   say();
   stage.innerHTML = `<div class="text">${content}</div>`;
@@ -115,7 +127,7 @@ function box(name, text) {
   return `<label class="box"><input type="checkbox" name="${name}" required> ${html(text)}</label>`;
 }
 
-async function consent() {
+async function consent(another) {
   const { consent } = study;
   let declined = false;
   const [shown] = await run([
@@ -128,77 +140,125 @@ async function consent() {
       button_label: consent.accept,
       on_load: () => {
         arrive("consent");
-        document.getElementById("decline").addEventListener("click", () => {
+        const form = document.getElementById("jspsych-survey-html-form");
+        const decline = document.getElementById("decline");
+        form.append(decline); // the keyboard goes where the eye goes
+        decline.addEventListener("click", () => {
           declined = true;
-          const form = document.getElementById("jspsych-survey-html-form");
           form.noValidate = true;
           form.requestSubmit();
         });
       },
     },
   ]);
-  return declined || !shown ? null : start(consent.version);
+  return declined || !shown ? null : start(another);
 }
 
-function start(version) {
-  const link = new URLSearchParams(location.search);
+function start(another) {
   const body = {
-    consent_version: version,
+    protocol: study.protocol, // what was shown
     adult: true,
     agree: true,
-    again: true, // a demonstration can be seen twice
-    invitation: link.get("invitation") || null,
-    panel: link.get(study.panel_parameter) || null,
+    key: newKey(),
+    another, // after a session that was somebody else's, or in a demonstration
+    ...link(study.panel_parameter),
   };
   return persist(() => request("/api/start", body), trouble("start"));
 }
 
+// Who comes where something was begun already
+
+// A screen with a choice; returns the chosen one's number.
+async function choose(title, body, choices) {
+  const screen = { ...textScreen(title, body), choices, grid_rows: null, grid_columns: 1 };
+  screen.button_html = (choice, index) =>
+    index ? button(choice).replace('class="button"', 'class="button quiet"') : button(choice);
+  const [{ response }] = await run([screen]);
+  return response;
+}
+
+// Whether somebody else than the one who was here before goes on.
+function isSomebodyElse({ state }) {
+  const { coming_back, problems } = texts;
+  const { go_on, somebody_else } = coming_back;
+  if (state === "running") {
+    return choose(coming_back.title, [coming_back.begun_here], [go_on, somebody_else]);
+  }
+  const told = state === "finished" ? coming_back.finished_here : problems[state];
+  return choose(texts.title, [told], [somebody_else]).then(() => true);
+}
+
+// Takes over what was begun by this invitation in another browser.
+async function goOnHere(way) {
+  const { title, begun_elsewhere, go_on } = texts.coming_back;
+  await choose(title, [begun_elsewhere], [go_on]);
+  const body = { invitation: way.invitation, key: newKey() };
+  return persist(() => request("/api/continue", body), trouble("continue"));
+}
+
+// Withdrawal
+
+function offerWithdrawal() {
+  const opener = document.getElementById("withdraw");
+  opener.textContent = texts.withdrawal.button;
+  opener.hidden = false;
+  opener.addEventListener("click", openWithdrawal);
+}
+
+function openWithdrawal() {
+  const { title, body, code, confirm, cancel } = texts.withdrawal;
+  const known = tab.read()?.code ?? "";
+  const dialog = document.createElement("dialog");
+  const input =
+    `<input name="code" value="${html(known)}" required maxlength="40"` +
+    ' autocomplete="off" autocapitalize="characters" spellcheck="false">';
+  dialog.setAttribute("aria-labelledby", "withdrawal");
+  dialog.innerHTML =
+    `<form><h2 id="withdrawal">${html(title)}</h2>${paragraphs(body)}` +
+    `<label>${html(code)} ${input}</label><p role="alert"></p>` +
+    `<div><button class="button">${html(confirm)}</button>` +
+    `<button type="button" class="button quiet">${html(cancel)}</button></div></form>`;
+  dialog.querySelector(known ? "[type=button]" : "input").autofocus = true;
+  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // answers nothing below
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
+  dialog.querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    withdraw(dialog.querySelector("input").value, dialog.querySelector("[role=alert]"));
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+async function withdraw(code, alert) {
+  try {
+    await request("/api/withdraw", { code });
+  } catch (error) {
+    const { unknown, too_late } = texts.withdrawal;
+    const told = { unknown_code: unknown, anonymous: too_late };
+    alert.textContent = told[error.message] ?? texts.connection.offline;
+    return;
+  }
+  outboxes.current?.discard();
+  tab.write({ withdrawn: true, stopped: tab.read()?.stopped, turk: mturk });
+  location.replace(location.pathname); // a new page, on which nothing of the old one goes on
+}
+
+function withdrawn({ stopped }) {
+  const { done_title, done_body } = texts.withdrawal;
+  end(heading(done_title) + paragraphs(done_body) + completion(stopped));
+}
+
 // Photos
 
-class Photos {
-  constructor(trials) {
-    this.queue = trials.flatMap((trial) => trial.photos);
-    this.loaded = new Map(); // token -> promise of an <img>
-  }
-
-  // Starts what is missing of a trial's photos and of those that follow.
-  fetchFrom(trial) {
-    const place = this.queue.indexOf(trial.photos[0]);
-    for (const token of this.queue.slice(place, place + AHEAD)) {
-      if (this.loaded.has(token)) continue;
-      this.loaded.set(token, this.fetch(token));
-      this.loaded.get(token).catch(() => {}); // told when its turn comes
-    }
-  }
-
-  fetch(token) {
-    return persist(async () => {
-      const image = new Image();
-      image.src = `/image/${token}`;
-      image.alt = texts.trial.image_alt;
-      try {
-        await image.decode();
-      } catch (error) {
-        const { state } = await request("/api/session");
-        if (state !== "running") throw new Refused("photo_failed");
-        throw error;
-      }
-      return image;
-    }, trouble(token));
-  }
-
-  async get(trial) {
-    this.fetchFrom(trial);
-    const photos = Promise.all(trial.photos.map((token) => this.loaded.get(token)));
-    const slow = setTimeout(() => troubles.size || say(texts.connection.loading), 400);
-    const images = await photos;
+// Loads and begins a trial; the page says so where that takes a while.
+async function begin(photos, trial) {
+  const slow = setTimeout(() => troubles.size || say(texts.connection.loading), 400);
+  try {
+    return await photos.release(trial);
+  } finally {
     clearTimeout(slow);
     unsay(texts.connection.loading);
-    return images;
-  }
-
-  forget(trial) {
-    trial.photos.forEach((token) => this.loaded.delete(token));
   }
 }
 
@@ -206,15 +266,46 @@ function place(image) {
   stage.querySelector(".photo").append(image);
 }
 
-// How wide the photo itself is drawn, CSS px: its element may have bands beside it.
-function drawnWidth(image) {
-  const ratio = image.naturalWidth / image.naturalHeight;
-  return Math.min(image.clientWidth, image.clientHeight * ratio);
+// Covers a screen for as long as its photo would be too small to judge.
+function askForRoom(side) {
+  stage.inert = side < study.min_side;
+  const text = stage.inert ? texts.trial.enlarge : "";
+  if (enlarge.textContent !== text) enlarge.textContent = text;
+}
+
+// The size at which photos are drawn, where the protocol fixes it.
+function setSize() {
+  const side = pxPerMm ? study.side_mm * pxPerMm : study.max_side;
+  if (side) document.documentElement.style.setProperty("--side", `${side}px`);
+}
+
+// How many CSS px a millimeter has on this screen, by a card that is held to it.
+async function calibrate() {
+  const { title, body, slider, next } = texts.calibration;
+  const least = 2 * CARD_MM;
+  const range = `min="${least}" max="${5 * least}" step="0.5" value="${CARD_MM * USUAL_PX_PER_MM}"`;
+  const more =
+    `<div class="card"></div><label for="width">${html(slider)}</label>` +
+    `<input type="range" id="width" ${range}>`;
+  const screen = textScreen(title, body, next, more);
+  screen.on_load = () => {
+    arrive("text");
+    const [card, input] = [stage.querySelector(".card"), stage.querySelector("#width")];
+    const draw = () => {
+      card.style.width = `${input.value}px`;
+      pxPerMm = input.value / CARD_MM;
+    };
+    input.addEventListener("input", draw);
+    draw();
+  };
+  await run([screen]);
 }
 
 // Trials
 
-const PHOTO = '<div class="photo"></div>';
+const PHOTO = '<div class="photo" translate="no"></div>';
+// Arrows point at an answer where it stands, whatever the keyboard's letters are.
+const ARROWS = { ArrowLeft: 0, ArrowUp: 0, ArrowRight: 1, ArrowDown: 1 };
 
 // A photo for the protocol's time, from the frame that shows it first, which on a busy machine may
 // be late, to the frame that no longer does. What is kept is the time between these two.
@@ -249,19 +340,43 @@ function pauseScreen() {
   };
 }
 
+// Waits for the person before timed photos, and for a window that is large enough.
+async function getReady() {
+  let stop;
+  const screen = textScreen(texts.trial.ready, [], texts.trial.show);
+  screen.on_load = () => {
+    arrive("ready", { onButton: true });
+    stop = watchSize(() => askForRoom(Math.min(stage.clientWidth, stage.clientHeight)));
+  };
+  screen.on_finish = () => stop();
+  await run([screen]);
+}
+
 function timedPhotos(images, measured) {
   const labels = [texts.trial.first_photo, texts.trial.second_photo];
-  const ready = textScreen(texts.trial.ready, [], texts.trial.show);
-  ready.on_load = () => arrive("ready", { onButton: true });
   const parts = images.map((image, i) => timedPhoto(image, labels[i], measured, i));
-  return [ready, ...parts.flatMap((part) => (study.pause_ms ? [pauseScreen(), part] : [part]))];
+  return parts.flatMap((part) => (study.pause_ms ? [pauseScreen(), part] : [part]));
+}
+
+// Which answer a key stands for, or -1: by what is written on it, else, on a keyboard of other
+// letters, by its place.
+function choiceOf({ key, code }, keys) {
+  if (key in ARROWS) {
+    const mirrored = /Left|Right/.test(key) && getComputedStyle(stage).direction === "rtl";
+    return mirrored ? 1 - ARROWS[key] : ARROWS[key];
+  }
+  const written = keys.findIndex((name) => name.toLowerCase() === key.toLowerCase());
+  if (written >= 0 || /^[a-z]$/i.test(key)) return written;
+  const places = (name) => ["Key", "Digit", "Numpad"].map((part) => part + name.toUpperCase());
+  return keys.findIndex((name) => places(name).includes(code));
 }
 
 function questionScreen(image, measured) {
   const keys = [texts.trial.first_key, texts.trial.second_key];
+  let stop;
   const press = (event) => {
-    const choice = keys.findIndex((key) => key.toLowerCase() === event.key.toLowerCase());
-    if (choice < 0 || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const choice = choiceOf(event, keys);
+    if (choice < 0 || stage.inert || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     stage.querySelectorAll("button")[choice]?.click();
   };
   return {
@@ -272,24 +387,33 @@ function questionScreen(image, measured) {
     enable_button_after: DEAF_MS,
     on_load: () => {
       arrive(image ? "trial" : "question");
-      if (image) {
-        place(image);
-        measured.width = drawnWidth(image);
-      }
       document.addEventListener("keydown", press);
+      if (!image) return;
+      place(image);
+      stop = watchSize(() => {
+        measured.width = drawnWidth(image);
+        askForRoom(drawnSide(image));
+      });
     },
-    on_finish: () => document.removeEventListener("keydown", press),
+    on_finish: () => {
+      stop?.();
+      document.removeEventListener("keydown", press);
+    },
   };
 }
 
 // Shows a trial; returns the answer as the server takes it.
-async function ask(trial, images) {
+async function ask(trial, photos) {
   const measured = { exposures: [] };
   const timed = study.exposure_ms > 0;
+  if (timed) await getReady();
+  const images = await begin(photos, trial);
+  const stopFocus = watchFocus();
   const timeline = timed ? timedPhotos(images, measured) : [];
   timeline.push(questionScreen(timed ? null : images[0], measured));
   const shownAt = new Date().toISOString();
-  const { rt, response } = (await run(timeline)).at(-1);
+  const { rt, response } = (await run(timeline)).pop();
+  const focusLost = stopFocus();
   const [first = null, second = null] = await Promise.all(measured.exposures);
   const choices = study.mode === "2afc" ? ["first", "second"] : ["real", "fake"];
   return {
@@ -304,16 +428,10 @@ async function ask(trial, images) {
     pixel_ratio: window.devicePixelRatio,
     zoom: window.visualViewport?.scale ?? 1,
     image_width_css: measured.width,
+    px_per_mm: pxPerMm,
+    focus_lost_ms: focusLost,
     shown_at: shownAt,
   };
-}
-
-// crypto.randomUUID exists on https and this machine only.
-function newId() {
-  const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
-    byte.toString(16).padStart(2, "0"),
-  ).join("");
-  return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
 }
 
 async function tellResult(reply) {
@@ -330,10 +448,8 @@ async function askAll(kind, session, photos, outbox) {
   for (const [index, trial] of all.entries()) {
     if (session.answered.includes(trial.trial)) continue;
     showProgress(index + 1, all.length);
-    const images = await photos.get(trial);
-    const reply = outbox.add("/api/answers", await ask(trial, images));
+    const reply = outbox.add("/api/answers", await ask(trial, photos));
     unsay(texts.problems.resumed);
-    photos.forget(trial);
     if (kind === "practice" && study.feedback) await tellResult(reply);
     if (outbox.refused) return; // the server's word is asked for anew
   }
@@ -391,25 +507,47 @@ async function confirmAll(outbox) {
   }
 }
 
-function thankYou({ withdrawal_code, completion_code, completion_url }, title) {
+function completion({ completion_code, completion_url } = {}) {
   const { thanks } = texts;
-  const code = `<p class="code"><output>${html(withdrawal_code)}</output></p>`;
-  const copy = navigator.clipboard ? `<p>${button(thanks.copy_code)}</p>` : "";
-  const completion =
+  if (completion_code && mturk) {
+    const fields = { assignmentId: mturk.assignment, code: completion_code };
+    const inputs = Object.entries(fields).map(
+      ([name, value]) => `<input type="hidden" name="${name}" value="${html(value)}">`,
+    );
+    return (
+      `<form method="post" action="${html(`${mturk.site}/mturk/externalSubmit`)}">` +
+      `${inputs.join("")}<button class="button">${html(thanks.completion_link)}</button></form>`
+    );
+  }
+  return (
     (completion_code
       ? `<p class="completion">${html(fill(thanks.completion_code, { code: completion_code }))}</p>`
       : "") +
     (completion_url
       ? `<p><a class="button" href="${html(completion_url)}">${html(thanks.completion_link)}</a></p>`
-      : "");
-  end(
-    `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion}` +
-      `<section><h3>${html(thanks.withdrawal_title)}</h3>` +
-      `${paragraphs(thanks.withdrawal_body)}${code}${copy}</section>`,
+      : "")
   );
-  stage.querySelector("button")?.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(withdrawal_code);
-    say(thanks.copied);
+}
+
+// Whoever finds the study finished, in a tab that does not know of it, gets no withdrawal code.
+function thankYou(given, title) {
+  const { thanks } = texts;
+  const copy = navigator.clipboard ? `<p>${button(thanks.copy_code)}</p>` : "";
+  const withdrawal =
+    `<section><h3>${html(thanks.withdrawal_title)}</h3>${paragraphs(thanks.withdrawal_body)}` +
+    `<p class="code"><output translate="no">${html(given.withdrawal_code)}</output></p>${copy}</section>`;
+  end(
+    `${heading(title ?? thanks.title)}${paragraphs(thanks.body)}${completion(given)}` +
+      (given.withdrawal_code ? withdrawal : ""),
+  );
+  stage.querySelector("section button")?.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(given.withdrawal_code);
+      say(thanks.copied);
+    } catch {
+      getSelection().selectAllChildren(stage.querySelector("output"));
+      say(thanks.copy_failed);
+    }
   });
 }
 
@@ -420,8 +558,10 @@ async function introduce(session) {
   if (session.answered.length) {
     say(texts.problems.resumed);
   } else {
-    const body = [...instructions.body, instructions.keys];
-    await run([textScreen(instructions.title, body, instructions.start)]);
+    const { title, body, keys, start } = instructions;
+    const told = fill(texts.withdrawal.told, { code: session.withdrawal_code });
+    const more = `<p class="keys">${html(keys)}</p>`;
+    await run([textScreen(title, [...body, told], start, more)]);
   }
 }
 
@@ -439,20 +579,35 @@ async function practice(session, photos, outbox) {
 
 // From wherever the server says that this person stands to the end; again where it disagrees.
 async function takePart(session, outbox) {
-  const photos = new Photos(session.trials.filter((t) => !session.answered.includes(t.trial)));
+  const left = session.trials.filter((t) => !session.answered.includes(t.trial));
+  const { media_type: type } = study;
+  const photos = new Photos(left, { type, alt: texts.trial.image_alt, trouble });
   await introduce(session);
+  if (study.side_mm && !pxPerMm && left.length) await calibrate();
+  setSize();
   await practice(session, photos, outbox);
   if (!outbox.refused) await askAll("main", session, photos, outbox);
   if (!outbox.refused && study.questions.length && !session.replied) await questions(outbox);
   const thanks = outbox.refused ? null : await confirmAll(outbox);
   if (!thanks) return false;
+  tab.write({ ...tab.read(), thanks });
   const { debriefing } = texts;
   await run([textScreen(debriefing.title, debriefing.body, debriefing.next)]);
   thankYou(thanks);
   return true;
 }
 
-async function session(outboxes) {
+// Whether this person came to the end; where the server's word has changed, it is asked for anew.
+async function isThrough(state, outbox) {
+  try {
+    return await takePart(state, outbox);
+  } catch (error) {
+    if (error instanceof Refused && STALE.includes(error.message)) return false;
+    throw error;
+  }
+}
+
+async function session() {
   let state = await persist(() => request("/api/session"), trouble("session"));
   if (!state.key) return state;
   outboxes.current = new Outbox(state.key, trouble("outbox"));
@@ -469,44 +624,83 @@ async function main() {
   study = await persist(() => request("/api/study"), trouble("study"));
   texts = study.texts;
   say();
-  await onlyTab();
-  const outboxes = {};
+  if (tab.read()?.withdrawn) return withdrawn(tab.take());
+  const way = link(study.panel_parameter);
+  let visit = await persist(() => enter(way), trouble("enter"));
+  offerWithdrawal();
+  if (await onlyTab(visit.entry)) visit = await persist(() => enter(way), trouble("enter"));
+  if (visit.key) await session(); // sends what an earlier visit could not, whoever is here now
+  if (visit.kept && visit.state === "new") return gone();
+  if (visit.kept?.thanks) return thankYou(visit.kept.thanks, texts.problems.finished);
+  let { entry } = visit;
+  let begun = visit.mine && visit.state !== "new"; // whether this person has a session
+  if (visit.state === "elsewhere") {
+    ({ entry } = await goOnHere(way));
+    begun = true;
+  } else if (!visit.mine && visit.state !== "new" && (visit.state === "running" || !study.demo)) {
+    begun = !(await isSomebodyElse(visit));
+  }
   for (let rounds = 0; rounds < 5; rounds++) {
-    let state = await session(outboxes);
-    const fresh = state.state === "new" || (study.demo && state.state !== "running");
-    if (fresh && state.state !== "no_cookie") {
-      const started = await consent();
-      if (!started) return end(heading(study.consent.title) + paragraphs(study.consent.declined));
-      history.replaceState(null, "", location.pathname); // the link has done its work
-      state = await session(outboxes);
+    let state = await session();
+    let fresh = false;
+    if (!begun || (study.demo && ["finished", "expired", "changed"].includes(state.state))) {
+      const started = await consent(state.state !== "new");
+      if (!started) return declined(visit);
+      ({ entry } = started);
+      begun = fresh = true;
+      speakFor(entry);
+      state = await session();
     }
-    if (state.state === "finished") return thankYou(state.thanks, texts.problems.finished);
-    if (state.state === "expired") return problem("expired");
-    if (state.state !== "running") break;
-    if (await takePart(state, outboxes.current)) return;
+    if (state.state === "finished") return thankYou(state, texts.problems.finished);
+    if (["expired", "changed"].includes(state.state)) return problem(state.state);
+    if (state.state === "new") return fresh ? problem("no_cookie", { reload: true }) : gone();
+    tab.write({ entry, code: state.withdrawal_code, stopped: state.stopped, turk: mturk });
+    history.replaceState(null, "", location.pathname); // the link has done its work
+    if (await isThrough(state, outboxes.current)) return;
   }
   problem("unexpected", { reload: true });
 }
 
-// Waits until no other tab has the study open: two would answer the same photos.
-async function onlyTab() {
-  if (!navigator.locks) return;
+function declined({ declined }) {
+  const { title, declined: body } = study.consent;
+  end(heading(title) + paragraphs(body) + completion(declined));
+}
+
+// The session was continued elsewhere, or withdrawn.
+function gone() {
+  tab.take();
+  end(`${heading(texts.title)}<p>${html(texts.coming_back.gone)}</p>`);
+}
+
+// Waits until no other tab has the study open: two would answer the same photos. Returns whether
+// one had.
+async function onlyTab(entry) {
+  if (!navigator.locks) return false;
+  let waited = false;
   await new Promise((resolve) => {
-    const late = setTimeout(() => problem("other_tab", { reload: true }), 500);
-    navigator.locks.request("koala", () => {
+    const late = setTimeout(() => {
+      waited = true;
+      problem("other_tab", { reload: true });
+    }, 500);
+    const begin = () => {
       clearTimeout(late);
       stage.replaceChildren();
       resolve();
-      return new Promise(() => {}); // held until the page goes
+    };
+    const held = navigator.locks.request(`koala-${entry}`, () => {
+      begin();
+      return new Promise((done) => (release = done)); // to the last page, or until the page goes
     });
+    held.catch(begin); // not allowed here: the server's word keeps answers apart, too
   });
+  return waited;
 }
 
 main().catch((error) => {
-  const known = { bad_invitation: false, closed: false, photo_failed: true };
-  if (error instanceof Refused && error.message in known) {
-    return problem(error.message, { reload: known[error.message] });
-  }
+  const shut = { closed: false, paused: false, full: false }; // nobody may begin
+  const known = { bad_invitation: false, ...shut, photo_failed: true, no_cookie: true };
+  const name = error.message === "no_photo" ? "photo_failed" : error.message;
+  if (error instanceof Refused && name in known) return problem(name, { reload: known[name] });
   console.error(error);
   if (texts) problem("unexpected", { reload: true });
 });

@@ -1,0 +1,128 @@
+"""What protocols promise about time, carried out: anonymization, deletion.
+
+The server does it at its start and at every midnight (UTC), and so does every command. People are
+treated as the protocol promises that they agreed to, whatever a later version says.
+"""
+
+import json
+from datetime import date
+
+from sqlalchemy import column as named
+from sqlalchemy import delete, inspect, select, table, update
+
+from study.survey.log import log
+from study.survey.store import invitations, now, protocols, sessions, today, withdrawals
+
+# What a session's row keeps instead of what could tell whose it is. A new column that could belongs
+# here, too.
+ANONYMOUS = {"cookie_hash": "", "panel_hash": None, "invitation_hash": None}
+ANONYMOUS |= {"withdrawal_code": sessions.c.session}
+
+
+def days(content) -> dict:
+    """{field: the day from which it holds, or None} of a kept protocol's content.
+
+    Its JSON is read without the model: that works for protocols of any version of this program.
+    """
+    fields = json.loads(content).get("retention", {})
+    return {
+        name: date.fromisoformat(fields[name]) if fields.get(name) else None
+        for name in ("anonymized_on", "delete_after")
+    }
+
+
+def is_due(connection) -> bool:
+    """Whether something has come due that is not yet carried out."""
+    return any(_due(row) for row in connection.execute(select(protocols)))
+
+
+def _due(row):
+    """What has come due of a protocol's promises: `anonymized_on`, `delete_after`."""
+    day, promised = today(), days(row.content)
+    anonymized, deleted = promised["anonymized_on"], promised["delete_after"]
+    due = {
+        "anonymized_on": anonymized and day >= anonymized and not row.anonymized_at,
+        "delete_after": deleted and day > deleted and not row.deleted_at,
+    }
+    return [name for name, comes in due.items() if comes]
+
+
+def carry_out(store):
+    """Anonymizes and deletes what has come due, with a line in the log for each."""
+    if store.read(is_due):  # else nothing is written: a command works on a full disk, too
+        lines, everybody = store.write(_carry_out)
+        for line in lines:
+            log.warning(line)
+        store.forget()
+        if everybody:  # restored backups are deleted by their day from now on
+            store.tombstones.unlink(missing_ok=True)
+
+
+def _carry_out(connection):
+    """(a line for each thing that was done, whether nobody is left)."""
+    done = []
+    for row in connection.execute(select(protocols)).all():
+        for name in _due(row):
+            act = {"anonymized_on": _anonymize, "delete_after": _delete}[name]
+            count, what = act(connection, row.sha256)
+            day = days(row.content)[name]
+            done.append(
+                f"{count} sessions of version {row.version} {what} (retention.{name}: {day})"
+            )
+    query = select(protocols.c.sha256).where(protocols.c.deleted_at.is_(None))
+    everybody = connection.execute(query).first() is None
+    if everybody:
+        for table_ in (invitations, withdrawals):
+            connection.execute(delete(table_))
+    return done, everybody
+
+
+def since(connection) -> str:
+    """Whose answers nobody can tell any more, for whoever looks for a person's; or nothing."""
+    query = select(protocols).where(protocols.c.anonymized_at.is_not(None))
+    told = [
+        f"version {row.version}'s since {days(row.content)['anonymized_on']}"
+        for row in connection.execute(query.order_by(protocols.c.adopted_at))
+    ]
+    return f" (anonymous are {', '.join(told)})" if told else ""
+
+
+def _anonymize(connection, sha256):
+    theirs = sessions.c.protocol_sha256 == sha256
+    count = connection.execute(update(sessions).where(theirs).values(ANONYMOUS)).rowcount
+    _stamp(connection, sha256, "anonymized_at")
+    return count, "anonymized"
+
+
+def _delete(connection, sha256):
+    count = delete_sessions(connection, sessions.c.protocol_sha256 == sha256)
+    _stamp(connection, sha256, "deleted_at")
+    return count, "deleted with all their answers"
+
+
+def _stamp(connection, sha256, name):
+    mine = protocols.c.sha256 == sha256
+    connection.execute(update(protocols).where(mine).values({name: now()}))
+
+
+def delete_sessions(connection, which) -> int:
+    """Deletes sessions with all that belongs to them, in every table that has a column `session`.
+
+    The tables are the database's own: one that a newer version of this program has made may have
+    more of them than this version knows.
+
+    Args:
+        connection: of a transaction that writes.
+        which: a condition on `store.sessions`.
+
+    Returns:
+        int: how many sessions are gone.
+    """
+    theirs = select(sessions.c.session).where(which)
+    there = inspect(connection)
+    for name, _ in reversed(there.get_sorted_table_and_fkc_names()):
+        columns = {column["name"] for column in there.get_columns(name)} if name else ()
+        if "session" in columns and name != sessions.name:
+            rows = table(name, named("session"))
+            connection.execute(delete(rows).where(rows.c.session.in_(theirs)))
+    return connection.execute(delete(sessions).where(which)).rowcount
