@@ -126,7 +126,7 @@ def main():
         )
         listed = list(tasks(arguments, population))
         with ProcessPoolExecutor(arguments.processes) as pool:
-            tables = list(pool.map(task, *zip(*listed, strict=True)))
+            tables = [done.result() for done in [pool.submit(task, *one) for one in listed]]
     except ColorlibError as error:
         parser.exit(1, f"{error}\n")
     print(json.dumps({"source": simulation.SOURCE, **vars(arguments)}))
