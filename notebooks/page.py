@@ -58,13 +58,14 @@ def samples(paths, folder):
 def network(name, folder):
     """Writes a preset's files to a folder; what the page has to know of them: dict."""
     source, card = litert.exported(name, raw=True), presets.load_card(name)
-    record = json.loads((source / "preset.json").read_text("utf-8"))
+    record = json.loads((source / litert.record_file(raw=True)).read_text("utf-8"))
     shapes = framing.working_shapes(record["working_size"])
-    base = _whole(source / litert.file(*shapes[1]), folder, name)
+    names = {shape: litert.file(*shape, raw=True) for shape in shapes}
+    base = _whole(source / names[shapes[1]], folder, name)
     record["shapes"] = {
         f"{height}x{width}": base
         if (height, width) == shapes[1]
-        else _difference(source, litert.file(*shapes[1]), litert.file(height, width), folder, name)
+        else _difference(source, names[shapes[1]], names[height, width], folder, name)
         | {"base": base}
         for height, width in shapes
     }
