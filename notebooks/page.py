@@ -7,9 +7,10 @@ whole; of each other one, what differs from it.
 import json
 import re
 import shutil
+from base64 import b64encode
 from pathlib import Path
 
-from colorlib import ASSETS, Colorizer, files, framing, lab, litert, photos, presets
+from colorlib import ASSETS, Colorizer, files, framing, lab, litert, photos, pixels, presets
 from colorlib.embedding import class_names
 from colorlib.model import ab_bins
 
@@ -70,6 +71,7 @@ def network(name, folder):
         for height, width in shapes
     }
     record["made_by"] = presets.made_by(name)
+    record["profile"] = b64encode(pixels.srgb_profile()).decode()  # for the files that are saved
     if record["square"]:
         record["embed"] = _whole(source / "embed.tflite", folder, f"{name}-embed")
         record |= {key: card["embedding"][key] for key in ("mean", "deviation")}
