@@ -68,9 +68,15 @@ async function png(bytes, { exif, xmp, texts, dpi }, madeBy, icc) {
     ...(dpi ? [chunk("pHYs", new Uint8Array(meters.buffer))] : []),
     ...(exif ? [chunk("eXIf", exif)] : []),
     chunk("iTXt", [...encode("XML:com.adobe.xmp\0\0\0\0\0"), ...packet(xmp, madeBy)]),
-    ...(texts ?? []),
+    ...(texts ?? []).filter(sound),
     ...rest.map(({ whole }) => whole),
   ];
+}
+
+/** Whether a chunk is as it was written. */
+function sound(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return view.getUint32(bytes.length - 4) === crc32(bytes.subarray(4, -4));
 }
 
 function chunk(kind, content) {
