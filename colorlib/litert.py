@@ -3,7 +3,8 @@
 LiteRT (formerly TensorFlow Lite) runs a fixed program for fixed shapes. `export` makes a folder of
 a preset, with a file for each of the `framing.working_shapes`, whose weights are 16-bit floats. (In
 one file they would share the weights; but whoever opens it gets the memory of all its programs.)
-The folder is made once, on the user's machine, in the cache.
+The folder is made once, on the user's machine, in the cache. Who decodes the network's output
+finds the raw files there, too.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 
 from colorlib import ColorlibError, files, framing, presets, quiet
 
-_RECORD = "preset.json"
+_EMBED = "embed.tflite"
 _VERSION = 2  # Part of the folder's name: raise it when the exported programs change.
 
 
@@ -35,9 +36,7 @@ def exported(name=None, size=None, raw=False):
     size = size or card["working_size"]
     digest = files.sha256(folder / presets.WEIGHTS)[:16]
     path = files.cache_folder() / "litert" / f"{card['name']}-{digest}-{size}-{_VERSION}"
-    if raw:
-        path = path.with_name(f"{path.name}-raw")
-    if not (path / _RECORD).exists():
+    if not (path / record_file(raw)).exists():
         print(f"colorlib: preparing {card['name']} for this machine (once)", file=sys.stderr)
         export(folder, path, size, raw)
     return path
@@ -48,7 +47,8 @@ def export(name, folder, size=None, raw=False):
 
     Args:
         name: str, path or None, as for `presets.preset_folder`.
-        folder: path of the folder for them. `preset.json` in it tells how they are used.
+        folder: path of the folder for them. Its `record_file` tells how they are used. A backbone's
+            file that is there already is taken for that of this preset.
         size: int or None. The working size, px. Defaults to the preset's.
         raw: bool. Whether the files give the network's own output (`pyramid`: logits; `paper`:
             ab / 127), of which whoever runs them makes a color, and have no input `vividness`.
@@ -75,7 +75,8 @@ def export(name, folder, size=None, raw=False):
         def embed(square):
             return colorizer.standardize(embedder.trace(square))
 
-        _convert(embed, embedder.model, folder / "embed.tflite", square=shape)
+        if not (folder / _EMBED).exists():
+            _convert(embed, embedder.model, folder / _EMBED, square=shape)
     run = forward.raw if raw else forward
     for height, width in framing.working_shapes(size):
         shapes = {"lightness": (1, height, width, 1), "vividness": (1, 1, 1, 1)}
@@ -87,8 +88,8 @@ def export(name, folder, size=None, raw=False):
         def color(**inputs):
             return run(inputs)
 
-        _convert(color, forward, folder / file(height, width), **shapes)
-    files.write_atomically(folder / _RECORD, json.dumps(record))
+        _convert(color, forward, folder / file(height, width, raw), **shapes)
+    files.write_atomically(folder / record_file(raw), json.dumps(record))
 
 
 def _convert(function, model, path, **shapes):
@@ -106,9 +107,14 @@ def _convert(function, model, path, **shapes):
     files.write_atomically(path, content)
 
 
-def file(height, width):
+def file(height, width, raw=False):
     """The name of the file for one of the working shapes: str."""
-    return f"color-{height}x{width}.tflite"
+    return f"{'raw' if raw else 'color'}-{height}x{width}.tflite"
+
+
+def record_file(raw=False):
+    """The name of the file that tells how the others are used: str."""
+    return "raw.json" if raw else "preset.json"
 
 
 class LiteColorizer:
@@ -125,7 +131,7 @@ class LiteColorizer:
 
     def __init__(self, folder, threads=None):
         self._folder, self._threads = Path(folder), threads or os.cpu_count()
-        record = json.loads((self._folder / _RECORD).read_text(encoding="utf-8"))
+        record = json.loads((self._folder / record_file()).read_text(encoding="utf-8"))
         self.working_size, self.square = record["working_size"], record["square"]
         self.name, self.vividness = record["name"], record["vividness"]
         # At its first use LiteRT tells on stderr that it has found its own fast kernels.
@@ -151,7 +157,7 @@ class LiteColorizer:
         inputs["vividness"] = np.full((1, 1, 1, 1), vividness, "float32")
         if self.square:
             square = photo.square[None].astype("float32")
-            inputs["embedding"] = self._run("embed.tflite", square=square)
+            inputs["embedding"] = self._run(_EMBED, square=square)
         return self._run(file(*photo.plane.shape), **inputs)[0]
 
     def _open(self, name):

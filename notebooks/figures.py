@@ -37,6 +37,7 @@ PAGE, TEXT = 7.0, 13
 STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#777777",
+    "axes.formatter.min_exponent": 6,  # up to 100,000 in full: exponents are smaller than text
     "axes.grid": True,
     "axes.labelcolor": "#333333",
     "axes.prop_cycle": (

@@ -7,9 +7,10 @@ whole; of each other one, what differs from it.
 import json
 import re
 import shutil
+from base64 import b64encode
 from pathlib import Path
 
-from colorlib import ASSETS, Colorizer, files, framing, lab, litert, photos, presets
+from colorlib import ASSETS, Colorizer, files, framing, lab, litert, photos, pixels, presets
 from colorlib.embedding import class_names
 from colorlib.model import ab_bins
 
@@ -58,17 +59,19 @@ def samples(paths, folder):
 def network(name, folder):
     """Writes a preset's files to a folder; what the page has to know of them: dict."""
     source, card = litert.exported(name, raw=True), presets.load_card(name)
-    record = json.loads((source / "preset.json").read_text("utf-8"))
+    record = json.loads((source / litert.record_file(raw=True)).read_text("utf-8"))
     shapes = framing.working_shapes(record["working_size"])
-    base = _whole(source / litert.file(*shapes[1]), folder, name)
+    names = {shape: litert.file(*shape, raw=True) for shape in shapes}
+    base = _whole(source / names[shapes[1]], folder, name)
     record["shapes"] = {
         f"{height}x{width}": base
         if (height, width) == shapes[1]
-        else _difference(source, litert.file(*shapes[1]), litert.file(height, width), folder, name)
+        else _difference(source, names[shapes[1]], names[height, width], folder, name)
         | {"base": base}
         for height, width in shapes
     }
     record["made_by"] = presets.made_by(name)
+    record["profile"] = b64encode(pixels.srgb_profile()).decode()  # for the files that are saved
     if record["square"]:
         record["embed"] = _whole(source / "embed.tflite", folder, f"{name}-embed")
         record |= {key: card["embedding"][key] for key in ("mean", "deviation")}

@@ -167,6 +167,18 @@ def browser(chromium):
         yield browser
 
 
+def serious(frame):
+    """What axe finds in a page or frame that keeps people out: [impact, rule, element] each."""
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    # Through the debugger, as a page's policy may allow no script of others. Each frame by itself:
+    # a page and its frames have different documents.
+    look = "axe.run({iframes: false, preload: false}).then(r => r.violations.map("
+    look += "v => [v.impact, v.id, v.nodes[0].html]))"
+    found = frame.evaluate(f"{AXE_FILE_PATH.read_text(encoding='utf-8')};{look}")
+    return [one for one in found if one[0] in ("serious", "critical")]
+
+
 def shifted_weights(path):
     """Writes the packaged backbone's weights with 1 added to every logit; returns the path."""
     from colorlib.embedding import efficientnet_lite2, shared_embedder

@@ -1,12 +1,14 @@
 """What the notebooks' drawings show is what they were given."""
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from colorlib import Colorizer, lab, photos
 from colorlib.model import ab_bins, paper_network, pyramid_network
-from notebooks import drawings
+from notebooks import drawings, figures
 
 
 def drawn(axes):
@@ -112,6 +114,17 @@ def test_halves_and_trim_cut_where_they_should():
     assert drawings.trim(rows, top=1.0)[:, 0].tolist() == list(range(20, 40))
     assert drawings.trim(rows.T, 2)[0].tolist() == list(range(40))
     assert drawings.trim(rows.T, 1)[0].tolist() == list(range(10, 30))
+
+
+def test_no_number_on_an_axis_is_smaller_than_the_text():
+    ab = np.random.default_rng(1).normal(0, 10, (100_000, 2))
+    with matplotlib.rc_context(figures.STYLE):
+        figure = drawings.color_figure(ab, np.array([5.0, 12.0]))
+        figure.draw_without_rendering()
+        texts = [text for text in figure.findobj(Text) if text.get_text()]
+        assert "$\\mathdefault{100}$" in {text.get_text() for text in texts}  # on the color bar
+        assert all("^" not in text.get_text() for text in texts)
+        assert min(text.get_size() for text in texts) == figures.TEXT
 
 
 def test_a_distribution_is_drawn_where_its_colors_are():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from colorlib import ColorlibError, framing, lab, photos
-from colorlib.litert import LiteColorizer, exported
+from colorlib.litert import LiteColorizer, exported, file
 
 
 # `tiny_run` has the network of `paper`, at a smaller size.
@@ -36,6 +36,19 @@ def test_colors_are_those_of_keras(preset, every, colorizers, tiny_run):
                 for color in (framing.enlarge(ab, *plane.shape), expected)
             )
             assert np.percentile(np.abs(rgb - wanted), 99.9) <= 2
+
+
+@pytest.mark.slow
+def test_raw_files_share_the_file_of_the_backbone(tiny_run):
+    folder = exported(tiny_run)
+    before = (folder / "embed.tflite").stat().st_mtime_ns
+    assert exported(tiny_run, raw=True) == folder
+    assert (folder / "embed.tflite").stat().st_mtime_ns == before
+    shapes = framing.working_shapes(LiteColorizer(folder).working_size)
+    assert {path.name for path in folder.glob("raw*")} == {
+        "raw.json",
+        *(file(*shape, raw=True) for shape in shapes),
+    }
 
 
 def test_a_vividness_is_checked_as_by_keras(tiny_run):

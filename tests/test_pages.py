@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from conftest import served
+from conftest import serious, served
 from PIL import Image
 
 from colorlib import presets
@@ -146,12 +146,6 @@ def test_the_first_screen_of_a_phone_shows_a_picture(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, scheme):
-    from axe_playwright_python.base import AXE_FILE_PATH
-
-    axe = AXE_FILE_PATH.read_text(encoding="utf-8")
-    # Each frame by itself: a page and its frames have different documents.
-    look = "axe.run({iframes: false, preload: false}).then(r => r.violations.map("
-    look += "v => [v.impact, v.id, v.nodes[0].html]))"
     found = {}
     for name in PAGES:
         page = visit(f"{name}.html", color_scheme=scheme)
@@ -161,9 +155,8 @@ def test_axe_finds_nothing_serious(visit, scheme):
             frame.evaluate(
                 "document.body.style.background = getComputedStyle(top.document.body).background"
             )
-            violations = frame.evaluate(f"{axe};{look}")
-            serious = [one for one in violations if one[0] in ("serious", "critical")]
-            found |= {(name, number): serious} if serious else {}
+            if faults := serious(frame):
+                found[name, number] = faults
         page.close()
     assert found == {}
 
@@ -272,6 +265,16 @@ def test_the_quiz_says_what_the_answers_come_to_and_stores_nothing(visit, colore
     assert page.get_by_text("100 % (6 of 6)").is_visible()
     assert page.locator(".quiz-wrong").count() == 12
     assert asked == [] and page.evaluate(kept) == stored and page.context.cookies() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_the_quiz(visit, scheme):
+    page = visit("quiz.html", color_scheme=scheme)
+    page.get_by_role("button", name="Start").click()
+    assert serious(page) == []
+    answered(page, lambda file: page.keyboard.press("f"))
+    assert page.locator(".quiz-right, .quiz-wrong").count() == 12
+    assert serious(page) == []
 
 
 def test_the_quiz_is_light_and_reveals_nothing_by_its_files(smoke, colored):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
+from conftest import serious
 from survey_parts import Server, Study, command, fill_in, make_stimuli, wait_for, write_protocol
 
 from study.survey import entry, payment
@@ -127,18 +128,6 @@ def fits(page):
         assert box["height"] > 0.4 * height or box["width"] > 0.9 * width
 
 
-def check_access(page):
-    """axe finds nothing serious."""
-    from axe_playwright_python.base import AXE_FILE_PATH
-
-    # The page's policy allows no script of others, so axe comes by the debugger's door.
-    found = page.evaluate(
-        AXE_FILE_PATH.read_text(encoding="utf-8")
-        + ";axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html]))"
-    )
-    assert not [violation for violation in found if violation[0] in ("serious", "critical")]
-
-
 def go_through(page, act, look=lambda page: None, until="Thank you"):
     """Goes from consent or wherever the page stands to a heading; returns the headings seen."""
     seen = []
@@ -179,7 +168,7 @@ def test_a_whole_session(serve, visit, name, act):
 
     def look(page):
         fits(page)
-        check_access(page)
+        assert serious(page) == []
 
     seen = go_through(page, act, look)
     assert seen[0] and len(seen) >= 5

@@ -22,7 +22,7 @@ from PIL import Image
 import colorlib
 from colorlib import photos, presets, widgets
 from colorlib.__main__ import main
-from notebooks import figures
+from notebooks import figures, run
 
 FLOWER = "nature_python3_flower.jpg"
 SETUP = """
@@ -314,6 +314,7 @@ def lab(chromium, tmp_path_factory):
     uploads = shlex.split(re.search(r"^UPLOADS = (.*)", makefile, re.MULTILINE)[1])
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     environment = os.environ | {f"JUPYTER_{name}": str(folder / name) for name in folders}
+    environment["PYTHONPATH"] = str(figures.ROOT)  # Kernels import this clone.
     del environment["TF_CPP_MIN_LOG_LEVEL"]  # The tests' own: a reader's kernel has it not.
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
@@ -343,7 +344,7 @@ def jupyterlab(browser, lab, name, opened):
     page.goto(f"{address}lab/workspaces/{name}/tree/{name}/cells.ipynb?token=secret")
     page.locator(".jp-Notebook .jp-CodeCell").first.click()
     # Before the kernel is there, JupyterLab takes a cell's run for a question: which kernel?
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
@@ -392,13 +393,9 @@ def test_jupyterlab_slides_takes_uploads_and_gives_back_the_colored_files(
 def test_jupyterlab_runs_a_notebook_whose_explorer_colors_and_saves_a_photo(
     browser, lab, tmp_path, sample
 ):
-    opened = nbformat.read(figures.ROOT / "notebooks" / "04_historical_photos.ipynb", 4)
+    opened = smoke_notebook(figures.ROOT / "notebooks" / "04_historical_photos.ipynb")
     codes = [cell for cell in opened.cells if cell.cell_type == "code"]
     assert any("explorer(" in cell.source for cell in codes[:3]), "near the top"
-    codes[0].source += "\nEXAMPLES = GALLERY = 1"
-    # What it writes stays beside it, and not in the clone.
-    codes[0].source += "\nfrom pathlib import Path\nfrom notebooks import figures\n"
-    codes[0].source += "figures.ROOT = Path.cwd()"
     large = tmp_path / "large.jpg"
     with Image.open(sample[0]) as photo:
         photo.convert("RGB").resize((4000, 3000)).save(large)
@@ -428,6 +425,54 @@ def test_jupyterlab_runs_a_notebook_whose_explorer_colors_and_saves_a_photo(
         page.get_by_text("Saved as").wait_for()
         assert photos.read(folder / "large_colored.jpg").shape == (3000, 4000, 3)
         assert says_machine_made(folder / "large_colored.jpg")
+
+
+OTHERS = [
+    path
+    for folder in run.FOLDERS
+    for path in sorted((figures.ROOT / folder).glob("*.ipynb"))
+    if path.stem != "04_historical_photos"
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_jupyterlab_runs_a_notebook(browser, lab, path):
+    opened = smoke_notebook(path)
+    count = sum(cell.cell_type == "code" for cell in opened.cells)
+    with jupyterlab(browser, lab, path.stem, opened) as (page, folder):
+        outputs = executed(page, folder / "cells.ipynb", count)
+        assert [one for one in outputs if one.get("name") == "stderr"] == []
+        html = ["".join(one.get("data", {}).get("text/html", "")) for one in outputs]
+        written = sum('class="colorlib"' in text for text in html)
+        assert written == (2 if path.stem == "03_results" else 0)
+        assert len(frames_seen(page)) == written
+
+
+def smoke_notebook(path):
+    """A notebook with the parameters of the profile smoke; what it writes stays beside it."""
+    opened = nbformat.read(path, 4)
+    (cell,) = [cell for cell in opened.cells if "parameters" in cell.metadata.get("tags", [])]
+    given = run.PROFILES["smoke"][path.stem]
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
+    cell.source += "\nfrom pathlib import Path\nfrom notebooks import figures\n"
+    cell.source += "figures.ROOT = Path.cwd()"
+    return opened
+
+
+def frames_seen(page):
+    """The titles of the widgets with a slider that a reader sees who scrolls from top to bottom."""
+    seen = {}
+    notebook = page.locator(".jp-Notebook .jp-WindowedPanel-outer")
+    notebook.evaluate("e => e.scrollTo(0, 0)")
+    while True:
+        page.wait_for_timeout(300)  # Only the part in sight is on the page.
+        for frame in page.locator("iframe.colorlib").all():
+            frame.content_frame.locator("img-comparison-slider.rendered").first.wait_for()
+            seen[frame.get_attribute("srcdoc")] = frame.is_visible()
+        at = notebook.evaluate("e => { const old = e.scrollTop; e.scrollBy(0, 600); return old; }")
+        if at == notebook.evaluate("e => e.scrollTop"):
+            return [frame for frame, visible in seen.items() if visible]
 
 
 def executed(page, file, count):

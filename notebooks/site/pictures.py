@@ -9,6 +9,7 @@ from pathlib import Path
 import pyvips
 
 WIDEST = 1600  # pixels: twice the column of text
+QUALITY = 84  # of photos
 EMBEDDED = re.compile(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)")
 
 
@@ -24,7 +25,7 @@ class Pictures:
         self.folder, self.sizes = folder, {}
         self.entries = {entry["sha256"]: (name, entry) for name, entry in manifest.items()}
 
-    def store(self, data, width=WIDEST, height=None, quality=84):
+    def store(self, data, width=WIDEST, height=None, quality=QUALITY):
         """Writes a picture as WebP, no wider than `width`; what is far taller is cut at `height`.
 
         The quality is a photo's.
@@ -51,7 +52,7 @@ class Pictures:
             self.sizes[address] = picture.width, picture.height
         return address, *self.sizes[address]
 
-    def unpack(self, html, quality=84):
+    def unpack(self, html, quality=QUALITY):
         """A widget's HTML with its photos as files, of three quarters of the bytes and less."""
 
         def stored(found):

@@ -87,7 +87,7 @@ function finish() {
   const doubted = originals.filter((photo) => !photo.real).length;
   const d = dPrime(colored.length - fooled, colored.length, doubted, originals.length);
   const share = wilson(fooled, colored.length);
-  const percent = (part) => `${Math.round(100 * part)} %`;
+  const percent = (part) => `${Math.round(100 * part)}\u00a0%`;
   const number = (value) => value.toFixed(1).replace("-", "\u2212");
   const values = {
     right: judged.filter((photo) => photo.real !== photo.colored).length,

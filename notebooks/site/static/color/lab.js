@@ -23,29 +23,27 @@ const root = (t) => (t > 0.008856 ? Math.cbrt(t) : 7.787 * t + 16 / 116);
 const cube = (f) => (f > 0.2068966 ? f * f * f : (f - 16 / 116) / 7.787);
 
 const LINEAR = Float64Array.from({ length: 256 }, (_, i) => linear(i / 255));
-const LUMINANCE = XYZ[1].map((weight) => LINEAR.map((value) => value * weight));
-// The 8-bit code of linear light in 65536 steps: a table takes a tenth of the time of a power.
-const CODES = Uint8Array.from({ length: 65536 }, (_, i) => Math.round(255 * gamma(i / 65535)));
-// L of luminance in 65536 steps and between them; near black, where it bends, it is computed.
-const ROOTS = Float64Array.from({ length: 65538 }, (_, i) => 116 * root(i / 65536) - 16);
-
-function index(light) {
-  const at = light * 65535 + 0.5;
-  return at < 0 ? 0 : at > 65535 ? 65535 : at | 0;
-}
-
-function lightnessOf(y) {
-  if (y < 0.02) return 116 * root(y) - 16;
-  const at = y * 65536, low = Math.floor(at);
-  return ROOTS[low] + (at - low) * (ROOTS[low + 1] - ROOTS[low]);
-}
+// Tables take a tenth of the time of powers. Luminance and linear light are looked up in 65536 steps.
+const STEPS = 65535;
+const LUMINANCE = XYZ[1].map((weight) => LINEAR.map((value) => STEPS * value * weight));
+const ROOTS = Float32Array.from({ length: STEPS + 1 }, (_, i) => root(i / STEPS));
+const CODES = Uint8Array.from({ length: STEPS + 1 }, (_, i) => Math.round(255 * gamma(i / STEPS)));
 
 /** L in 0..100 of `count` pixels of RGBA bytes from pixel `start`, into a Float32Array. */
-export function lightness(rgba, start, count, result = new Float32Array(count)) {
+export function lightness(rgba, start, count, result) {
   const [red, green, blue] = LUMINANCE;
   for (let i = 0, j = 4 * start; i < count; i++, j += 4)
-    result[i] = lightnessOf(red[rgba[j]] + green[rgba[j + 1]] + blue[rgba[j + 2]]);
-  return result;
+    result[i] = 116 * ROOTS[(red[rgba[j]] + green[rgba[j + 1]] + blue[rgba[j + 2]] + 0.5) | 0] - 16;
+}
+
+/** The gray photo that L alone shows, as RGBA bytes. */
+export function gray(rgba, result) {
+  const [red, green, blue] = LUMINANCE;
+  for (let j = 0; j < rgba.length; j += 4) {
+    const code = CODES[(red[rgba[j]] + green[rgba[j + 1]] + blue[rgba[j + 2]] + 0.5) | 0];
+    result[j] = result[j + 1] = result[j + 2] = code;
+    result[j + 3] = 255;
+  }
 }
 
 /** [L, a, b] of one sRGB color of bytes. */
@@ -58,47 +56,65 @@ export function labOf(r, g, b) {
 
 const [[RX, RY, RZ], [GX, GY, GZ], [BX, BY, BZ]] =
   RGB.map((row) => row.map((value, i) => value * WHITE[i]));
-const rgb = new Float64Array(3); // The color in work: a new array each time would cost.
 const LEAST = -TOLERANCE, MOST = 1 + TOLERANCE;
 
-function toLinear(l, a, b) {
-  const fy = (l + 16) / 116;
-  const x = cube(fy + a / 500), y = cube(fy), z = cube(Math.max(fy - b / 200, 0));
+/** Whether X, Y, Z over those of white lie in sRGB. */
+function fits(x, y, z) {
   const red = RX * x + RY * y + RZ * z;
   const green = GX * x + GY * y + GZ * z;
   const blue = BX * x + BY * y + BZ * z;
-  rgb[0] = red;
-  rgb[1] = green;
-  rgb[2] = blue;
   return red >= LEAST && green >= LEAST && blue >= LEAST
     && red <= MOST && green <= MOST && blue <= MOST;
 }
 
+const xOf = (fy, a) => cube(fy + a * (1 / 500));
+const zOf = (fy, b) => cube(Math.max(fy - b * (1 / 200), 0));
+
+/** The largest share of a color's chroma, of 256 steps, that is in sRGB; found by halving. */
+function share(fy, y, a, b) {
+  let low = 0;
+  for (let width = 0.5; width > 1 / 512; width /= 2) {
+    const t = low + width;
+    if (fits(xOf(fy, t * a), y, zOf(fy, t * b))) low = t;
+  }
+  return low;
+}
+
+/** The place in a table of light that is not below 0 by half a step; white may be above 1. */
+const step = (light) => Math.min(STEPS, light * STEPS + 0.5) | 0;
+
+/** Writes one color, of X, Y, Z over those of white, as RGBA bytes. */
+function write(x, y, z, result, j) {
+  result[j] = CODES[step(RX * x + RY * y + RZ * z)];
+  result[j + 1] = CODES[step(GX * x + GY * y + GZ * z)];
+  result[j + 2] = CODES[step(BX * x + BY * y + BZ * z)];
+  result[j + 3] = 255;
+}
+
 /**
- * Puts color under the lightness of pixels, as RGBA bytes. What leaves sRGB loses chroma, at
- * constant L and hue, until it fits.
+ * Puts color under the lightness of pixels, RGBA bytes to RGBA bytes, from pixel `start` on. What
+ * leaves sRGB loses chroma, at constant L and hue, until it fits.
  */
-export function recombine(lightness, as, bs, rgba, start) {
-  for (let i = 0, j = 4 * start; i < lightness.length; i++, j += 4) {
-    const l = lightness[i], a = as[i], b = bs[i];
-    if (!toLinear(l, a, b)) {
-      let low = 0, width = 1;
-      for (let step = 0; step < 8; step++) {
-        width /= 2;
-        if (toLinear(l, a * (low + width), b * (low + width))) low += width;
-      }
-      toLinear(l, a * low, b * low);
+export function recolor(rgba, as, bs, result, start) {
+  const [red, green, blue] = LUMINANCE;
+  for (let i = 0, j = 4 * start; i < as.length; i++, j += 4) {
+    const light = (red[rgba[j]] + green[rgba[j + 1]] + blue[rgba[j + 2]] + 0.5) | 0;
+    const fy = ROOTS[light], y = light * (1 / STEPS), a = as[i], b = bs[i];
+    let x = xOf(fy, a), z = zOf(fy, b);
+    if (!fits(x, y, z)) {
+      // Black and white, much of a scanned page, have no room for color.
+      const t = light > 0 && light < STEPS ? share(fy, y, a, b) : 0;
+      x = xOf(fy, t * a);
+      z = zOf(fy, t * b);
     }
-    rgba[j] = CODES[index(rgb[0])];
-    rgba[j + 1] = CODES[index(rgb[1])];
-    rgba[j + 2] = CODES[index(rgb[2])];
-    rgba[j + 3] = 255;
+    write(x, y, z, result, j);
   }
 }
 
 /** The sRGB bytes of a color of Lab, as CSS. */
 export function css(l, a, b) {
-  const bytes = new Uint8Array(4);
-  recombine([l], [a], [b], bytes, 0);
+  const bytes = new Uint8Array(4), fy = (l + 16) / 116, y = cube(fy);
+  const t = fits(xOf(fy, a), y, zOf(fy, b)) ? 1 : share(fy, y, a, b);
+  write(xOf(fy, t * a), y, zOf(fy, t * b), bytes, 0);
   return `rgb(${bytes.subarray(0, 3).join(" ")})`;
 }

@@ -43,9 +43,14 @@ function offerAll(found) {
   }));
 }
 
+/** Says in the row which photo is shown. */
+function press(file) {
+  [...$("row").children].forEach((button, i) => button.setAttribute("aria-pressed", files[i] === file));
+}
+
 async function show(file) {
   const mine = ++turn;
-  [...$("row").children].forEach((button, i) => button.setAttribute("aria-pressed", files[i] === file));
+  press(file);
   tell(`Opening ${file.name}`);
   try {
     const photo = await opened(file);
@@ -57,6 +62,7 @@ async function show(file) {
     for (const button of document.querySelectorAll(".save")) button.disabled = false;
     tell(`${file.name}, ${photo.width} × ${photo.height}`);
   } catch (error) {
+    if (mine === turn) press(current); // which is still there
     tell("");
     complain(`${file.name}: ${error.message}`);
   }
@@ -69,19 +75,19 @@ async function opened(file) {
   return Photo.open(file);
 }
 
-/** A photo's file, colored and marked. */
-async function made(photo, type) {
-  const { preset, vividness } = knob, table = await presets();
-  const knobbed = table[preset].vividness === null ? "" : `, vividness ${vividness}`;
+/** The file of a photo that was opened from `file`, colored and marked. */
+async function made(photo, file, type) {
+  const { preset, vividness } = knob, entry = (await presets())[preset];
+  const knobbed = entry.vividness === null ? "" : `, vividness ${vividness}`;
   const blob = await photo.ask("encode", { preset, vividness, type });
-  return mark(blob, `${table[preset].made_by}${knobbed}, in a browser`);
+  return mark(blob, file, photo, `${entry.made_by}${knobbed}, in a browser`, entry.profile);
 }
 
 async function save(type) {
   tell("Writing the file");
   try {
     const name = nameFor(current.name, type);
-    offer(await made(open, type), name);
+    offer(await made(open, current, type), name);
     tell(`${name} is with your downloads`);
   } catch (error) {
     complain(`${current.name}: ${error.message}`);
@@ -95,7 +101,7 @@ async function saveAll() {
     tell(`Coloring ${i + 1} of ${files.length}: ${file.name}`);
     try {
       const photo = await opened(file);
-      done.push({ name: nameFor(file.name, "image/jpeg", taken), blob: await made(photo, "image/jpeg") });
+      done.push({ name: nameFor(file.name, "image/jpeg", taken), blob: await made(photo, file, "image/jpeg") });
       await photo.close();
     } catch (error) {
       complain(`${file.name}: ${error.message}`);

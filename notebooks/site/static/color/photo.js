@@ -1,35 +1,55 @@
 // A photo in the worker: opened, seen by a network, colored at any size.
 import { meansOf, probabilities } from "./bins.js";
 import { frame, lightnessAt, surround } from "./framing.js";
-import { labOf, lightness, recombine } from "./lab.js";
+import { gray, labOf, recolor } from "./lab.js";
+import { orientationOf } from "./metadata.js";
 import { embed, predict } from "./networks.js";
 import { enlarger } from "./resize.js";
 import { presets } from "./table.js";
 
-// Pixels that are colored: while a knob moves, when it rests, and for a file.
-const SIZES = { moving: 400_000, resting: 2_500_000, full: Infinity };
+// Pixels that are colored: for a file, when a knob rests, and while it moves.
+const SIZES = { full: Infinity, resting: 2_500_000, moving: 400_000 };
 
-/** The pixels of a picture, upright sRGB on white: ImageData, at most of `most` pixels. */
-function pixels(bitmap, most = Infinity) {
-  const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
-  const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+// By EXIF's orientation, of a picture of w x h: how it is turned or mirrored.
+const TURNS = {
+  2: (w) => [-1, 0, 0, 1, w, 0], 3: (w, h) => [-1, 0, 0, -1, w, h], 4: (w, h) => [1, 0, 0, -1, 0, h],
+  5: () => [0, 1, 1, 0, 0, 0], 6: (w, h) => [0, 1, -1, 0, h, 0], 7: (w, h) => [0, -1, -1, 0, h, w],
+  8: (w) => [0, -1, 1, 0, 0, w],
+};
+
+/** A picture, upright sRGB on white, of at most `most` pixels: an OffscreenCanvas. */
+function drawn(picture, most = Infinity, orientation = 1) {
+  const scale = Math.min(1, Math.sqrt(most / (picture.width * picture.height)));
+  const [width, height] = [picture.width, picture.height].map((n) => Math.max(1, Math.round(n * scale)));
+  const canvas = new OffscreenCanvas(...(orientation > 4 ? [height, width] : [width, height]));
+  // Without alpha nothing is divided by it when the pixels are read.
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height);
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  if (orientation in TURNS) context.setTransform(...TURNS[orientation](width, height));
+  context.drawImage(picture, 0, 0, width, height);
+  return canvas;
 }
+
+const pixels = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
 
 export class Photo {
   static async open(blob) {
-    const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
+    const orientation = await orientationOf(blob), own = orientation ? "none" : "from-image";
+    const bitmap = await createImageBitmap(blob, { imageOrientation: own });
     const photo = new Photo();
-    photo.image = pixels(bitmap);
-    const count = bitmap.width * bitmap.height;
-    photo.sizes = Object.fromEntries(Object.entries(SIZES).map(([name, most]) =>
-      [name, count <= most ? photo.image : pixels(bitmap, most)]));
+    let canvas = drawn(bitmap, Infinity, orientation), image = pixels(canvas);
     bitmap.close();
+    photo.image = image;
+    photo.sizes = {};
+    for (const [name, most] of Object.entries(SIZES)) {
+      if (image.width * image.height > most) {
+        canvas = drawn(canvas, most); // of the next larger one, which is soon done
+        image = pixels(canvas);
+      }
+      photo.sizes[name] = image;
+    }
     photo.framed = new Map();
     photo.outputs = new Map();
     return photo;
@@ -82,11 +102,10 @@ export class Photo {
     const source = this.sizes[size];
     const result = new ImageData(source.width, source.height);
     const rows = enlarger(planes, height, width, source.height, source.width);
-    const [l, as, bs] = [0, 0, 0].map(() => new Float32Array(source.width));
+    const [as, bs] = [0, 0].map(() => new Float32Array(source.width));
     for (let y = 0; y < source.height; y++) {
       rows(y, [as, bs]);
-      lightness(source.data, y * source.width, source.width, l);
-      recombine(l, as, bs, result.data, y * source.width);
+      recolor(source.data, as, bs, result.data, y * source.width);
     }
     return result;
   }
@@ -94,8 +113,7 @@ export class Photo {
   /** The gray photo, as its L alone shows it: ImageData. */
   gray() {
     const { data, width, height } = this.sizes.resting, result = new ImageData(width, height);
-    const l = lightness(data, 0, width * height), none = new Float32Array(width * height);
-    recombine(l, none, none, result.data, 0);
+    gray(data, result.data);
     return result;
   }
 

@@ -73,13 +73,26 @@ export function resize(plane, height, width, toHeight, toWidth) {
 export function enlarger(planes, height, width, toHeight, toWidth) {
   const wide = planes.map((plane) => resize(plane, height, width, height, toWidth));
   const { first, size, most, weights } = weightsOf(height, toHeight);
-  return (y, rows) =>
-    rows.forEach((row, plane) => {
-      row.fill(0);
-      for (let k = 0; k < size[y]; k++) {
-        const weight = weights[y * most + k], start = (first[y] + k) * toWidth;
-        for (let x = 0; x < toWidth; x++) row[x] += wide[plane][start + x] * weight;
-      }
-      for (let x = 0; x < toWidth; x++) row[x] = Math.min(127, Math.max(-128, row[x]));
-    });
+  return (y, rows) => {
+    // Four rows at a time: what gets larger has no more of them.
+    const [start, end] = [first[y], first[y] + size[y]];
+    for (let k = start; k < end; k += 4) {
+      const given = [0, 1, 2, 3].map((i) => (k + i < end ? weights[y * most + k + i - start] : 0));
+      const from = [0, 1, 2, 3].map((i) => Math.min(k + i, end - 1) * toWidth);
+      rows.forEach((row, plane) => add(wide[plane], from, given, row, k === start));
+    }
+    for (const row of rows) keepToRange(row);
+  };
+}
+
+function add(plane, [p, q, r, s], [a, b, c, d], row, anew) {
+  if (anew) row.fill(0);
+  for (let x = 0; x < row.length; x++)
+    row[x] += a * plane[p + x] + b * plane[q + x] + c * plane[r + x] + d * plane[s + x];
+}
+
+function keepToRange(row) {
+  for (let x = 0; x < row.length; x++)
+    if (row[x] > 127) row[x] = 127;
+    else if (row[x] < -128) row[x] = -128;
 }

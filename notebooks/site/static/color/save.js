@@ -1,11 +1,12 @@
-// Files for the reader: marked as machine-colored, one by one or in a zip.
+// Files for the reader: with what the photo's own file says, marked as machine-colored, one by one or
+// in a zip.
+import { chunks, metadataOf, packet, segments } from "./metadata.js";
 
-const MACHINE =
-  "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia";
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
   return n;
 });
+const LARGEST = 65_000; // bytes of a JPEG's segment
 
 export function crc32(bytes) {
   let crc = -1;
@@ -14,40 +15,76 @@ export function crc32(bytes) {
 }
 
 const encode = (text) => new TextEncoder().encode(text);
+const bytesOf = async (blob) => new Uint8Array(await blob.arrayBuffer());
 
-/** The XMP that says what made a photo's colors, as colorlib/metadata.py writes it. */
-function xmp(madeBy) {
-  const safe = madeBy.replace(/[&<"]/g, (c) => `&#${c.charCodeAt(0)};`);
-  return encode(
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    + '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
-    + 'rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
-    + 'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    + `xmp:CreatorTool="${safe}" Iptc4xmpExt:DigitalSourceType="${MACHINE}"/></rdf:RDF>`
-    + '</x:xmpmeta><?xpacket end="w"?>');
+/**
+ * A colored photo's file, with what the original says beside its pixels and what made its colors.
+ * @param {Blob} colored a JPEG or PNG
+ * @param {Blob} original
+ * @param {{width: number, height: number}} size the photo's, upright
+ * @param {string} madeBy
+ * @param {string} profile of sRGB, in base64
+ * @returns {Promise<Blob>}
+ */
+export async function mark(colored, original, size, madeBy, profile) {
+  const bytes = await bytesOf(colored), kept = metadataOf(await bytesOf(original), size);
+  const icc = Uint8Array.from(atob(profile), (letter) => letter.charCodeAt(0));
+  const parts = colored.type === "image/png" ? await png(bytes, kept, madeBy, icc)
+    : jpeg(bytes, kept, madeBy, icc);
+  return new Blob(parts, { type: colored.type });
 }
 
-/** A JPEG or PNG with the note that its colors are machine-made: Blob. */
-export async function mark(blob, madeBy) {
-  const head = new Uint8Array(await blob.slice(0, 40).arrayBuffer());
-  const png = blob.type === "image/png";
-  // After the header; in a JPEG after the segment that says JFIF, which comes first.
-  const at = png ? 33 : head[3] === 0xe0 ? 4 + head[4] * 256 + head[5] : 2;
-  return new Blob([blob.slice(0, at), (png ? chunk : segment)(xmp(madeBy)), blob.slice(at)],
-    { type: blob.type });
+function jpeg(bytes, { exif, xmp, iptc, dpi }, madeBy, icc) {
+  const dots = dpi ? dpi.map((value) => Math.min(65535, Math.round(value))) : [1, 1];
+  const full = packet(xmp, madeBy);
+  return [
+    bytes.subarray(0, 2),
+    segment(0xe0, "JFIF\0", [1, 2, dpi ? 1 : 0, ...dots.flatMap((n) => [n >> 8, n & 255]), 0, 0]),
+    ...(exif && exif.length <= LARGEST ? [segment(0xe1, "Exif\0\0", exif)] : []),
+    segment(0xe1, "http://ns.adobe.com/xap/1.0/\0", full.length <= LARGEST ? full : packet(null, madeBy)),
+    ...(iptc && iptc.length <= LARGEST ? [segment(0xed, "Photoshop 3.0\0", iptc)] : []),
+    segment(0xe2, "ICC_PROFILE\0\x01\x01", icc),
+    // The encoder's own segments of these kinds go.
+    ...[...segments(bytes)].filter(({ marker }) => ![0xe0, 0xe1, 0xe2, 0xed].includes(marker))
+      .map(({ whole }) => whole),
+  ];
 }
 
-function segment(packet) {
-  const name = encode("http://ns.adobe.com/xap/1.0/\0"), size = 2 + name.length + packet.length;
-  return new Blob([new Uint8Array([0xff, 0xe1, size >> 8, size & 255]), name, packet]);
+function segment(marker, name, content) {
+  const size = 2 + name.length + content.length;
+  return new Uint8Array([0xff, marker, size >> 8, size & 255, ...encode(name), ...content]);
 }
 
-function chunk(packet) {
-  const content = new Uint8Array([...encode("iTXtXML:com.adobe.xmp"), 0, 0, 0, 0, 0, ...packet]);
-  const size = new DataView(new ArrayBuffer(8));
-  size.setUint32(0, content.length - 4);
-  size.setUint32(4, crc32(content));
-  return new Blob([size.buffer.slice(0, 4), content, size.buffer.slice(4)]);
+async function png(bytes, { exif, xmp, texts, dpi }, madeBy, icc) {
+  const [head, ...rest] = [...chunks(bytes)].filter(({ kind }) => /^[A-Z]/.test(kind)); // the pixels'
+  const zipped = new Blob([icc]).stream().pipeThrough(new CompressionStream("deflate"));
+  const meters = new DataView(new ArrayBuffer(9));
+  dpi?.forEach((value, i) => meters.setUint32(4 * i, Math.round(value / 0.0254)));
+  meters.setUint8(8, 1);
+  return [
+    bytes.subarray(0, 8),
+    head.whole,
+    chunk("iCCP", [...encode("icc\0\0"), ...(await bytesOf(new Response(zipped)))]),
+    ...(dpi ? [chunk("pHYs", new Uint8Array(meters.buffer))] : []),
+    ...(exif ? [chunk("eXIf", exif)] : []),
+    chunk("iTXt", [...encode("XML:com.adobe.xmp\0\0\0\0\0"), ...packet(xmp, madeBy)]),
+    ...(texts ?? []).filter(sound),
+    ...rest.map(({ whole }) => whole),
+  ];
+}
+
+/** Whether a chunk is as it was written. */
+function sound(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return view.getUint32(bytes.length - 4) === crc32(bytes.subarray(4, -4));
+}
+
+function chunk(kind, content) {
+  const bytes = new Uint8Array([0, 0, 0, 0, ...encode(kind), ...content, 0, 0, 0, 0]);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, content.length);
+  view.setUint32(bytes.length - 4, crc32(bytes.subarray(4, -4)));
+  return bytes;
 }
 
 /** A zip of files that are stored as they are: photos don't get smaller. */

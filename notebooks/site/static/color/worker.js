@@ -25,7 +25,7 @@ const answers = {
   async encode({ id, preset, vividness, type }) {
     const image = await photos.get(id).color(preset, vividness);
     const canvas = new OffscreenCanvas(image.width, image.height);
-    canvas.getContext("2d").putImageData(image, 0, 0);
+    canvas.getContext("2d", { alpha: false }).putImageData(image, 0, 0);
     return canvas.convertToBlob({ type, quality: 0.92 });
   },
 };
@@ -38,7 +38,8 @@ onmessage = ({ data: { number, task, ...rest } }) => {
   last = last.then(async () => {
     try {
       const result = await answers[task](rest);
-      postMessage({ number, result }, result?.data?.buffer ? [result.data.buffer] : []);
+      const pictures = [result, result?.gray].filter((one) => one instanceof ImageData);
+      postMessage({ number, result }, pictures.map(({ data }) => data.buffer));
     } catch (error) {
       postMessage({ number, error: error.message });
     }
