@@ -98,7 +98,7 @@ def _lists(table, kind):
 
 _OF_NONE = {
     "practice": (r"There are \{practice_photos\} photos for practice first and", "There are"),
-    "catch": (r" (The remaining|In) \{catch_photos\} [^.]*\.", ""),
+    "catch": (r" In \{catch_photos\} [^.]*\.", ""),
 }
 
 
