@@ -224,6 +224,25 @@ def floor_outputs(truth, mean_ab):
     }
 
 
+def colored_photos(colorizer, paths, vividness=None, batch=16):
+    """Reads color photos and colors them, some at a time.
+
+    Args:
+        colorizer: Colorizer.
+        paths: list of paths.
+        vividness: as for `Colorizer.colorize`.
+        batch: int. Photos read at a time. Defaults to 16.
+
+    Yields:
+        (path, truth, output): the two are uint8 arrays (H, W, 3).
+    """
+    for start in range(0, len(paths), batch):
+        chunk = paths[start : start + batch]
+        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
+        colored = colorizer.colorize_batch(truths, vividness)
+        yield from zip(chunk, truths, colored, strict=True)
+
+
 def score(colorizer, paths, *, vividness=None, floors=None, batch=16):
     """Scores a colorizer, and the floors, on photos whose colors are known.
 
@@ -242,17 +261,13 @@ def score(colorizer, paths, *, vividness=None, floors=None, batch=16):
     colors = colorizer.card["colors"]
     frequency = np.array(colors["ab_counts"], "float64")
     rows = []
-    for start in range(0, len(paths), batch):
-        chunk = paths[start : start + batch]
-        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
-        colored = colorizer.colorize_batch(truths, vividness)
-        for path, truth, output in zip(chunk, truths, colored, strict=True):
-            outputs = {"model": output}
-            if floors is None:
-                outputs |= floor_outputs(truth, colors["mean_ab"])
-            for method, rgb in outputs.items():
-                numbers = score_photo(rgb, truth, frequency)
-                rows.append({"method": method, "file": Path(path).name, **numbers})
+    for path, truth, output in colored_photos(colorizer, paths, vividness, batch):
+        outputs = {"model": output}
+        if floors is None:
+            outputs |= floor_outputs(truth, colors["mean_ab"])
+        for method, rgb in outputs.items():
+            numbers = score_photo(rgb, truth, frequency)
+            rows.append({"method": method, "file": Path(path).name, **numbers})
     table = pd.DataFrame(rows)
     if floors is not None:
         table = pd.concat([table, floors[floors["method"] != "model"]], ignore_index=True)

@@ -119,16 +119,12 @@ def score_regions(colorizer, paths, vividness=None, batch=16):
         The methods are "model", "gray" and "mean ab".
     """
     tables = []
-    for start in range(0, len(paths), batch):
-        chunk = paths[start : start + batch]
-        truths = [photos.to_uint8(photos.read(path)) for path in chunk]
-        colored = colorizer.colorize_batch(truths, vividness)
-        for path, truth, output in zip(chunk, truths, colored, strict=True):
-            if metrics.mean_chroma(truth) < lab.NEAR_GRAY:
-                continue
-            floors = metrics.floor_outputs(truth, colorizer.card["colors"]["mean_ab"])
-            scores = region_scores({"model": output} | floors, truth)
-            tables.append(scores.assign(file=path.name))
+    for path, truth, output in metrics.colored_photos(colorizer, paths, vividness, batch):
+        if metrics.mean_chroma(truth) < lab.NEAR_GRAY:
+            continue
+        floors = metrics.floor_outputs(truth, colorizer.card["colors"]["mean_ab"])
+        scores = region_scores({"model": output} | floors, truth)
+        tables.append(scores.assign(file=path.name))
     return pd.concat(tables, ignore_index=True)
 
 

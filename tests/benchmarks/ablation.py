@@ -215,7 +215,7 @@ def scores(colorizer, paths, what, others, seed, own=None):
         own: list of arrays (h, w, 2) or None. Colors to say the distance of: `moved`, the mean
             over the photo, in units of ab.
     """
-    rows, maps = [], []
+    rows = []
     frequency = np.array(colorizer.card["colors"]["ab_counts"], "float64")
     truths = [photos.to_uint8(photos.read(path)) for path in paths]
     prepared = [colorizer.prepare_photo(rgb) for rgb in truths]

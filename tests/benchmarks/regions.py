@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from trained import named_sets
 
-from colorlib import Colorizer, files, photos, presets
+from colorlib import Colorizer, files, presets
 from notebooks import verdicts
 
 OUTPUT = Path(__file__).parents[2] / "notebooks" / "data" / "regions.parquet"
@@ -23,12 +24,11 @@ def main():
     parser.add_argument("--evaluate", action="append", required=True, metavar="NAME=DIR")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    tables = []
+    sets, tables = named_sets(arguments.evaluate), []
     for preset in sorted(presets.preset_names()):
         colorizer = Colorizer.from_preset(preset)
-        for pair in arguments.evaluate:
-            name, _, folder = pair.partition("=")
-            table = verdicts.score_regions(colorizer, photos.find(folder))
+        for name, paths in sets.items():
+            table = verdicts.score_regions(colorizer, paths)
             tables.append(table.assign(preset=preset, set=name))
             print(f"{preset}, {name}: {table['file'].nunique()} photos", flush=True)
     table = pd.concat(tables, ignore_index=True)

@@ -31,7 +31,12 @@ def chosen_photos(folder, count):
 
 def evaluation_sets(pairs):
     """The photos of `--evaluate NAME=DIR ...`, and the packaged sample: dict of lists of paths."""
-    sets = {"sample": list(photos.packaged("sample")["path"])}
+    return {"sample": list(photos.packaged("sample")["path"])} | named_sets(pairs)
+
+
+def named_sets(pairs):
+    """The photos of `--evaluate NAME=DIR ...`: dict of lists of paths."""
+    sets = {}
     for pair in pairs:
         name, equals, folder = pair.partition("=")
         if not (name and equals and folder):
