@@ -32,7 +32,7 @@ import pandas as pd
 from keras import layers
 from trained import add_options, chosen_photos, evaluation_sets, recipe
 
-from colorlib import Colorizer, files, framing, lab, metrics, model, photos, training
+from colorlib import Colorizer, ColorlibError, files, framing, lab, metrics, model, photos, training
 from colorlib.embedding import efficientnet_lite2, shared_embedder
 
 BATCH, MEAN = 32, "mean_embedding.npy"
@@ -260,7 +260,10 @@ def main(argv=None):
     parser.add_argument("--crops", type=int, default=25_000)
     args = parser.parse_args(argv)
     register()
-    sets, paths = evaluation_sets(args.evaluate), chosen_photos(args.photos, args.count)
+    try:
+        sets, paths = evaluation_sets(args.evaluate), chosen_photos(args.photos, args.count)
+    except ColorlibError as error:
+        parser.error(str(error))
     backbone = args.output / "random.weights.h5"
     if any(ARMS[name].random for name in args.only):
         random_backbone(backbone, paths[:: max(1, len(paths) // 64)][:64])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from trained import named_sets
 
-from colorlib import Colorizer, files, presets
+from colorlib import Colorizer, ColorlibError, files, presets
 from notebooks import verdicts
 
 OUTPUT = Path(__file__).parents[2] / "notebooks" / "data" / "regions.parquet"
@@ -24,7 +24,10 @@ def main():
     parser.add_argument("--evaluate", action="append", required=True, metavar="NAME=DIR")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    sets, tables = named_sets(arguments.evaluate), []
+    try:
+        sets, tables = named_sets(arguments.evaluate), []
+    except ColorlibError as error:
+        parser.error(str(error))
     for preset in sorted(presets.preset_names()):
         colorizer = Colorizer.from_preset(preset)
         for name, paths in sets.items():
