@@ -20,6 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+SET_COLORS = {"imagenet475": "#56B4E9", "val": "#009E73", "sample": "#0072B2", "kodak24": "#D55E00"}
+
 
 def block_grid(blocks, captions, titles=None, columns=2):
     """A block of pictures for each photo: as large as two columns allow, whatever their number.
@@ -539,7 +541,6 @@ def colorfulness_figure(scores, shares):
     Returns:
         A matplotlib figure.
     """
-    colors = {"imagenet475": "#56B4E9", "kodak24": "#D55E00", "sample": "#0072B2"}
     rows = scores[(scores["method"] == "model") & ~scores["near_gray"].astype(bool)]
     presets = rows["preset"].unique()
     size = (PAGE, 0.4 + 3.8 * len(presets))
@@ -556,7 +557,7 @@ def colorfulness_figure(scores, shares):
                 points["truth_colorfulness"],
                 points["colorfulness"],
                 s=8 if many else 22,
-                color=colors.get(name, "#009E73"),
+                color=SET_COLORS.get(name, "#CC79A7"),
                 alpha=0.5 if many else 0.9,
                 linewidths=0,
                 label=f"{name}\n({source}):\n"
@@ -577,4 +578,73 @@ def gains_figure(gains, title):
     figure, axes = plt.subplots(figsize=(PAGE, 3.2))
     axes.bar(range(len(gains)), gains, color=np.where(gains > 0, "#009E73", "#D55E00"))
     axes.set(title=title, xlabel="photos, by gain", ylabel="dB", xticks=[])
+    return figure
+
+
+def forest_figure(differences, arms, title, label):
+    """Differences from a baseline with their intervals: a row for each arm, a color for each set.
+
+    Args:
+        differences: pandas.DataFrame with `arm`, `set`, `difference`, `low` and `high`.
+        arms: list of str. The rows, from the top.
+        title, label: str. Of the figure and of its axis.
+
+    Returns:
+        A matplotlib figure.
+    """
+    sets = list(dict.fromkeys(differences["set"]))
+    figure, axes = plt.subplots(figsize=(PAGE, 1.6 + 0.24 * len(arms) * (len(sets) + 1)))
+    for number, name in enumerate(sets):
+        rows = differences[differences["set"] == name].set_index("arm").loc[list(arms)]
+        places = np.arange(len(arms)) + (number + 1) / (len(sets) + 1) - 0.5
+        axes.errorbar(
+            rows["difference"],
+            places,
+            xerr=[rows["difference"] - rows["low"], rows["high"] - rows["difference"]],
+            fmt="o",
+            markersize=5,
+            color=SET_COLORS.get(name, "#CC79A7"),
+            label=name,
+        )
+    axes.axvline(0, color="#777777", linewidth=1)
+    axes.set_yticks(range(len(arms)), arms)
+    axes.set(ylim=(len(arms) - 0.5, -0.5), xlabel=label, title=title)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def regions_figure(draws, presets):
+    """How much of the true chroma is kept, with intervals: by size of region and by hue.
+
+    Args:
+        draws: dict by (preset, "size" or "group") of `verdicts.region_draws`.
+        presets: list of str.
+
+    Returns:
+        A matplotlib figure.
+    """
+    panels = {"size": "by the region's share of the photo", "group": "by true hue"}
+    groups = {by: list(draws[next(iter(presets)), by]) for by in panels}
+    heights = [len(names) for names in groups.values()]
+    figure, axes = plt.subplots(
+        2, 1, figsize=(PAGE, 2.0 + 0.55 * sum(heights)), height_ratios=heights, sharex=True
+    )
+    for (by, title), panel in zip(panels.items(), axes, strict=True):
+        for number, (preset, color) in enumerate(
+            zip(presets, ("#0072B2", "#E69F00"), strict=False)
+        ):
+            kept = np.stack([100 * draws[preset, by][group]["kept"] for group in groups[by]])
+            low, high = np.nanquantile(kept[:, 1:], [0.025, 0.975], axis=1)
+            places = np.arange(len(kept)) + (number - 0.5) * 0.38
+            errors = [kept[:, 0] - low, high - kept[:, 0]]
+            style = {"color": color, "label": preset, "ecolor": "#333333"}
+            panel.barh(places, kept[:, 0], height=0.36, xerr=errors, **style)
+        panel.set_yticks(range(len(groups[by])), [name.split(":")[0] for name in groups[by]])
+        panel.set(ylim=(len(groups[by]) - 0.5, -0.5), title=title)
+        panel.grid(axis="y", visible=False)
+        panel.tick_params(axis="y", length=0)
+    axes[0].legend(loc="lower right", framealpha=1, frameon=True, edgecolor="none")
+    axes[1].set(xlabel="chroma kept, %")
     return figure

@@ -1,4 +1,4 @@
-"""Where in a photo a network is wrong: errors by the color and by the size of what is colored.
+"""Where a network is wrong: by the color and the size of what is colored, and by what it shows.
 
 `score_regions` sums errors and chroma over regions of single photos; `region_draws` pools them over
 photos, with resamples. The notebook 05_verdicts and the script that computes the numbers of
@@ -6,6 +6,7 @@ the reference run (tests/benchmarks/regions.py) use both.
 """
 
 from colorlib import lab, metrics, photos
+from colorlib.embedding import shared_embedder
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,31 @@ CHROMAS = {"0 to 8": 0, "8 to 16": 8, "16 to 32": 16, "32 to 48": 32, "over 48":
 COLORED = 16  # chroma from which a pixel has a color that people name
 SHORT_SIDE = 128  # px, of the photo whose regions are found
 
+# The classes of ImageNet in groups, each from its first class on; they have none for people, whose
+# clothes and places are classes.
+CLASSES = {
+    "animals": 0,
+    "things, clothes, buildings, vehicles": 398,
+    "food": 924,
+    "landscapes": 970,
+    "sport, weddings, diving": 981,
+    "plants and fungi": 984,
+}
+
+
+def categories(logits):
+    """What the packaged classifier takes photos for: a list of names in `CLASSES`.
+
+    Args:
+        logits: float array (N, 1000). Raw embeddings, of gray photos.
+    """
+    groups = _group(np.argmax(logits, axis=1), CLASSES)
+    return [list(CLASSES)[index] for index in groups]
+
+
+def _regions(ab):
+    return felzenszwalb(ab / 100, scale=100, sigma=0.5, min_size=20, channel_axis=-1)
+
 
 def area_of_regions(ab):
     """How large the region is that a pixel belongs to: a connected area of like color.
@@ -39,7 +65,7 @@ def area_of_regions(ab):
     Returns:
         float array (H, W): the region's share of the photo, in 0..1.
     """
-    labels = felzenszwalb(ab / 100, scale=100, sigma=0.5, min_size=20, channel_axis=-1)
+    labels = _regions(ab)
     return (np.bincount(labels.ravel()) / labels.size)[labels]
 
 
@@ -55,53 +81,75 @@ def hue_group(ab):
     return _group((hue - first) % 360, {name: (n - first) % 360 for name, n in HUES.items()})
 
 
-def region_scores(outputs, truth):
+def _small_ab(rgb):
+    """The a and b (h, w, 2) of a photo with a short side of `SHORT_SIDE` px."""
+    scale = SHORT_SIDE / min(rgb.shape[:2])
+    height, width = (max(1, round(scale * n)) for n in rgb.shape[:2])
+    ab = metrics.ab_of(rgb).astype("float32")
+    return np.stack([photos.resize(ab[..., i], height, width) for i in (0, 1)], -1)
+
+
+def regions_picture(rgb):
+    """The regions of a photo (H, W, 3), each in its mean a and b: a uint8 array (h, w, 3)."""
+    ab = _small_ab(rgb)
+    labels = _regions(ab).ravel()
+    sizes = np.bincount(labels)
+    means = [np.bincount(labels, ab[..., i].ravel()) / sizes for i in (0, 1)]
+    flat = np.stack(means, -1)[labels].reshape(ab.shape).astype("float32")
+    return lab.recombine(np.full(ab.shape[:2], 60, "float32"), flat)
+
+
+def region_scores(output, floors, truth):
     """Sums over the regions of one photo, from which `region_draws` pools.
 
     Args:
-        outputs: dict of uint8 arrays (H, W, 3) by method. The photo as each method colors it.
+        output: uint8 array (H, W, 3). The photo as a network colors it.
+        floors: dict of uint8 arrays (H, W, 3) by name, `metrics.floor_outputs`.
         truth: uint8 array (H, W, 3). The original.
 
     Returns:
-        pandas.DataFrame, a row per method and group of pixels. `by` is "chroma" (all pixels, by
-        the true chroma) or "hue and size" (pixels with a chroma of `COLORED` or more, by their
-        true hue and their region's size); `group` and `size` name the group; `n_pixels`,
-        `ab_sse` (squared errors of a and b), `chroma` and `truth_chroma` (sums over pixels).
+        pandas.DataFrame, a row per group of pixels. `by` is "chroma" (all pixels, by the true
+        chroma) or "hue and size" (pixels with a chroma of `COLORED` or more, by their true hue and
+        their region's size); `group` and `size` name the group. `n_pixels`, `ab_sse` (squared
+        errors of a and b), `chroma` and `truth_chroma` are sums over its pixels, and so is a
+        column for each floor, of its squared errors.
     """
-    scale = SHORT_SIDE / min(truth.shape[:2])
-    height, width = (max(1, round(scale * n)) for n in truth.shape[:2])
-    true = metrics.ab_of(truth)
-    small = np.stack(
-        [photos.resize(true[..., i].astype("float32"), height, width) for i in (0, 1)], -1
-    )
+    true, small = metrics.ab_of(truth), _small_ab(truth)
     rows, columns = (
         np.arange(n) * small_n // n
-        for n, small_n in zip(truth.shape[:2], (height, width), strict=True)
+        for n, small_n in zip(truth.shape[:2], small.shape[:2], strict=True)
     )
     size = _group(area_of_regions(small), SIZES)[np.ix_(rows, columns)]
-    chroma = np.hypot(*np.moveaxis(true, -1, 0))
-    colored = chroma >= COLORED
+    ab, chroma = metrics.ab_of(output), np.hypot(*np.moveaxis(true, -1, 0))
+    values = {
+        "n_pixels": np.ones_like(chroma),
+        "ab_sse": ((ab - true) ** 2).sum(axis=-1),
+        "chroma": np.hypot(*np.moveaxis(ab, -1, 0)),
+        "truth_chroma": chroma,
+    }
+    values |= {
+        name: ((metrics.ab_of(floor) - true) ** 2).sum(axis=-1) for name, floor in floors.items()
+    }
     pairs = hue_group(true) * len(SIZES) + size
     tables = []
-    for method, output in outputs.items():
-        ab = metrics.ab_of(output)
-        columns = {
-            "n_pixels": np.ones_like(chroma),
-            "ab_sse": ((ab - true) ** 2).sum(axis=-1),
-            "chroma": np.hypot(*np.moveaxis(ab, -1, 0)),
-            "truth_chroma": chroma,
-        }
-        for by, groups, names, used in (
-            ("chroma", _group(chroma, CHROMAS), [(name, "") for name in CHROMAS], chroma >= 0),
-            ("hue and size", pairs, [(hue, size) for hue in HUES for size in SIZES], colored),
-        ):
-            sums = {
-                name: np.bincount(groups[used], values[used], len(names))
-                for name, values in columns.items()
+    for by, groups, names, used in (
+        ("chroma", _group(chroma, CHROMAS), [(name, "") for name in CHROMAS], chroma >= 0),
+        (
+            "hue and size",
+            pairs,
+            [(hue, size) for hue in HUES for size in SIZES],
+            chroma >= COLORED,
+        ),
+    ):
+        table = pd.DataFrame(
+            {
+                name: np.bincount(groups[used], column[used], len(names))
+                for name, column in values.items()
             }
-            table = pd.DataFrame(sums).assign(method=method, by=by)
-            table[["group", "size"]] = names
-            tables.append(table[table["n_pixels"] > 0])
+        )
+        table.insert(0, "by", by)
+        table[["group", "size"]] = names
+        tables.append(table[table["n_pixels"] > 0])
     return pd.concat(tables, ignore_index=True)
 
 
@@ -115,16 +163,17 @@ def score_regions(colorizer, paths, vividness=None, batch=16):
         batch: int. Photos read at a time. Defaults to 16.
 
     Returns:
-        pandas.DataFrame: `region_scores` with the column `file`; near-gray photos are left out.
-        The methods are "model", "gray" and "mean ab".
+        pandas.DataFrame: `region_scores` with the columns `file` and `category` (`categories`);
+        near-gray photos are left out.
     """
     tables = []
     for path, truth, output in metrics.colored_photos(colorizer, paths, vividness, batch):
         if metrics.mean_chroma(truth) < lab.NEAR_GRAY:
             continue
         floors = metrics.floor_outputs(truth, colorizer.card["colors"]["mean_ab"])
-        scores = region_scores({"model": output} | floors, truth)
-        tables.append(scores.assign(file=path.name))
+        (category,) = categories(shared_embedder()([lab.lightness(truth)]))
+        scores = region_scores(output, floors, truth)
+        tables.append(scores.assign(file=path.name, category=category))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -133,7 +182,7 @@ def region_draws(scores, by, n_bootstrap=2000, seed=1):
 
     Args:
         scores: pandas.DataFrame of `score_regions`, of one network and any sets of photos.
-        by: str. The column that makes the groups, "group" or "size".
+        by: str. The column that makes the groups: "group", "size" or "category".
         n_bootstrap: int. Resamples. Defaults to 2000.
         seed: int. Equal photos and seeds draw equal photos, which pairs two groups. Defaults to 1.
 
@@ -146,30 +195,31 @@ def region_draws(scores, by, n_bootstrap=2000, seed=1):
     drawn = np.random.default_rng(seed).integers(len(files), size=(n_bootstrap, len(files)))
     counts = np.stack([np.bincount(row, minlength=len(files)) for row in drawn])
     counts = np.concatenate([np.ones((1, len(files)), int), counts])
-    columns = ["n_pixels", "ab_sse", "chroma", "truth_chroma"]
-    per_photo = scores.groupby([by, "method", "file"])[columns].sum()
+    floors = list(metrics.floor_colors((0, 0)))
+    columns = ["n_pixels", "ab_sse", "chroma", "truth_chroma", *floors]
+    per_photo = scores.groupby([by, "file"], observed=True)[columns].sum()
     sums = {
-        key: {name: counts @ column.reindex(files, fill_value=0) for name, column in table.items()}
-        for key, table in (
-            (key, table.droplevel([by, "method"]))
-            for key, table in per_photo.groupby([by, "method"])
-        )
-    }
-    total = sum(of["n_pixels"] for (_, method), of in sums.items() if method == "model")
-    draws = {}
-    for group in scores[by].unique():
-        of = {method: found for (key, method), found in sums.items() if key == group}
-        with np.errstate(invalid="ignore"):  # A resample may hold no such pixel.
-            rmse = {m: np.sqrt(found["ab_sse"] / found["n_pixels"] / 2) for m, found in of.items()}
-            kept = of["model"]["chroma"] / of["model"]["truth_chroma"]
-        floor = min(rmse.keys() - {"model"}, key=lambda method: rmse[method][0])
-        draws[group] = {
-            "share": of["model"]["n_pixels"] / total,
-            "rmse": rmse["model"],
-            "floor": rmse[floor],
-            "difference": rmse["model"] / rmse[floor] - 1,
-            "kept": kept,
+        group: {
+            name: counts @ column.reindex(files, fill_value=0)
+            for name, column in table.droplevel(by).astype("float64").items()
         }
+        for group, table in per_photo.groupby(by, sort=False, observed=True)
+    }
+    total = sum(of["n_pixels"] for of in sums.values())
+    order, draws = [*HUES, *SIZES, *CHROMAS, *CLASSES, *sums], {}
+    for group in sorted(sums, key=order.index):
+        of = sums[group]
+        with np.errstate(invalid="ignore"):  # A resample may hold no such pixel.
+            rmse = {n: np.sqrt(of[n] / of["n_pixels"] / 2) for n in ("ab_sse", *floors)}
+            kept = of["chroma"] / of["truth_chroma"]
+            floor = rmse[min(floors, key=lambda name: rmse[name][0])]
+            draws[group] = {
+                "share": of["n_pixels"] / total,
+                "rmse": rmse["ab_sse"],
+                "floor": floor,
+                "difference": rmse["ab_sse"] / floor - 1,
+                "kept": kept,
+            }
     return draws
 
 
@@ -201,3 +251,181 @@ def regions_report(draws):
             "chroma kept, %": texts["kept"],
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+# The metrics that the comparisons of trainings show, with the digits of a difference.
+DIFFERENCES = {
+    "ab_rmse": ("pooled ab-RMSE", 2),
+    "ab_psnr_mean": ("mean ab-PSNR, dB", 2),
+    "auc": ("AuC", 4),
+    "colorfulness": ("mean colorfulness", 1),
+}
+
+
+def _text(value, low, high, digits, sign="+"):
+    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def differences_report(compared, arms):
+    """How arms differ from the baseline, written out: a row for each arm and set.
+
+    Args:
+        compared: pandas.DataFrame of `metrics.compare_trainings` for several sets, with the index
+            "set", "arm" and "metric".
+        arms: list of str. Those that are shown.
+
+    Returns:
+        pandas.DataFrame of str: "-0.12 [-0.20, -0.04]", arm minus baseline, for each metric.
+    """
+    rows = {}
+    for arm in arms:
+        for name, table in compared.xs(arm, level="arm").groupby("set", sort=False):
+            found = table.droplevel("set")
+            rows[arm, name] = {
+                label: _text(*found.loc[metric, ["difference", "low", "high"]], digits)
+                for metric, (label, digits) in DIFFERENCES.items()
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["arm", "set"])
+
+
+# What `lab.gray` is told of a film: nothing, for the gray that the networks are trained on, or the
+# weights of red, green and blue light.
+FILMS = {"panchromatic": (), "orthochromatic": ((0.0, 0.5, 0.5),)}
+
+
+def film_scores(colorizer, truths):
+    """`metrics.score_photo` of photos as two films would have recorded them, beside the floors.
+
+    Args:
+        colorizer: `colorlib.Colorizer`.
+        truths: list of uint8 arrays (H, W, 3). The originals.
+
+    Returns:
+        pandas.DataFrame, a row per `film`, photo (`file`, its number) and `method`.
+    """
+    rows = []
+    for film, emulsion in FILMS.items():
+        outputs = colorizer.colorize_batch([lab.gray(rgb, *emulsion) for rgb in truths])
+        for number, (output, truth) in enumerate(zip(outputs, truths, strict=True)):
+            floors = metrics.floor_outputs(truth, colorizer.card["colors"]["mean_ab"])
+            for method, rgb in ({"model": output} | floors).items():
+                numbers = metrics.score_photo(rgb, truth)
+                rows.append({"film": film, "method": method, "file": str(number), **numbers})
+    return pd.DataFrame(rows)
+
+
+LARGE = list(SIZES)[-1]
+NATURAL = ("orange, brown: skin, wood, sand", "green: plants", "blue, cyan: sky, water")
+
+
+def _judge(below):
+    """The verdict where each part of a claim was decided or not: a list of bool."""
+    return "holds" if all(below) else "holds in part" if any(below) else "does not hold"
+
+
+def claims_report(compared, colored, sizes, films, seed=1):
+    """The paper's claims, how each was tested, and the verdicts.
+
+    Args:
+        compared: as for `differences_report`, of the ablation.
+        colored: pandas.DataFrame of `score_regions`, the rows by hue and size, with `preset`.
+        sizes: pandas.DataFrame with `preset`, `same size back` (bool) and `colors move by`.
+        films: pandas.DataFrame of `metrics.compare` over `film_scores` by preset and film.
+        seed: int. Of the resamples. Defaults to 1.
+
+    Returns:
+        pandas.DataFrame of str, a row per claim and network: how it was tested, the number, the
+        verdict, and whether the number was computed now.
+    """
+    rows = []
+
+    def add(claim, network, test, number, verdict, source):
+        row = {"claim": claim, "network": network, "holds if": test, "number": number}
+        rows.append(row | {"verdict": verdict, "from": source})
+
+    for name, table in sizes.groupby("preset", sort=False):
+        same = table["same size back"]
+        add(
+            "Photos of any size and aspect ratio are colored",
+            name,
+            "each comes back at its own size",
+            f"{same.sum()} of {len(same)} sizes and shapes; colors move by up to "
+            f"{table['colors move by'].max():.1f}",
+            _judge(list(same)),
+            "computed now",
+        )
+    for name, table in colored.groupby("preset", sort=False):
+        large = region_draws(table[table["size"] == LARGE], "group", seed=seed)
+        found = {hue: 100 * large[hue]["difference"] for hue in NATURAL if hue in large}
+        add(
+            "Large natural areas (skin, grass, sky, sea) get good colors",
+            name,
+            "in regions over 10 % of a photo, the error of each hue lies below the floor's",
+            "; ".join(
+                f"{hue}: {_text(percent[0], *interval(percent), 0)} %"
+                for hue, percent in found.items()
+            ),
+            _judge([interval(percent)[1] < 0 for percent in found.values()]),
+            "reference run and sample",
+        )
+        by_size = region_draws(table, "size", seed=seed)
+        small, large = (100 * by_size[size]["kept"] for size in (next(iter(SIZES)), LARGE))
+        add(
+            "Small objects stay gray",
+            name,
+            "regions under 1 % of a photo keep less of their chroma than those over 10 %",
+            f"kept {small[0]:.0f} % and {large[0]:.0f} %, difference "
+            f"{_text((small - large)[0], *interval(small - large), 0)} points",
+            _judge([interval(small - large)[1] < 0]),
+            "reference run and sample",
+        )
+        kept = 100 * region_draws(table.assign(all="all"), "all", seed=seed)["all"]["kept"]
+        add(
+            "Colors are paler than the true ones",
+            name,
+            "colored pixels keep less than all of their chroma",
+            f"kept {_text(kept[0], *interval(kept), 0, '')} %",
+            _judge([interval(kept)[1] < 100]),
+            "reference run and sample",
+        )
+    for arm, claim in (
+        ("none", "The fusion helps"),
+        ("shuffled", "It helps because the embedding says what the photo shows"),
+    ):
+        if arm in compared.index.get_level_values("arm"):
+            errors = compared.xs((arm, "ab_rmse"), level=("arm", "metric"))
+            add(
+                claim,
+                "paper",
+                f"the pooled ab-RMSE of the arm {arm} is larger than that of own on every set",
+                "; ".join(
+                    f"{name}: {_text(*row[['difference', 'low', 'high']], 2)}"
+                    for name, row in errors.iterrows()
+                ),
+                _judge(list(errors["low"] > 0)),
+                "reference run",
+            )
+    add(
+        "About 46 % of the answers take the colors for real",
+        "all",
+        "people answer: the study",
+        "",
+        "not tested here",
+        "",
+    )
+    errors = films.xs("ab_rmse", level="metric")
+    for name, table in errors.groupby("preset", sort=False):
+        add(
+            "Historical photographs look plausible",
+            name,
+            "people judge; the error of eight, from the better floor",
+            "; ".join(
+                f"{film}: {100 * row['relative_difference']:+.0f} %, {row['verdict']} the floor"
+                for (_, film), row in table.iterrows()
+            ),
+            "not tested here",
+            "computed now",
+        )
+    order = list(dict.fromkeys(row["claim"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["claim"]))
+    return pd.DataFrame(rows).set_index(["claim", "network"])

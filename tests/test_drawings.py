@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.text import Text
 from skimage.color import rgb2lab
@@ -145,3 +146,36 @@ def test_a_distribution_is_drawn_where_its_colors_are():
     shown = rgb2lab(patches.images[0].get_array()[:, 0])
     np.testing.assert_allclose(shown[:, 1:], [[12.5, 17.5], [20, 30], [15, 25]], atol=1)
     assert np.ptp(shown[:, 0]) < 1
+
+
+def test_differences_are_drawn_with_their_intervals():
+    rows = [(arm, name) for name in ("val", "kodak24") for arm in ("none", "shuffled")]
+    table = pd.DataFrame(rows, columns=["arm", "set"])
+    table["difference"] = [0.5, -0.2, 0.3, 0.1]
+    table["low"], table["high"] = table["difference"] - 0.1, table["difference"] + [0.2] * 4
+    (axes,) = drawings.forest_figure(table, ["shuffled", "none"], "title", "difference").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["shuffled", "none"]
+    for container, values in zip(axes.containers, [[-0.2, 0.5], [0.1, 0.3]], strict=True):
+        points, _, (bars,) = container
+        assert list(points.get_xdata()) == values
+        ends = [sorted(segment[:, 0]) for segment in bars.get_segments()]
+        np.testing.assert_allclose(ends, [[v - 0.1, v + 0.2] for v in values])
+    assert [container.get_label() for container in axes.containers] == ["val", "kodak24"]
+
+
+def test_kept_chroma_is_drawn_for_each_preset_and_group():
+    rng = np.random.default_rng(1)
+    kept = {"paper": 0.3, "pyramid": 0.6}
+    draws = {
+        (preset, by): {
+            group: {"kept": np.append(share, rng.uniform(share - 0.1, share + 0.1, 500))}
+            for group in groups
+        }
+        for preset, share in kept.items()
+        for by, groups in {"size": ["under 1 %", "over 10 %"], "group": ["green: plants"]}.items()
+    }
+    upper, lower = drawings.regions_figure(draws, kept).axes
+    for axes, count in ((upper, 2), (lower, 1)):
+        widths = sorted(round(patch.get_width()) for patch in axes.patches)
+        assert widths == [30] * count + [60] * count
+    assert [label.get_text() for label in lower.get_yticklabels()] == ["green"]

@@ -1,6 +1,7 @@
 """The regions of 05_verdicts, on pictures whose colors, sizes and errors are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from colorlib import Colorizer, lab, metrics, photos
@@ -39,12 +40,15 @@ def test_hues_have_the_names_that_people_give_them():
 def test_sums_of_regions_make_the_whole_photo():
     truth = scene()
     output = lab.recombine(lab.lightness(truth), 0.5 * metrics.ab_of(truth).astype("float32"))
-    table = verdicts.region_scores({"model": output, "gray": truth * 0 + 128}, truth)
-    whole = table[(table["by"] == "chroma") & (table["method"] == "model")]
+    gray = truth * 0 + 128
+    table = verdicts.region_scores(output, {"gray": gray}, truth)
+    whole = table[table["by"] == "chroma"]
     assert whole["n_pixels"].sum() == truth.shape[0] * truth.shape[1]
     mse = whole["ab_sse"].sum() / whole["n_pixels"].sum() / 2
     assert mse == pytest.approx(metrics.ab_mse(output, truth))
-    colored = table[(table["by"] == "hue and size") & (table["method"] == "model")]
+    floor = whole["gray"].sum() / whole["n_pixels"].sum() / 2
+    assert floor == pytest.approx(metrics.ab_mse(gray, truth))
+    colored = table[table["by"] == "hue and size"]
     green = colored[colored["group"] == "green: plants"].set_index("size")
     # A rim between two regions, where the small photo mixes them, may be a region of its own.
     assert green["n_pixels"].sum() == 49 * 49 and green["n_pixels"]["1 to 10 %"] > 0.75 * 49 * 49
@@ -61,12 +65,114 @@ def test_draws_pool_photos_and_hold_the_model_against_the_better_floor():
     draws = verdicts.region_draws(colored, "size", n_bootstrap=200)
     assert sum(found["share"][0] for found in draws.values()) == pytest.approx(1)
     for size, found in draws.items():
-        of = colored[colored["size"] == size].groupby("method")[["ab_sse", "n_pixels"]].sum()
-        rmse = np.sqrt(of["ab_sse"] / of["n_pixels"] / 2)
+        of = colored[colored["size"] == size][["ab_sse", "gray", "mean ab", "n_pixels"]].sum()
+        rmse = np.sqrt(of / of["n_pixels"] / 2)
         floor = rmse[["gray", "mean ab"]].min()
-        assert found["rmse"][0] == pytest.approx(rmse["model"])
-        assert found["difference"][0] == pytest.approx(rmse["model"] / floor - 1)
+        assert found["rmse"][0] == pytest.approx(rmse["ab_sse"])
+        assert found["difference"][0] == pytest.approx(rmse["ab_sse"] / floor - 1)
         low, high = verdicts.interval(found["difference"])
         assert low < found["difference"][0] < high
     report = verdicts.regions_report(draws)
     assert set(report.index) == set(draws) and not report.isin(["nan"]).any(axis=None)
+
+
+def test_the_classifier_sorts_photos_into_the_groups_of_their_classes():
+    logits = np.zeros((5, 1000))
+    for row, name in enumerate((281, 817, 963, 972, 985)):  # cat, sports car, pizza, cliff, daisy
+        logits[row, name] = 1
+    things = "things, clothes, buildings, vehicles"
+    expected = ["animals", things, "food", "landscapes", "plants and fungi"]
+    assert verdicts.categories(logits) == expected
+    assert list(verdicts.CLASSES.values()) == sorted(verdicts.CLASSES.values())
+
+
+def test_a_picture_of_regions_has_their_mean_colors():
+    picture = metrics.ab_of(verdicts.regions_picture(scene()))
+    assert picture.shape == (128, 192, 2)
+    for place, color in {(100, 10): (0, -30), (45, 45): (-30, 30), (60, 170): (2, 2)}.items():
+        assert picture[place] == pytest.approx(color, abs=2)
+
+
+def compared(intervals):
+    """What `metrics.compare_trainings` gives for sets, with these differences in every metric."""
+    rows = [
+        {"set": name, "arm": arm, "metric": metric, "difference": d, "low": low, "high": high}
+        for (name, arm), (low, d, high) in intervals.items()
+        for metric in verdicts.DIFFERENCES
+    ]
+    return pd.DataFrame(rows).set_index(["set", "arm", "metric"])
+
+
+def test_differences_of_arms_are_written_with_their_intervals():
+    table = compared({("val", "none"): (0.1, 0.25, 0.4), ("kodak24", "none"): (-0.3, -0.1, 0.2)})
+    report = verdicts.differences_report(table, ["none"])
+    assert list(report.index) == [("none", "val"), ("none", "kodak24")]
+    assert report.loc[("none", "val"), "pooled ab-RMSE"] == "+0.25 [+0.10, +0.40]"
+    assert report.loc[("none", "kodak24"), "mean colorfulness"] == "-0.1 [-0.3, +0.2]"
+
+
+def test_film_that_is_blind_to_red_is_scored_beside_the_other():
+    red = lab.recombine(np.full((64, 64), 50, "float32"), np.full((64, 64, 2), 40, "float32"))
+    colorizer = Colorizer.from_preset("paper")
+    scores = verdicts.film_scores(colorizer, [red])
+    assert set(scores["film"]) == {"panchromatic", "orthochromatic"}
+    model = scores[scores["method"] == "model"].set_index("film")
+    for film, emulsion in (("panchromatic", ()), ("orthochromatic", ((0, 0.5, 0.5),))):
+        output = colorizer.colorize(lab.gray(red, *emulsion))
+        assert model.loc[film, "ab_sse"] == pytest.approx(
+            ((metrics.ab_of(output) - 40) ** 2).sum(), rel=0.02
+        )
+    assert model["ab_sse"].nunique() == 2
+
+
+def regions(kept, error):
+    """Rows by hue and size of 40 photos: what of the chroma is kept in small and large regions,
+    and the error over the floor's in large ones."""
+    rng, rows = np.random.default_rng(1), []
+    for photo in range(40):
+        for hue in verdicts.NATURAL:
+            for size, share in zip(("under 1 %", verdicts.LARGE), kept, strict=True):
+                n, noise = 1000, rng.uniform(0.95, 1.05)
+                row = {"by": "hue and size", "group": hue, "size": size, "file": str(photo)}
+                row |= {"n_pixels": n, "truth_chroma": 30 * n, "chroma": 30 * n * share * noise}
+                row |= {"gray": 900 * n, "mean ab": 800 * n, "ab_sse": 800 * n * error**2 * noise}
+                rows.append(row | {"preset": "paper"})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("as_claimed", [True, False])
+def test_verdicts_follow_from_the_intervals(as_claimed):
+    sign = 1 if as_claimed else -1
+    table = compared(
+        {(name, arm): (sign * 0.1, sign * 0.2, sign * 0.3) for name in ("val", "kodak24")
+         for arm in ("none", "shuffled")}
+    )  # fmt: skip
+    colored = regions((0.3, 0.6) if as_claimed else (1.2, 1.2), 0.8 if as_claimed else 1.2)
+    sizes = pd.DataFrame(
+        {"preset": "paper", "same size back": [True, as_claimed], "colors move by": [0, 1.5]}
+    )
+    films = verdicts.film_scores(Colorizer.from_preset("paper"), [scene(), scene()[:, ::-1]])
+    films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
+    report = verdicts.claims_report(table, colored, sizes, films)
+    found = report["verdict"].droplevel("network")
+    people = ["About 46 % of the answers take the colors for real"]
+    people += ["Historical photographs look plausible"]
+    assert set(found[people]) == {"not tested here"}
+    rest = found.drop(people)
+    assert len(rest) == 6
+    if as_claimed:
+        assert set(rest) == {"holds"}
+        assert "kept 30 % and 60 %" in report.loc["Small objects stay gray", "number"].iloc[0]
+    else:
+        sizes_claim = "Photos of any size and aspect ratio are colored"
+        assert rest.pop(sizes_claim) == "holds in part"
+        assert set(rest) == {"does not hold"}
+
+
+def test_one_set_alone_makes_a_claim_hold_in_part():
+    table = compared({("val", "none"): (0.1, 0.2, 0.3), ("kodak24", "none"): (-0.1, 0.2, 0.3)})
+    sizes = pd.DataFrame({"preset": ["paper"], "same size back": [True], "colors move by": [0.0]})
+    films = verdicts.film_scores(Colorizer.from_preset("paper"), [scene()])
+    films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
+    report = verdicts.claims_report(table, regions((0.3, 0.6), 0.8), sizes, films)
+    assert report.loc[("The fusion helps", "paper"), "verdict"] == "holds in part"

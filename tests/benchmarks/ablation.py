@@ -6,7 +6,8 @@
 Each arm is trained once for every seed on the same 8,000 photos; within a seed the crops and their
 order are the same. A run that is there is not trained again, and a stopped one goes on, so that the
 command can be repeated until all are done. Every set of photos is then scored: `scores.parquet` in
-the output folder has a row for each arm, seed, set and photo. Arms:
+the output folder has a row for each arm, seed, set and photo, as 05_verdicts reads it
+(notebooks/data/ablation.parquet). Arms:
 
 own          the paper's network, with each photo's own embedding
 none         its fusion convolution sees the encoder's channels alone
@@ -30,13 +31,16 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from trained import add_options, chosen_photos, evaluation_sets, recipe
+from trained import add_options, chosen_photos, evaluation_sets, recipe, save_scores
 
 from colorlib import Colorizer, ColorlibError, files, framing, lab, metrics, model, photos, training
 from colorlib.embedding import efficientnet_lite2, shared_embedder
 
 BATCH, MEAN = 32, "mean_embedding.npy"
 SHOWN = ("ab_rmse", "ab_psnr_mean", "auc", "colorfulness")
+# What those metrics are made of, and how far colors move at use.
+KEPT = ["set", "arm", "seed", "file", "near_gray", "n_pixels", "ab_sse", "ab_psnr", "auc_sum"]
+KEPT += ["colorfulness", "moved"]
 
 
 class Arm(NamedTuple):
@@ -280,8 +284,8 @@ def main(argv=None):
             keras.utils.clear_session()
             print(f"{name}, seed {seed}: done", flush=True)
     tables = [pd.read_parquet(path) for path in sorted(args.output.glob("*-[0-9]*.parquet"))]
-    table = pd.concat(tables, ignore_index=True)
-    files.write_atomically(args.output / "scores.parquet", table.to_parquet)
+    table = pd.concat(tables, ignore_index=True).reindex(columns=KEPT)
+    save_scores(table, args.output / "scores.parquet")
     for key, rows in table.groupby("set", sort=False):
         comparison = metrics.compare_trainings(rows, args.only[0])
         shown = comparison[comparison.index.isin(SHOWN, level="metric")]

@@ -1,9 +1,10 @@
 """Where in photos the presets are wrong, by color and by size of region, on sets that don't ship.
 
-    python tests/benchmarks/regions.py --evaluate imagenet475=DIR --evaluate kodak24=DIR ...
+    python tests/benchmarks/regions.py --photos DIR --evaluate imagenet475=DIR ...
 
 Writes what 05_verdicts shows of the reference run: notebooks/data/regions.parquet, a row for each
-preset, set, photo, method and group of pixels (`notebooks.verdicts.region_scores`).
+preset, set, photo and group of pixels (`notebooks.verdicts.region_scores`), and
+notebooks/data/categories.csv, how many of the training photos the classifier takes for what.
 """
 
 import argparse
@@ -11,18 +12,20 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from trained import named_sets
+from trained import named_sets, save_scores
 
-from colorlib import Colorizer, ColorlibError, files, presets
+from colorlib import Colorizer, ColorlibError, data, presets
+from colorlib.embedding import shared_embedder
 from notebooks import verdicts
 
-OUTPUT = Path(__file__).parents[2] / "notebooks" / "data" / "regions.parquet"
+OUTPUT = Path(__file__).parents[2] / "notebooks" / "data"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, help="the photos of the training")
     parser.add_argument("--evaluate", action="append", required=True, metavar="NAME=DIR")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="a folder")
     arguments = parser.parse_args()
     try:
         sets, tables = named_sets(arguments.evaluate), []
@@ -35,14 +38,11 @@ def main():
             tables.append(table.assign(preset=preset, set=name))
             print(f"{preset}, {name}: {table['file'].nunique()} photos", flush=True)
     table = pd.concat(tables, ignore_index=True)
-    numbers = table.select_dtypes("number").columns
-    table[numbers] = table[numbers].astype("float32")
-    words = table.columns.difference(numbers)
-    table[words] = table[words].astype("category")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(
-        arguments.output, lambda path: table.to_parquet(path, compression="zstd", index=False)
-    )
+    save_scores(table, arguments.output / "regions.parquet", digits=3)
+    training = data.load_photos(str(arguments.photos), short_side=192)
+    found = verdicts.categories(data.embed_photos(training, shared_embedder()))
+    counts = pd.Series(found, name="photos").value_counts().reindex(list(verdicts.CLASSES))
+    counts.rename_axis("category").to_csv(arguments.output / "categories.csv")
 
 
 if __name__ == "__main__":
