@@ -64,6 +64,7 @@ _TRAINING = {
     "scales": (_numbers(float), "crops of so many times --size, resized to it, such as 0.7,1.4"),
     "film": (float, "share of crops that are made to look like scans of old prints"),
     "erase": (float, "share of crops of which a rectangle is covered"),
+    "consistency": (float, "weight of the disagreement between two views of a crop"),
     "short_side": (int, "photos are resized to this short side, px"),
     "batch": (int, "crops in a step"),
     "learning_rate": (float, "Adam's, at its highest"),

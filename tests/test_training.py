@@ -23,7 +23,7 @@ from conftest import KNOW_SMALL
 from keras import ops
 from skimage.color import rgb2lab
 
-from colorlib import Colorizer, ColorlibError, data, lab, photos, presets, training
+from colorlib import Colorizer, ColorlibError, data, lab, photos, presets, task, training
 from colorlib.__main__ import main
 from colorlib.checkpoint import Checkpoint
 from colorlib.config import TrainingConfig
@@ -97,6 +97,11 @@ def one_step(small_config, sample, tmp_path_factory):
         ({"scales": (1.5, 0.5)}, "scales must be two, rising. Received: scales=(1.5, 0.5)"),
         ({"film": 1.5}, "film must be in 0..1"),
         ({"erase": -0.1}, "erase must be in 0..1"),
+        ({"consistency": -1}, "consistency must be at least 0"),
+        (
+            {"consistency": 1, "network": "paper"},
+            "consistency must be 0 for paper, which gives no distribution",
+        ),
         ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
         ({"epochs": -1}, "epochs must be at least 1"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1, or None"),
@@ -297,6 +302,53 @@ def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def of_crops(rgb):
+    """What a network could give that colors each place of 4 px by itself: logits (B, H, W, 5)."""
+    means = ops.average_pool(ops.convert_to_tensor(rgb), 4)
+    return ops.concatenate([means, 3 * means[..., :2] ** 2], axis=-1)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("places", [(0, 0), (3, -2), (-7, 7), (5, 0)])
+def test_two_views_are_compared_where_both_show_the_crop(places):
+    rgb = np.random.default_rng(1).uniform(size=(3, 48, 64, 3)).astype("float32")
+    moved = task._moved(rgb, [4 * n for n in places])
+    one, other = of_crops(rgb), of_crops(moved)
+    # A place that depends on nothing else is answered alike in both views.
+    assert float(task.disagreement(one, other, places)) == pytest.approx(0, abs=1e-6)
+    rows, columns = places
+    shown = np.zeros((12, 16), bool)
+    shown[max(0, -rows) : 12 - max(0, rows), max(0, columns) : 16 + min(0, columns)] = True
+    for row, column in ((0, 0), (11, 15), (0, 15), (11, 0), (6, 8)):
+        changed = ops.convert_to_numpy(one).copy()
+        changed[1, row, column, 0] += 2
+        apart = float(task.disagreement(changed, other, places))
+        assert (apart > 1e-4) == shown[row, column], (row, column)
+    # By hand, at one place: two distributions over two colors.
+    logits, others = (np.log(np.float32([[[share]]])) for share in ([0.9, 0.1], [0.5, 0.5]))
+    expected = ((0.9 - 0.5) * np.log(0.9 / 0.5) + (0.1 - 0.5) * np.log(0.1 / 0.5)) / 2
+    assert float(task.disagreement(logits, others, (0, 0))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_views_that_shall_agree_come_closer(small_config, tmp_path):
+    apart = {}
+    for weight in (1e-6, 20.0):
+        config = replace(
+            small_config, short_side=64, size=64, consistency=weight, film=0.5, ema=0.0
+        )
+        network = network_of(train(config, tmp_path / str(weight), verbose=0))
+        training, _, _ = prepare(config)
+        judge = task.ColorizationTask(network, replace(config, film=1.0, consistency=1.0))
+        crops = data.RandomCrops(training, size=64, batch=8, seed=5)[0]
+        keras.utils.set_random_seed(1)
+        y = judge(crops, training=True)
+        assert y["output"].shape[0] == y["ab"].shape[0] == 16
+        loss = judge.compute_loss(y_pred=y)
+        y_alone = {name: value for name, value in y.items() if name != "places"}
+        apart[weight] = float(loss - judge.compute_loss(y_pred=y_alone))
+    assert 0 < apart[20.0] < 0.8 * apart[1e-6]
+
+
 # Stopping and going on
 
 
@@ -310,6 +362,7 @@ def staged_config(small_config):
         short_side=72,
         film=0.5,
         erase=0.5,
+        consistency=0.5,
         weight_decay=0.01,
     )
 
@@ -483,6 +536,10 @@ def test_another_config_or_other_photos_are_refused(one_step, tmp_path):
     assert str(run) in str(error.value) and "\n" not in str(error.value)
     assert contents(run) == before
 
+    # A version that didn't know a setting began with what is its default now.
+    began = json.loads((run / "config.json").read_text())
+    del began["consistency"]
+    (run / "config.json").write_text(json.dumps(began))
     os.unlink(run / "card.json")  # As if it had been stopped.
     shutil.copy(photo := sorted(folder.iterdir())[0], folder / "copy.jpg")
     train(config, run, verbose=0)  # A copy is nothing new.
