@@ -29,13 +29,16 @@ reproduce: .venv
 site: .venv
 	$(BIN)/python notebooks/run.py --site $(ARGS)
 
+# Three processes keep two cores busy: many tests wait for a browser or a server.
+PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+
 test: .venv
-	$(BIN)/python -m pytest
+	$(PYTEST)
 	@echo "These were the quick tests; make test-all runs all of them."
 
 test-all: .venv
-	$(BIN)/python -m pytest -m "not network" --durations 40
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend and not network"
+	$(PYTEST) -m "not network" --durations 40
+	KERAS_BACKEND=jax $(PYTEST) -m "backend and not network"
 
 # Uploads to a notebook come in one message, of which the server takes 10 MB else.
 UPLOADS = --ServerApp.tornado_settings='{"websocket_max_message_size": 1000000000}'

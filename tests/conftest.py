@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-SCRATCH = tempfile.mkdtemp(prefix="colorlib-tests-")
+# The processes that share the tests, with --numprocesses, share the caches of the first one.
+FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+if FIRST:
+    os.environ["TESTS_SCRATCH"] = tempfile.mkdtemp(prefix="colorlib-tests-")
+SCRATCH = os.environ["TESTS_SCRATCH"]
 
 # Here rather than in a fixture: Keras reads its settings when it is imported, and the kernels and
 # commands that tests start inherit them.
@@ -26,7 +30,21 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def pytest_unconfigure():
-    shutil.rmtree(SCRATCH, ignore_errors=True)
+    if FIRST:
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own.
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` the tests of a file, which share fixtures, stay in one process.
+
+    So do those of all files that need every notebook executed; they begin first, as they take the
+    longest.
+    """
+    smoke = {item.path for item in items if "smoke" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in smoke)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("smoke" if item.path in smoke else item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -209,8 +227,8 @@ def inception_weights():
     import keras
     import numpy as np
 
-    folder = Path(SCRATCH) / "inception"  # Not tmp_path: pytest would keep three of 215 MB.
-    folder.mkdir()
+    # Not tmp_path: pytest would keep three of 215 MB.
+    folder = Path(tempfile.mkdtemp(prefix="inception-", dir=SCRATCH))
     keras.utils.set_random_seed(1)
     model = keras.applications.InceptionResNetV2(weights=None, classifier_activation=None)
     save_legacy_weights(model, folder / "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5")

@@ -240,6 +240,7 @@ def test_figures_of_a_run_trace_to_it(run):
     assert sorted(read_manifest(run.output / "figures")) == ["curve", "grid"]
 
 
+@pytest.mark.slow
 def test_running_again_replaces_and_keeps(run, quick_quiz):
     """Stale figures go, other notebooks' pages stay, equal runs give equal figures."""
     folder = run.output / "figures"
@@ -322,8 +323,8 @@ def test_the_studys_notebooks_are_skipped_without_their_extra(monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "pydantic", None)  # as if it were not installed
     how = r"pydantic not installed; pip install -e '\.\[study\]'"
     refused(f"01_stimuli: {how}", notebooks=None, only=["01_stimuli"])
-    refused("NUMBR: not a parameter of 01_data, 02_training, 03_results, 04_historical_photos;",
-            notebooks=None, only=[], parameters={"NUMBR": 3})  # fmt: skip
+    names = "01_data, 02_training, 03_results, 04_historical_photos"
+    refused(f"NUMBR: not a parameter of {names};", notebooks=None, only=[], parameters={"NUMBR": 3})
     assert re.search(f"^Skipped 01_stimuli: {how}", capsys.readouterr().out, re.MULTILINE)
 
 

@@ -432,7 +432,9 @@ ZOOMED = {"200 %": (640, 400), "400 %": (320, 200)}
 
 
 @pytest.mark.parametrize("zoom", ZOOMED)
-@pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
+@pytest.mark.parametrize(
+    "name", ["balanced-yesno", pytest.param("2afc-1s", marks=pytest.mark.slow)]
+)
 def test_text_is_not_clipped_by_zoom(serve, visit, name, zoom):
     width, height = ZOOMED[zoom]
     server = serve(name, scenes=2, practice=1, catch=0, side_mm=60.0, min_side_css=32)
