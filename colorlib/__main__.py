@@ -64,7 +64,6 @@ _TRAINING = {
     "scales": (_numbers(float), "crops of so many times --size, resized to it, such as 0.7,1.4"),
     "film": (float, "share of crops that are made to look like scans of old prints"),
     "erase": (float, "share of crops of which a rectangle is covered"),
-    "consistency": (float, "weight of the disagreement between two views of a crop"),
     "short_side": (int, "photos are resized to this short side, px"),
     "batch": (int, "crops in a step"),
     "learning_rate": (float, "Adam's, at its highest"),
@@ -165,6 +164,7 @@ def _parser():
         "--keep", type=float, metavar="SHARE",
         help="how much of the weights that the run started from is mixed in, 0 to 1",
     )  # fmt: skip
+    command.add_argument("--of", metavar="PRESET", help="mix in its weights instead of those")
     return parser
 
 
@@ -355,7 +355,8 @@ def _train(args):
 def _package(args):
     from colorlib.presets import package
 
-    package(args.run, args.output, args.evaluate, args.working_size, args.vividness, args.keep)
+    options = {"vividness": args.vividness, "keep": args.keep, "of": args.of}
+    package(args.run, args.output, args.evaluate, args.working_size, **options)
     return 0
 
 

@@ -33,9 +33,6 @@ class TrainingConfig:
         film: float in 0..1. Share of the crops that is made to look like scans of old prints, see
             `colorlib.augmentation`. Defaults to 0.
         erase: float in 0..1. Share of the crops of which a rectangle is covered. Defaults to 0.
-        consistency: float. Weight of the disagreement of two views: above 0, each crop is seen
-            twice, as `ColorizationTask` describes. Only for a network that gives a distribution.
-            Defaults to 0.
         batch: int. Crops in a step. Defaults to 32.
         epochs: int. Defaults to 10.
         steps_per_epoch: int or None. Steps between two validations; None is one pass over the
@@ -71,7 +68,6 @@ class TrainingConfig:
     scales: tuple = (1.0, 1.0)
     film: float = 0.0
     erase: float = 0.0
-    consistency: float = 0.0
     batch: int = 32
     epochs: int = 10
     steps_per_epoch: int | None = None
@@ -118,12 +114,6 @@ class TrainingConfig:
             ("dropout", 0 <= self.dropout < 1, "in 0..1"),
             ("film", 0 <= self.film <= 1, "in 0..1"),
             ("erase", 0 <= self.erase <= 1, "in 0..1"),
-            ("consistency", self.consistency >= 0, "at least 0"),
-            (
-                "consistency",
-                architecture.vividness or not self.consistency,
-                f"0 for {self.network}, which gives no distribution",
-            ),
             ("ema", ema is None or 0 <= ema < 1, "in 0..1, or None"),
             ("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'"),
             ("precision", self.precision in precisions, " or ".join(map(repr, precisions))),

@@ -144,7 +144,7 @@ def shrink_weights(source, target, start=None, keep=0.0):
         old.visititems(copy)
 
 
-def package(run, target, evaluate=(), working_size=None, vividness=None, keep=None):
+def package(run, target, evaluate=(), working_size=None, vividness=None, keep=None, of=None):
     """Makes a preset of a training run: float16 weights, a card with scores, the manifest.
 
     Args:
@@ -154,9 +154,11 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         evaluate: folders of photos to score on; each folder's name is the set's name.
         working_size: int or None. Short side at use, px; None keeps the run's.
         vividness: float in 0..1 or None. The default of that knob; None keeps the run's.
-        keep: float in 0..1 or None. The share of the weights that the run started from: the preset
-            has the average of those and what was learned, which often serves photos of all kinds
-            better than either (Wortsman et al. 2022, arXiv 2109.01903). None keeps nothing of them.
+        keep: float in 0..1 or None. The share of earlier weights: the preset has the average of
+            those and what was learned, which often serves photos of all kinds better than either
+            (Wortsman et al. 2022, arXiv 2109.01903). None keeps nothing of them.
+        of: preset name, path or None. Whose weights are kept; None is those that the run started
+            from. A run that went a long way in several trainings may keep some of the first.
 
     Returns:
         dict: the card, with the metrics of each set in `results`, where there is that knob at a
@@ -165,16 +167,19 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
 
     Raises:
         ColorlibError: `run` is no run folder, a folder holds no photos, or nothing can be kept: the
-            run started from random weights, or from others than are there now.
+            run started from random weights, or from others than are there now, or `of` is another
+            network.
     """
     from colorlib import photos
 
     run, target = preset_folder(run), Path(target)
     if target.resolve() == run.resolve():
         raise ColorlibError(f"{target}: is the run itself; give another folder for the preset")
+    if of is not None and keep is None:
+        raise ColorlibError(f"of={of} needs keep: the share of its weights, in 0..1")
     sets = {Path(folder).name: photos.find(folder) for folder in evaluate}
     card = _packaged_card(run, target, working_size, vividness)
-    start = None if keep is None else _start_weights(run, card, keep)
+    start = None if keep is None else _earlier_weights(run, card, keep, of)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / MANIFEST, target / MANIFEST)
 
@@ -184,6 +189,8 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
     write_atomically(target / WEIGHTS, mixed)  # It may be what the run started from.
     if keep is not None:
         card["kept"] = keep
+        if of is not None:
+            card["kept_of"] = {"name": Path(of).name, "weights_sha256": sha256(start)}
     card["weights_sha256"] = sha256(target / WEIGHTS)
     write_card(target, card)
     if sets:
@@ -193,10 +200,14 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
     return card
 
 
-def _start_weights(run, card, keep):
-    """The path of the weights that a run started from."""
+def _earlier_weights(run, card, keep, of):
+    """The path of the weights of which a share is kept."""
     if not 0 <= keep <= 1:
         raise ColorlibError(f"keep must be in 0..1. Received: {keep}")
+    if of is not None:
+        if load_card(of)["network"] != card["network"]:
+            raise ColorlibError(f"{of}: not the network of {run}, so nothing of it can be kept")
+        return preset_folder(of) / WEIGHTS
     record, name = card.get("started_from"), card["config"].get("start")
     if not record:
         raise ColorlibError(f"{run}: started from random weights, of which nothing can be kept")

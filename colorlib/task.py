@@ -14,12 +14,6 @@ from colorlib.model import ARCHITECTURES, jit_compile
 class ColorizationTask(keras.Model):
     """One training step around a network: pixels -> crop, flip, Lab -> output -> loss.
 
-    With `config.consistency` above 0, the network sees each crop twice: as it is, and flipped and
-    moved by up to 7 places of the output; film and erasures are drawn for each view. The loss is
-    that of both views, plus `consistency` times their disagreement: the symmetric Kullback-Leibler
-    divergence of the two distributions at each place that both show, averaged over places
-    (consistency regularization: Sajjadi et al. 2016, arXiv 1606.04586).
-
     Args:
         network: keras.Model from `colorlib.model`.
         config: TrainingConfig.
@@ -44,8 +38,8 @@ class ColorizationTask(keras.Model):
         flip = ops.reshape(batch["flip"], (-1, 1, 1, 1))
         return ops.where(flip, ops.flip(rgb, axis=2), rgb)
 
-    def _seen(self, rgb, training):
-        """The L that the network sees of crops, and the ab that it shall answer."""
+    def call(self, batch, training=None):
+        rgb = self._crops(batch)
         color = lab.rgb_to_lab(rgb)
         lightness, ab = color[..., :1], color[..., 1:]
         if training and self.config.film:
@@ -56,28 +50,12 @@ class ColorizationTask(keras.Model):
             ab = ops.concatenate([ab[:count] * (1.0 - border), ab[count:]])
         if training and self.config.erase:
             lightness = augmentation.erase(lightness, self.config.erase, self.seed_generator)
-        return lightness, ab
-
-    def call(self, batch, training=None):
-        rgb, embedding = self._crops(batch), batch.get("embedding")
-        lightness, ab = self._seen(rgb, training)
-        views = {}
-        if training and self.config.consistency:
-            places = [keras.random.randint((), -7, 8, seed=self.seed_generator) for _ in range(2)]
-            shift = [self.architecture.scale * place for place in places]
-            other, other_ab = self._seen(_moved(rgb, shift), training)
-            lightness, ab = ops.concatenate([lightness, other]), ops.concatenate([ab, other_ab])
-            views = {"places": ops.stack(places)}
-        inputs = self.architecture.inputs(lightness, embedding)
+        inputs = self.architecture.inputs(lightness, batch.get("embedding"))
         output = self.network(inputs, training=training)
-        return {"output": output, "ab": ab} | ({} if training else {"l": lightness}) | views
+        return {"output": output, "ab": ab} | ({} if training else {"l": lightness})
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss = ops.mean(self.architecture.loss(y_pred["ab"], y_pred["output"]))
-        if "places" in y_pred:
-            one, other = ops.split(ops.cast(y_pred["output"], "float32"), 2)
-            loss += self.config.consistency * disagreement(one, other, y_pred["places"])
-        return loss
+        return ops.mean(self.architecture.loss(y_pred["ab"], y_pred["output"]))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """In validation also the error that all networks share: that of the expected color."""
@@ -89,36 +67,6 @@ class ColorizationTask(keras.Model):
             self.mse.update_state(ops.mean(errors, axis=(1, 2, 3)))
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         return logs if validation else {k: v for k, v in logs.items() if k != "mse"}
-
-
-def _moved(x, shift):
-    """The other view of (B, H, W, C): in reverse order of crops, so that `film` falls on others,
-    flipped, and moved by `shift`, rows and columns; what leaves at an edge enters at the other."""
-    return ops.roll(ops.flip(ops.flip(x, axis=0), axis=2), shift, axis=(1, 2))
-
-
-def disagreement(logits, others, places):
-    """How far the distributions of two views of the same crops are apart.
-
-    Args:
-        logits: float32 tensor (B, H, W, Q).
-        others: float32 tensor (B, H, W, Q). Those of the view that `ColorizationTask` makes of it.
-        places: int tensor (2,). By how many rows and columns that one is moved.
-
-    Returns:
-        The symmetric Kullback-Leibler divergence, in nats: the mean over the places that both show.
-    """
-    height, width = logits.shape[1:3]
-    back = ops.flip(ops.roll(others, (-places[0], -places[1]), axis=(1, 2)), axis=2)
-    one, other = ops.log_softmax(logits), ops.log_softmax(ops.flip(back, axis=0))
-    apart = ops.sum((ops.exp(one) - ops.exp(other)) * (one - other), axis=-1) / 2.0
-
-    def inside(length, step):
-        place = ops.arange(length) + step
-        return ops.cast((place >= 0) & (place < length), "float32")
-
-    shown = inside(height, places[0])[:, None] * ops.flip(inside(width, places[1]))[None]
-    return ops.sum(ops.mean(apart, axis=0) * shown) / ops.sum(shown)
 
 
 def compile_task(task, optimizer):

@@ -137,11 +137,25 @@ def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
     ):
         for name, moved in (("layers/conv2d/vars/0", 0.75), ("layers/conv2d_1/vars/0", 0.0)):
             assert np.allclose(new[name][()], old[name][()] + moved, atol=2e-3)
+    # Those of another preset, whatever it started from.
+    card = package(tiny_run, tmp_path / "averaged", keep=0.5, of=run)
+    assert card["kept_of"] == {"name": "run", "weights_sha256": files.sha256(run / presets.WEIGHTS)}
+    with (
+        h5py.File(tmp_path / "averaged" / presets.WEIGHTS) as file,
+        h5py.File(tiny_run / presets.WEIGHTS) as first,
+    ):
+        name = "layers/conv2d/vars/0"
+        assert np.allclose(file[name][()], first[name][()] + 0.5, atol=2e-3)
+    with pytest.raises(ColorlibError, match="pyramid: not the network of"):
+        package(tiny_run, tmp_path / "other", keep=0.5, of="pyramid")
+    with pytest.raises(ColorlibError, match="needs keep"):
+        package(tiny_run, tmp_path / "other", of=run)
     with pytest.raises(ColorlibError, match="started from random weights"):
         package(tiny_run, tmp_path / "other", keep=0.5)
     with pytest.raises(ColorlibError, match="0..1"):
         package(run, tmp_path / "other", keep=2)
-    record["weights_sha256"] = "0" * 64
+    card = presets.load_card(run)
+    card["started_from"]["weights_sha256"] = "0" * 64
     presets.write_card(run, card)
     with pytest.raises(ColorlibError, match="not the weights"):
         package(run, tmp_path / "other", keep=0.5)

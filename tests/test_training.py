@@ -23,7 +23,7 @@ from conftest import KNOW_SMALL
 from keras import ops
 from skimage.color import rgb2lab
 
-from colorlib import Colorizer, ColorlibError, data, lab, photos, presets, task, training
+from colorlib import Colorizer, ColorlibError, data, lab, photos, presets, training
 from colorlib.__main__ import main
 from colorlib.checkpoint import Checkpoint
 from colorlib.config import TrainingConfig
@@ -97,11 +97,6 @@ def one_step(small_config, sample, tmp_path_factory):
         ({"scales": (1.5, 0.5)}, "scales must be two, rising. Received: scales=(1.5, 0.5)"),
         ({"film": 1.5}, "film must be in 0..1"),
         ({"erase": -0.1}, "erase must be in 0..1"),
-        ({"consistency": -1}, "consistency must be at least 0"),
-        (
-            {"consistency": 1, "network": "paper"},
-            "consistency must be 0 for paper, which gives no distribution",
-        ),
         ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
         ({"epochs": -1}, "epochs must be at least 1"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1, or None"),
@@ -302,59 +297,6 @@ def test_a_diverging_run_ends_with_a_line(tiny_config, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def of_crops(rgb):
-    """What a network could give that colors each place of 4 px by itself: logits (B, H, W, 5)."""
-    _, height, width, _ = rgb.shape
-    means = ops.mean(ops.reshape(rgb, (-1, height // 4, 4, width // 4, 4, 3)), axis=(2, 4))
-    return ops.concatenate([means, 3 * means[..., :2] ** 2], axis=-1)
-
-
-@pytest.mark.backend
-@pytest.mark.parametrize("places", [(0, 0), (3, -2), (-7, 7), (5, 0)])
-def test_two_views_are_compared_where_both_show_the_crop(places):
-    rgb = np.random.default_rng(1).uniform(size=(3, 48, 64, 3)).astype("float32")
-    moved = task._moved(rgb, [4 * n for n in places])
-    one, other = of_crops(rgb), of_crops(moved)
-    # A place that depends on nothing else is answered alike in both views.
-    assert float(task.disagreement(one, other, places)) == pytest.approx(0, abs=1e-6)
-    rows, columns = places
-    shown = np.zeros((12, 16), bool)
-    shown[max(0, -rows) : 12 - max(0, rows), max(0, columns) : 16 + min(0, columns)] = True
-    for row, column in ((0, 0), (11, 15), (0, 15), (11, 0), (6, 8)):
-        changed = ops.convert_to_numpy(one).copy()
-        changed[1, row, column, 0] += 2
-        apart = float(task.disagreement(changed, other, places))
-        assert (apart > 1e-4) == shown[row, column], (row, column)
-    # By hand, at one place: two distributions over two colors.
-    logits, others = (np.log(np.float32([[[share]]])) for share in ([0.9, 0.1], [0.5, 0.5]))
-    expected = ((0.9 - 0.5) * np.log(0.9 / 0.5) + (0.1 - 0.5) * np.log(0.1 / 0.5)) / 2
-    assert float(task.disagreement(logits, others, (0, 0))) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.backend
-def test_two_views_have_the_loss_of_both_and_their_disagreement(small_config):
-    config = replace(small_config, short_side=64, size=64, batch=8, film=0.5, erase=0.5)
-    network = get_architecture(config.network).build(None)
-    training, _, _ = prepare(config)
-    crops = data.RandomCrops(training, size=64, batch=8, seed=5)[0]
-    added = []
-    for weight in (1.0, 3.0):
-        one = task.ColorizationTask(network, replace(config, consistency=weight))
-        y = one(crops, training=True)
-        assert y["output"].shape[0] == y["ab"].shape[0] == 16
-        places = [int(place) for place in y["places"]]
-        apart = float(task.disagreement(y["output"][:8], y["output"][8:], places))
-        alone = {name: value for name, value in y.items() if name != "places"}
-        added.append(float(one.compute_loss(y_pred=y) - one.compute_loss(y_pred=alone)))
-        assert added[-1] == pytest.approx(weight * apart, rel=1e-3) and apart > 0.01
-        ab = ops.convert_to_numpy(y["ab"])
-        # The other view has other crops first, so that film and its borders fall on others.
-        moved = ops.convert_to_numpy(task._moved(ab[:8], [4 * n for n in places]))
-        same = np.isclose(moved, ab[8:], atol=1e-3).all(axis=(1, 2, 3))
-        assert same.any(), "both views shall answer the same colors, but for borders"
-    assert "places" not in one(crops, training=False), "validation looks once"
-
-
 # Stopping and going on
 
 
@@ -368,7 +310,6 @@ def staged_config(small_config):
         short_side=72,
         film=0.5,
         erase=0.5,
-        consistency=0.5,
         weight_decay=0.01,
     )
 
@@ -544,7 +485,7 @@ def test_another_config_or_other_photos_are_refused(one_step, tmp_path):
 
     # A version that didn't know a setting began with what is its default now.
     began = json.loads((run / "config.json").read_text())
-    del began["consistency"]
+    del began["film"]
     (run / "config.json").write_text(json.dumps(began))
     os.unlink(run / "card.json")  # As if it had been stopped.
     shutil.copy(photo := sorted(folder.iterdir())[0], folder / "copy.jpg")
