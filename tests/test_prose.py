@@ -256,6 +256,22 @@ def test_the_readme_says_how_large_the_networks_are():
         assert f"{parameters(preset)['all']:,}" in README
 
 
+@pytest.mark.parametrize("preset", CARDS)
+def test_the_readme_has_the_photos_and_crops_of_the_cards(preset):
+    """Those of the last training, which the card counts, and of those before it."""
+    card = CARDS[preset]
+    (said,) = [row[2] for row in card["about"]["differs_from_paper"] if row[0] == "crops seen"]
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]{4,}", said)]
+    *parts, total = numbers
+    assert sum(parts) == total and said.endswith(f": {total:,}")
+    (table,) = [table for table in tables(README) if f"preset `{preset}`" in " ".join(table[0])]
+    column = [f"preset `{preset}`" in name for name in table[0]].index(True)
+    rows = {row[0]: row for row in table}
+    assert rows["crops seen"][column].startswith(f"{total:,} of ")
+    photos = f"{card['data']['training']['photos']:,}"
+    assert photos in rows["training photos"][column].replace("the same", rows["training photos"][2])
+
+
 def test_the_results_notebook_types_no_result():
     text = NOTEBOOKS["notebooks/03_results.ipynb"]
     text = re.sub(r"\$\$.*?\$\$|\]\([^)]*\)", "", text, flags=re.DOTALL)  # formulas, addresses
