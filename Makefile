@@ -30,7 +30,7 @@ site: .venv
 	$(BIN)/python notebooks/run.py --site $(ARGS)
 
 # Three processes keep two cores busy: many tests wait for a browser or a server.
-PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: .venv
 	$(PYTEST)

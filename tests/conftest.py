@@ -34,17 +34,9 @@ def pytest_unconfigure():
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own.
 def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` the tests of a file, which share fixtures, stay in one process.
-
-    So do those of all files that need every notebook executed; they begin first, as they take the
-    longest.
-    """
-    smoke = {item.path for item in items if "smoke" in item.fixturenames}
-    items.sort(key=lambda item: item.path not in smoke)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("smoke" if item.path in smoke else item.path.stem))
+    """What needs every notebook executed begins first: it takes the longest."""
+    items.sort(key=lambda item: "smoke" not in item.fixturenames)
 
 
 @pytest.fixture(scope="session")

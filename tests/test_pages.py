@@ -1,7 +1,9 @@
-"""The pages of the executed notebooks, in a browser."""
+"""Every notebook as the runner runs it, headlessly, and the pages made of them, in a browser."""
 
 import json
 import re
+import shlex
+import zipfile
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -11,15 +13,61 @@ from conftest import serious, served
 from PIL import Image
 
 from colorlib import presets
+from colorlib.__main__ import _parser
+from colorlib.config import TrainingConfig
 from notebooks import figures, run
 from study.analysis import d_prime, d_prime_interval
 
-NOTEBOOKS = [
-    path.stem for folder in run.FOLDERS for path in (figures.ROOT / folder).glob("*.ipynb")
-]
+NOTEBOOKS = {
+    path.stem: f"{folder}/{path.name}"
+    for folder in run.FOLDERS
+    for path in (figures.ROOT / folder).glob("*.ipynb")
+}
 PAGES = ["index", "made", "quiz", "search", *NOTEBOOKS]
 
 pytestmark = pytest.mark.slow
+
+
+def test_every_notebook_runs_and_has_a_page(smoke):
+    records = json.loads((smoke / "results.json").read_text())
+    assert sorted(records) == sorted(NOTEBOOKS)
+    index = (smoke / "site" / "index.html").read_text()
+    for stem in NOTEBOOKS:
+        assert records[stem]["result"] == "ok"
+        assert f'href="{stem}.html"' in index
+        page = (smoke / "site" / f"{stem}.html").read_text()
+        assert re.search(r'<img[^>]+alt="[^"]{10,}', page), f"{stem}: no picture with a description"
+        assert '<div class="output stderr' not in page
+        assert "<code>\\" not in page, "mathematics that can't be set"
+
+
+def test_a_folder_of_photos_is_colored_whatever_else_is_in_it(sample, smoke):
+    names = sorted(photo.name for photo in sample[:2])
+    assert sorted(path.name for path in (smoke / "colored").glob("*.jpg")) == names
+    with zipfile.ZipFile(smoke / "colored.zip") as file:
+        assert sorted(file.namelist()) == names
+    text = (smoke / "04_historical_photos.ipynb").read_text()
+    assert text.count(f"{smoke.parent / 'photos' / 'broken.jpg'}: not a photo") == 1
+
+
+def test_figures_of_a_run_trace_to_code_data_and_weights(smoke):
+    assert figures.check_manifest(smoke / "figures") == []
+    entries = figures.read_manifest(smoke / "figures")
+    assert {entry["notebook"] for entry in entries.values()} == set(NOTEBOOKS.values())
+
+
+def test_printed_commands_train_the_presets_again(smoke):
+    cells = json.loads((smoke / "02_training.ipynb").read_text())["cells"]
+    streams = [o for cell in cells for o in cell.get("outputs", []) if o["output_type"] == "stream"]
+    text = "".join("".join(stream["text"]) for stream in streams)
+    commands = re.findall(r"^colorlib (train .*?[^\\])$", text, re.MULTILINE | re.DOTALL)
+    assert len(commands) == len(presets.preset_names())
+    paths = {"photos": "DIR", "validation": "DIR"}
+    for command in commands:
+        args = vars(_parser().parse_args(shlex.split(command.replace("\\\n", " "))))
+        card = presets.load_card(args["output"].name)
+        options = {k: v for k, v in args.items() if k in card["config"] and v is not None}
+        assert TrainingConfig(**options | paths) == TrainingConfig(**card["config"] | paths)
 
 
 @pytest.fixture(scope="module")
