@@ -29,8 +29,8 @@ reproduce: .venv
 site: .venv
 	$(BIN)/python notebooks/run.py --site $(ARGS)
 
-# Three processes keep two cores busy: many tests wait for a browser or a server.
-PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Two processes keep two cores busy: many tests wait for a browser or a server.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv
 	$(PYTEST)

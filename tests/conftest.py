@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +36,9 @@ def pytest_unconfigure():
 
 
 def pytest_collection_modifyitems(items):
-    """What needs every notebook executed begins first: it takes the longest."""
-    items.sort(key=lambda item: "smoke" not in item.fixturenames)
+    """Files with the most slow tests go first, so that no process is left with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

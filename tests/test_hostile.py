@@ -579,7 +579,7 @@ def interrupted(box, out, preset, seconds):
     time.sleep(seconds)
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)  # where the signal is lost it colors them all
     return process.returncode, time.monotonic() - sent, err.splitlines()
 
 
