@@ -165,6 +165,7 @@ def test_ranking_draws_few_answers_to_the_mean():
     assert np.allclose(analysis.rank_photos(alike)["shrunk"], 0.5, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_ranking_intervals_hold_with_few_answers():
     """Empirical Bayes held 68 % with 10 answers; 60 studies know a coverage to 3 points."""
     for photos, answers in ((12, 10), (9, 60), (9, 10)):
@@ -656,7 +657,8 @@ def test_benchmark_of_coverage_prints_a_table():
 # The notebook
 
 
-@pytest.mark.parametrize("mode", ["yesno", pytest.param("2afc", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["yesno", "2afc"])
 def test_notebook_says_of_every_table_and_figure_what_it_shows(
     mode, quick_quiz, tmp_path, monkeypatch
 ):

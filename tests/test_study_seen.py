@@ -165,6 +165,7 @@ def test_the_report_of_the_rules_says_who_passes_them(name):
     assert again == (0 if name == "2afc-1s" else 1), "it matters where photos are timed"
 
 
+@pytest.mark.slow
 def test_a_reload_during_the_exposure_leaves_a_mark(serve, visit, tmp_path):
     server = serve("2afc-1s", scenes=2, practice=0, catch=0, exposure_s=1.5, min_server_ms=2500)
     page = visit(server.address)
