@@ -179,7 +179,11 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         raise ColorlibError(f"of={of} needs keep: the share of its weights, in 0..1")
     sets = {Path(folder).name: photos.find(folder) for folder in evaluate}
     card = _packaged_card(run, target, working_size, vividness)
-    start = None if keep is None else _earlier_weights(run, card, keep, of)
+    start = None
+    if keep is not None:
+        start, card["kept"] = _earlier_weights(run, card, keep, of), keep
+        if of is not None:  # Its hash now: the preset may take its place.
+            card["kept_of"] = {"name": Path(of).name, "weights_sha256": sha256(start)}
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / MANIFEST, target / MANIFEST)
 
@@ -187,10 +191,6 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         shrink_weights(run / WEIGHTS, part, start, keep or 0.0)
 
     write_atomically(target / WEIGHTS, mixed)  # It may be what the run started from.
-    if keep is not None:
-        card["kept"] = keep
-        if of is not None:
-            card["kept_of"] = {"name": Path(of).name, "weights_sha256": sha256(start)}
     card["weights_sha256"] = sha256(target / WEIGHTS)
     write_card(target, card)
     if sets:

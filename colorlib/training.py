@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -130,8 +130,7 @@ def _check_config(run, config):
         return
     current = _plain(config)
     # What a version before this one didn't know was as it is by default.
-    known = {field.name: field.default for field in fields(config)}
-    before = known | json.loads(path.read_text(encoding="utf-8"))
+    before = _plain(type(config)(config.photos)) | json.loads(path.read_text(encoding="utf-8"))
     may_differ = {"checkpoint_seconds"}
     if current["epochs"] > before.get("epochs", 0):
         may_differ.add("epochs")

@@ -146,6 +146,9 @@ def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
     ):
         name = "layers/conv2d/vars/0"
         assert np.allclose(file[name][()], first[name][()] + 0.5, atol=2e-3)
+    before = card["weights_sha256"]
+    card = package(tiny_run, tmp_path / "averaged", keep=0.5, of=tmp_path / "averaged")
+    assert card["kept_of"]["weights_sha256"] == before != card["weights_sha256"]
     with pytest.raises(ColorlibError, match="pyramid: not the network of"):
         package(tiny_run, tmp_path / "other", keep=0.5, of="pyramid")
     with pytest.raises(ColorlibError, match="needs keep"):

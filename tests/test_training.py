@@ -485,7 +485,7 @@ def test_another_config_or_other_photos_are_refused(one_step, tmp_path):
 
     # A version that didn't know a setting began with what is its default now.
     began = json.loads((run / "config.json").read_text())
-    del began["film"]
+    del began["film"], began["scales"]
     (run / "config.json").write_text(json.dumps(began))
     os.unlink(run / "card.json")  # As if it had been stopped.
     shutil.copy(photo := sorted(folder.iterdir())[0], folder / "copy.jpg")
