@@ -13,6 +13,7 @@ from colorlib.lab import NEAR_GRAY
 from colorlib.model import ab_bins
 from colorlib.photos import as_rgb
 from notebooks.figures import PAGE, photo_grid
+from notebooks.verdicts import interval
 
 import keras
 import matplotlib
@@ -636,7 +637,7 @@ def regions_figure(draws, presets):
             zip(presets, ("#0072B2", "#E69F00"), strict=False)
         ):
             kept = np.stack([100 * draws[preset, by][group]["kept"] for group in groups[by]])
-            low, high = np.nanquantile(kept[:, 1:], [0.025, 0.975], axis=1)
+            low, high = np.transpose([interval(row) for row in kept])
             places = np.arange(len(kept)) + (number - 0.5) * 0.38
             errors = [kept[:, 0] - low, high - kept[:, 0]]
             style = {"color": color, "label": preset, "ecolor": "#333333"}

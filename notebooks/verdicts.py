@@ -228,6 +228,14 @@ def interval(draws):
     return np.nanquantile(draws[1:], [0.025, 0.975])
 
 
+def _text(value, low, high, digits, sign="+"):
+    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def _text_of(draws, sign="+"):
+    return _text(draws[0], *interval(draws), 0, sign)
+
+
 def regions_report(draws):
     """The draws of `region_draws`, written out to be read.
 
@@ -236,19 +244,12 @@ def regions_report(draws):
     """
     rows = {}
     for group, found in draws.items():
-        percent = {name: 100 * found[name] for name in ("difference", "kept")}
-        texts = {
-            name: f"{{:{sign}.0f}} [{{:{sign}.0f}}, {{:{sign}.0f}}]".format(
-                percent[name][0], *interval(percent[name])
-            )
-            for name, sign in {"difference": "+", "kept": ""}.items()
-        }
         rows[group] = {
             "of the pixels, %": f"{100 * found['share'][0]:.0f}",
             "ab-RMSE": f"{found['rmse'][0]:.1f}",
             "of the better floor": f"{found['floor'][0]:.1f}",
-            "difference, %": texts["difference"],
-            "chroma kept, %": texts["kept"],
+            "difference, %": _text_of(100 * found["difference"]),
+            "chroma kept, %": _text_of(100 * found["kept"], ""),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -260,10 +261,6 @@ DIFFERENCES = {
     "auc": ("AuC", 4),
     "colorfulness": ("mean colorfulness", 1),
 }
-
-
-def _text(value, low, high, digits, sign="+"):
-    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def differences_report(compared, arms):
@@ -304,11 +301,12 @@ def film_scores(colorizer, truths):
         pandas.DataFrame, a row per `film`, photo (`file`, its number) and `method`.
     """
     rows = []
+    mean_ab = colorizer.card["colors"]["mean_ab"]
+    floors = [metrics.floor_outputs(truth, mean_ab) for truth in truths]
     for film, emulsion in FILMS.items():
         outputs = colorizer.colorize_batch([lab.gray(rgb, *emulsion) for rgb in truths])
         for number, (output, truth) in enumerate(zip(outputs, truths, strict=True)):
-            floors = metrics.floor_outputs(truth, colorizer.card["colors"]["mean_ab"])
-            for method, rgb in ({"model": output} | floors).items():
+            for method, rgb in ({"model": output} | floors[number]).items():
                 numbers = metrics.score_photo(rgb, truth)
                 rows.append({"film": film, "method": method, "file": str(number), **numbers})
     return pd.DataFrame(rows)
@@ -361,10 +359,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
             "Large natural areas (skin, grass, sky, sea) get good colors",
             name,
             "in regions over 10 % of a photo, the error of each hue lies below the floor's",
-            "; ".join(
-                f"{hue}: {_text(percent[0], *interval(percent), 0)} %"
-                for hue, percent in found.items()
-            ),
+            "; ".join(f"{hue}: {_text_of(percent)} %" for hue, percent in found.items()),
             _judge([interval(percent)[1] < 0 for percent in found.values()]),
             "reference run and sample",
         )
@@ -375,7 +370,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
             name,
             "regions under 1 % of a photo keep less of their chroma than those over 10 %",
             f"kept {small[0]:.0f} % and {large[0]:.0f} %, difference "
-            f"{_text((small - large)[0], *interval(small - large), 0)} points",
+            f"{_text_of(small - large)} points",
             _judge([interval(small - large)[1] < 0]),
             "reference run and sample",
         )
@@ -384,7 +379,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
             "Colors are paler than the true ones",
             name,
             "colored pixels keep less than all of their chroma",
-            f"kept {_text(kept[0], *interval(kept), 0, '')} %",
+            f"kept {_text_of(kept, '')} %",
             _judge([interval(kept)[1] < 100]),
             "reference run and sample",
         )

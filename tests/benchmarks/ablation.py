@@ -35,10 +35,10 @@ from trained import add_options, chosen_photos, evaluation_sets, recipe, save_sc
 
 from colorlib import Colorizer, ColorlibError, files, framing, lab, metrics, model, photos, training
 from colorlib.embedding import efficientnet_lite2, shared_embedder
+from notebooks.verdicts import DIFFERENCES
 
 BATCH, MEAN = 32, "mean_embedding.npy"
-SHOWN = ("ab_rmse", "ab_psnr_mean", "auc", "colorfulness")
-# What those metrics are made of, and how far colors move at use.
+# What the metrics that are shown are made of, and how far colors move at use.
 KEPT = ["set", "arm", "seed", "file", "near_gray", "n_pixels", "ab_sse", "ab_psnr", "auc_sum"]
 KEPT += ["colorfulness", "moved"]
 
@@ -288,7 +288,7 @@ def main(argv=None):
     save_scores(table, args.output / "scores.parquet")
     for key, rows in table.groupby("set", sort=False):
         comparison = metrics.compare_trainings(rows, args.only[0])
-        shown = comparison[comparison.index.isin(SHOWN, level="metric")]
+        shown = comparison[comparison.index.isin(list(DIFFERENCES), level="metric")]
         print(f"\n{key}, differences from {args.only[0]}\n{shown.to_string(float_format='%.4g')}")
 
 

@@ -33,11 +33,11 @@ from colorlib.checkpoint import HISTORY
 from colorlib.embedding import shared_embedder
 from colorlib.presets import load_card
 from notebooks import figures
+from notebooks.verdicts import DIFFERENCES
 
 NETWORKS = ("zhang2016", "iizuka2016", "larsson2016", "wallner2017", "kriztoper", "paper")
 NETWORKS += ("pyramid",)
 PARTS = 6  # of a training; after the first one the learning rate is chosen
-SHOWN = ("ab_rmse", "ab_psnr_mean", "auc", "colorfulness")
 
 MEANING = """\
 # Colorization networks on equal terms
@@ -231,7 +231,7 @@ def set_table(name, rows):
     used = rows["photos"].iloc[0], rows["near_gray"].iloc[0]
     text = f"\n\n## {name}: {used[0]} photos ({used[1]} near-gray ones left out)\n\n| network | "
     text += "pooled ab-RMSE | mean ab-PSNR, dB | AuC | colorfulness |\n|---|---|---|---|---|\n"
-    digits = dict(zip(SHOWN, (2, 2, 4, 1), strict=True))
+    digits = {metric: digits for metric, (_, digits) in DIFFERENCES.items()}
     table = rows.reset_index("metric")
     for network, of_network in table.groupby("network", sort=False):
         cells = [
@@ -269,7 +269,7 @@ def summarize(output, settings):
     costs = pd.DataFrame(costs.values(), index=pd.Index(done, name="network"))
     everything = pd.concat([table.assign(network=name) for name, table in tables.items()])
     comparison = metrics.compare(everything, by=["set", "network"])
-    comparison = comparison[comparison.index.isin(SHOWN, level="metric")]
+    comparison = comparison[comparison.index.isin(list(DIFFERENCES), level="metric")]
     of_model = everything["method"] == "model"
     floors = everything[~of_model].assign(network=everything["method"])
     scores = pd.concat([everything[of_model], floors.drop_duplicates(["network", "set", "file"])])
