@@ -191,11 +191,16 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
             if dry_run or not (todo or refused or stopped or not ledger.exported):
                 return
             parts = shards.split(todo, cluster.workers)
-            for part, results in _run(parts, output, make_colorizer, options, cluster):
-                shards.record(ledger, [row for _, _, row in results if row])
-                for photo, (outcome, notes, _) in zip(part, results, strict=True):
-                    lines = [photo.line] if photo.line else []
-                    yield archive.Result(photo, outcome, lines + notes)
+            try:
+                with closing(_run(parts, output, make_colorizer, options, cluster)) as done:
+                    for part, results in done:
+                        shards.record(ledger, [row for _, _, row in results if row])
+                        for photo, (outcome, notes, _) in zip(part, results, strict=True):
+                            lines = [photo.line] if photo.line else []
+                            yield archive.Result(photo, outcome, lines + notes)
+            finally:
+                if here:  # A worker that was killed may have left half of a file.
+                    files.clear_parts({Path(photo.target).parent for photo in todo}, 0)
             ledger.export()
             if not here:
                 stores.put(table, home / TABLE)

@@ -17,7 +17,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError, __version__
@@ -311,11 +313,20 @@ def _hash(path) -> str:
     try:
         if Path(path).suffix != ".ipynb":
             return sha256(path)
-        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        cells = _saved(path)["cells"]
     except OSError as error:
         raise ColorlibError(f"{path}: can't be read ({error.strerror})") from None
     sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def _saved(path) -> dict:
+    """A notebook's file, once it is whole: JupyterLab empties it before each save."""
+    for _ in range(20):
+        with suppress(ValueError):
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        time.sleep(0.1)
+    raise ColorlibError(f"{path}: not a notebook; save it again")
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -113,6 +113,7 @@ def test_a_worker_killed_in_the_middle_and_everything_is_there_once(many, tiny_r
         with suppress(psutil.NoSuchProcess, IndexError):
             victim = workers()[0]  # Both have a shard in hand.
             victim.kill()
+            (out / "trip" / f".{'0' * 16}.part.jpg").write_bytes(b"half")  # as if it was writing
             break
         run.communicate()
         shutil.rmtree(out)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -314,6 +315,18 @@ def test_a_notebook_run_again_leaves_its_figures_in_date(saved):
     notebook["cells"][2]["execution_count"] = 5
     path.write_text(json.dumps(notebook))
     assert check_manifest(folder, root=clone) == []
+
+
+def test_a_notebook_is_read_when_its_save_is_over(tmp_path):
+    path = tmp_path / "saved.ipynb"
+    path.write_text("")  # as JupyterLab leaves it for a moment
+    timer = threading.Timer(0.3, shutil.copyfile, (NOTEBOOK, path))
+    timer.start()
+    assert figures._hash(path) == figures._hash(NOTEBOOK)
+    timer.join()
+    path.write_text("")
+    with pytest.raises(ColorlibError, match="saved.ipynb: not a notebook"):
+        figures._hash(path)
 
 
 def test_many_photos_are_counted_and_hashed_in_any_order(saved, tmp_path):
