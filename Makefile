@@ -1,6 +1,6 @@
 # make reproduce   execute every notebook on the packaged photos and build the pages: outputs/site
 # make site        build the pages of what is executed, and say how to serve them
-# make test        run the quick tests, seven minutes on two cores
+# make test        run the quick tests, five minutes on two cores
 # make test-all    run all tests that download nothing, then those of the backends once more on JAX
 # make lab         open the notebooks in JupyterLab
 # make figures     reproduce, then publish the figures to figures/
@@ -12,7 +12,8 @@
 
 BIN    := .venv/bin
 UV     := $(shell command -v uv 2>/dev/null)
-PIP     = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install)
+# Compiled once: else each process compiles TensorFlow anew where Python may write no bytecode.
+PIP     = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install)
 # The first Python that is new enough; `make PYTHON=...` names another.
 FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON  = $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -38,9 +39,10 @@ test: .venv
 	$(PYTEST)
 	@echo "These were the quick tests; make test-all runs all of them."
 
+# For the tests' small programs JAX takes longer to optimize than to run.
 test-all: .venv
 	$(PYTEST) -m "not network" --durations 40
-	KERAS_BACKEND=jax $(PYTEST) -m "backend and not network"
+	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "backend and not network"
 
 # Uploads to a notebook come in one message, of which the server takes 10 MB else.
 UPLOADS = --ServerApp.tornado_settings='{"websocket_max_message_size": 1000000000}'

@@ -267,14 +267,14 @@ def _encode(fig):
     from PIL import Image
 
     drawn, png, jpeg = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    fig.savefig(drawn, format="png", dpi=DPI)
+    fig.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # read at once
     image = Image.open(drawn).convert("RGB")
-    image.save(png, "png", optimize=True, dpi=(DPI, DPI))
     # No subsampling: it would blur colors, and colors are what these figures are about.
     image.save(jpeg, "jpeg", quality=82, subsampling=0, progressive=True, dpi=(DPI, DPI))
-    far_smaller = jpeg.tell() < png.getbuffer().nbytes / 2
-    file, suffix = (jpeg, ".jpg") if far_smaller else (png, ".png")
-    return file.getvalue(), suffix, list(image.size)
+    if jpeg.tell() < drawn.tell() / 3:
+        return jpeg.getvalue(), ".jpg", list(image.size)
+    image.save(png, "png", optimize=True, dpi=(DPI, DPI))
+    return png.getvalue(), ".png", list(image.size)
 
 
 def _inputs(notebook, data, preset) -> dict:

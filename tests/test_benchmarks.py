@@ -27,12 +27,6 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
-    """A folder for what several tests look at."""
-    return tmp_path_factory.mktemp("output")
-
-
-@pytest.fixture(scope="module")
 def three_photos(sample, tmp_path_factory):
     """A folder of three photos."""
     folder = tmp_path_factory.mktemp("photos")
@@ -274,36 +268,34 @@ def test_multiply_adds_are_those_counted_by_hand(script):
     assert count(keras.Model(photo, x), np.zeros((1, 8, 6, 4), "float32")) == expected
 
 
-@pytest.fixture(scope="module")
-def comparison(sample, output):
-    """Folders of 16 and of 3 photos, and the options of a comparison of seconds on them."""
-    from colorlib import photos
-
-    paths = photos.packaged("sample")["path"]
-    for name, chosen in {"many": paths[:16], "few": paths[16:19]}.items():
-        (output / name).mkdir()
-        for path in chosen:
-            (output / name / path.name).write_bytes(path.read_bytes())
-    options = "--photos many --validation few --output peers --evaluate few=few --minutes 0.05"
-    return f"{options} --size 32 --batch 4".split()
-
-
 @pytest.mark.slow
-def test_peers_are_compared_and_not_trained_again(comparison, output):
+def test_peers_are_compared_and_not_trained_again(script, tmp_path, monkeypatch, capsys):
     import pandas as pd
 
-    def run(**changes):
-        options = [changes.get(option, option) for option in comparison]
-        command = [sys.executable, FOLDER / "peers.py", *options, "--only", "wallner2017"]
-        return subprocess.run(command, capture_output=True, text=True, cwd=output)
+    from colorlib import photos
 
-    first = run()
-    assert first.returncode == 0, first.stderr
-    folder = output / "peers"
+    packaged = photos.packaged("sample")
+    for name, chosen in {"many": packaged["path"][:16], "few": packaged["path"][16:19]}.items():
+        (tmp_path / name).mkdir()
+        for path in chosen:
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    # Ten photos of it are drawn, sixteen timed.
+    monkeypatch.setattr(photos, "packaged", lambda kind: packaged[::3])
+    peers = script("peers")
+
+    def run(minutes):
+        options = "--photos many --validation few --output peers --evaluate few=few --size 32"
+        options += f" --batch 4 --only wallner2017 --minutes {minutes}"
+        peers.main(options.split())
+
+    run(0.05)
+    folder = tmp_path / "peers"
     scores = pd.read_parquet(folder / "scores.parquet")
     assert list(scores)[:3] == ["network", "set", "file"]
     assert set(scores["network"]) == {"wallner2017", "gray", "mean ab"}
-    assert (scores.groupby(["network", "set"]).size().unstack() == [3, 54]).all(axis=None)
+    counts = scores.groupby(["network", "set"]).size().unstack()
+    assert (counts == [3, len(packaged[::3])]).all(axis=None)
     costs = pd.read_csv(folder / "costs.csv").iloc[0]
     assert costs["crops"] > 0 and costs["parameters"] == PARAMETERS["wallner2017"]
     report = (folder / "comparison.md").read_text(encoding="utf-8")
@@ -311,11 +303,13 @@ def test_peers_are_compared_and_not_trained_again(comparison, output):
     assert (folder / "grid.png").stat().st_size > 10_000
     trained = {path: path.stat().st_mtime_ns for path in folder.rglob("state.npz")}
     assert len(trained) == 2  # a run for each learning rate
-    assert run().returncode == 0
+    run(0.05)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("state.npz")} == trained
-    other = run(**{"0.05": "0.06"})
-    assert other.returncode == 1
-    assert other.stderr.strip().splitlines()[-1].startswith("peers: began with other settings (min")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(0.06)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("peers: began with other settings (min")
 
 
 @pytest.mark.slow
