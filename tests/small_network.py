@@ -34,4 +34,13 @@ def small_network(embedding_size=None, dropout=0.0, dtype=None):
     return keras.Model({"l": lightness}, output, name=NAME)
 
 
+def embedded_network(embedding_size, dropout=0.0, dtype=None):
+    """The same with an embedding (B, E), as the paper's network has one."""
+    network = small_network(None, dropout, dtype)
+    embedding = keras.Input((embedding_size,), name="embedding")
+    told = layers.Reshape((1, 1, -1))(layers.Dense(len(ab_bins()), dtype="float32")(embedding))
+    inputs = {"l": network.input["l"], "embedding": embedding}
+    return keras.Model(inputs, layers.Add(dtype="float32")([network.output, told]))
+
+
 ARCHITECTURES[NAME] = replace(ARCHITECTURES["pyramid"], build=small_network, stride=4)

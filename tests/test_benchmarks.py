@@ -9,10 +9,12 @@ import runpy
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import pytest
+import small_network
 
 from colorlib.model import ARCHITECTURES
 
@@ -37,16 +39,20 @@ def three_photos(sample, tmp_path_factory):
 
 @pytest.fixture
 def start(three_photos, small_config, tmp_path, monkeypatch):
-    """Runs a script in this process, with a small network in the place of `pyramid`: its lines."""
+    """Runs a script in this process, with small networks in some places: its lines."""
+    pyramid = ARCHITECTURES[small_config.network]
+    paper = replace(pyramid, build=small_network.embedded_network, embedded=True)
+    small = {"paper": paper, "pyramid": pyramid}
 
-    def start(name):
+    def start(name, places):
         script, printed = FOLDER / f"{name}.py", io.StringIO()
         monkeypatch.setattr(
             sys, "argv", [script, *TINY[name].split(), "--photos", str(three_photos)]
         )
         monkeypatch.syspath_prepend(FOLDER)
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setitem(ARCHITECTURES, "pyramid", ARCHITECTURES[small_config.network])
+        for place in places:
+            monkeypatch.setitem(ARCHITECTURES, place, small[place])
         with redirect_stdout(printed), matplotlib.rc_context():
             runpy.run_path(str(script), run_name="__main__")
         return without_machine(printed.getvalue())
@@ -84,12 +90,12 @@ def check(lines, rows, count):
 
 @pytest.mark.slow
 def test_training_speed(start):
-    check(start("training_speed"), ["paper 32", "pyramid 32"], 8)
+    check(start("training_speed", ["paper", "pyramid"]), ["paper 32", "pyramid 32"], 8)
 
 
 @pytest.mark.slow
 def test_inference_speed(start):
-    lines = start("inference_speed")
+    lines = start("inference_speed", ["pyramid"])
     check(lines, ["paper float32 1", "paper float32 2"], 7)
     networks = ["paper 64", "paper 224", "pyramid 64", "EfficientNetLite2 260"]
     check(lines, [f"{network} float32" for network in networks], 1)
@@ -119,8 +125,9 @@ def test_archive(three_photos):
 
 
 @pytest.mark.slow
-def test_scale(start, tmp_path):
-    lines = start("scale")
+def test_scale(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    lines = start("scale", ["paper", "pyramid"])
     check(lines, ["2", "3"], 4)
     check(lines, ["paper 32", "pyramid 32", "1"], 1)
     assert (tmp_path / "scale.png").stat().st_size > 10_000

@@ -563,7 +563,8 @@ def test_two_processes_at_one_output(small, tiny_run, tmp_path):
     second = start("colorize", box, "--output", out, "--preset", tiny_run)
     told, err = second.communicate()
     running = first.poll() is None
-    printed += first.communicate()[0].splitlines()
+    printed += first.stdout.read().splitlines()  # communicate() loses what readline() read ahead
+    first.communicate()
     assert running, "the first was too quick for this test"
     assert (second.returncode, told) == (2, "")
     (line,) = err.splitlines()
