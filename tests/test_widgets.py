@@ -221,8 +221,11 @@ def test_slider_follows_a_finger_that_goes_across(visit, address):
     swipe(page, slider, (0.8, 0.9), (0.85, 0.1))
     assert position(slider) == pytest.approx(20, abs=2), "a finger that scrolls moves the divider"
     page.wait_for_timeout(700)  # The page still scrolls after a swipe, and a tap would stop that.
+    slider.scroll_into_view_if_needed()  # It may have scrolled far.
+    page.wait_for_timeout(300)
     box = slider.bounding_box()
     page.touchscreen.tap(box["x"] + 0.7 * box["width"], box["y"] + 0.6 * box["height"])
+    page.wait_for_timeout(300)
     assert position(slider) == pytest.approx(70, abs=2)
 
 
