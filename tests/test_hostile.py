@@ -616,14 +616,16 @@ def test_ctrl_c_at_any_moment(sample, tiny_run, tmp_path):
         path.unlink()
     lost = []
     for moment in np.linspace(0, pythons, 5):
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        code, seconds, _ = interrupted(box, tmp_path / "out", tiny_run, moment)
-        if code == 0:
-            lost.append(moment)
+        for _ in range(3):  # At no two moments is it always lost.
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+            code, seconds, _ = interrupted(box, tmp_path / "out", tiny_run, moment)
+            if code:
+                assert seconds < 2
+                break
             assert len(records(tmp_path / "out")) == 40
         else:
-            assert seconds < 2
-    assert len(lost) < 5
+            lost.append(moment)
+    assert len(lost) <= 1, lost
     # Under its name a file is whole; hidden parts are what the next run clears.
     for path in (tmp_path / "out").glob("[!.]*.jpg"):
         assert photos.read(path).size
