@@ -19,6 +19,7 @@ from skimage.color import rgb2lab
 from skimage.metrics import structural_similarity
 
 from colorlib import lab, photos
+from colorlib.files import write_atomically
 
 AUC_LIMIT = 150  # the largest threshold on an ab error
 
@@ -272,6 +273,26 @@ def score(colorizer, paths, *, vividness=None, floors=None, batch=16):
     if floors is not None:
         table = pd.concat([table, floors[floors["method"] != "model"]], ignore_index=True)
     return table
+
+
+def save_scores(scores, path, digits=6):
+    """Writes a table of scores as a small Parquet file, of which a reader sees all or nothing.
+
+    Args:
+        scores: pandas.DataFrame.
+        path: path.
+        digits: int. The significant digits of its numbers that are kept. Defaults to 6.
+    """
+    scores = scores.copy()
+    numbers = [name for name, column in scores.items() if column.dtype.kind == "f"]
+    for name in numbers:
+        rounded = [float(f"{value:.{digits}g}") for value in scores[name]]
+        scores[name] = np.array(rounded, "float32")
+    names = [name for name in scores if name not in numbers]
+    # The bytes of floats are compressed by their place: this saves a third.
+    encoding = {"use_dictionary": names, "use_byte_stream_split": numbers}
+    options = {"compression": "zstd", "compression_level": 22, "index": False}
+    write_atomically(path, lambda part: scores.to_parquet(part, **options, **encoding))
 
 
 def _mean(column):

@@ -17,7 +17,7 @@ DEFAULT_PRESET = "pyramid"
 CARD = "card.json"
 WEIGHTS = "weights.weights.h5"
 MANIFEST = "manifest.csv.gz"
-SCORES = "scores.csv"
+SCORES = "scores.parquet"
 
 
 def preset_names():
@@ -162,15 +162,15 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
 
     Returns:
         dict: the card, with the metrics of each set in `results`, where there is that knob at a
-        vividness of 0 as well. `scores.csv` beside it has a row per photo, set and method, at the
-        default vividness.
+        vividness of 0 as well. `scores.parquet` beside it has a row per photo, set and method, at
+        the default vividness.
 
     Raises:
         ColorlibError: `run` is no run folder, a folder holds no photos, or nothing can be kept: the
             run started from random weights, or from others than are there now, or `of` is another
             network.
     """
-    from colorlib import photos
+    from colorlib import metrics, photos
 
     run, target = preset_folder(run), Path(target)
     if target.resolve() == run.resolve():
@@ -196,7 +196,7 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
     if sets:
         card["results"], scores = _evaluate(target, sets)
         write_card(target, card)
-        scores.to_csv(target / SCORES, index=False, float_format="%.6g", lineterminator="\n")
+        metrics.save_scores(scores, target / SCORES)
     return card
 
 

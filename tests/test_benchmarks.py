@@ -399,18 +399,3 @@ def test_embeddings_are_what_an_arm_says(ablation):
     np.testing.assert_array_equal(ablation.told("own", own, others, 1), own)
     for name, told in others.items():
         np.testing.assert_array_equal(ablation.told(name, own, others, 1), np.tile(told, (40, 1)))
-
-
-def test_scores_ship_with_four_digits(script, tmp_path):
-    import numpy as np
-    import pandas as pd
-
-    numbers = [123456.7, 0.00123449, 0.0, np.inf, np.nan, -98765.0]
-    table = pd.DataFrame({"file": list("aabbcc"), "n": range(6), "x": numbers})
-    path = tmp_path / "new" / "scores.parquet"
-    script("trained").save_scores(table, path)
-    read = pd.read_parquet(path)
-    assert list(read["file"]) == list(table["file"]) and list(read["n"]) == list(range(6))
-    expected = [123500.0, 0.001234, 0.0, np.inf, np.nan, -98760.0]
-    np.testing.assert_allclose(read["x"], expected, rtol=1e-6)
-    assert table["x"].iloc[0] == 123456.7, "the table itself stays as it is"

@@ -158,7 +158,7 @@ def test_train_then_package_the_run(here, sample, tmp_path):
     code, _, err = here("package", run, "--output", preset, *options)
     assert (code, err) == (0, [])
     assert {path.name for path in preset.iterdir()} == {
-        *("card.json", "manifest.csv.gz", "scores.csv", "weights.weights.h5")
+        *("card.json", "manifest.csv.gz", "scores.parquet", "weights.weights.h5")
     }
     card = load_card(preset)
     assert card["network"] == "pyramid" and card["config"]["precision"] == "mixed_bfloat16"

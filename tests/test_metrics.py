@@ -483,7 +483,7 @@ def test_a_report_writes_the_comparison_out(two_models):
 def test_the_readme_says_how_the_presets_fare_on_kodak24():
     verdicts = {}
     for preset in ("paper", "pyramid"):
-        scores = pd.read_csv(presets.preset_folder(preset) / presets.SCORES)
+        scores = pd.read_parquet(presets.preset_folder(preset) / presets.SCORES)
         row = metrics.compare(scores[scores["set"] == "kodak24"]).loc["ab_rmse"]
         verdicts[preset] = (row["verdict"], row["better_floor"])
     assert verdicts == {
@@ -526,3 +526,14 @@ def test_trainings_of_other_photos_are_refused_and_missing_numbers_left_out():
         metrics.compare_trainings(scores, "none")
     with pytest.raises(ValueError, match="the same photos"):
         metrics.compare_trainings(scores.iloc[1:], "own")
+
+
+def test_scores_are_saved_with_some_digits(tmp_path):
+    numbers = [123456.7, 0.00123449, 0.0, np.inf, np.nan, -98765.0]
+    table = pd.DataFrame({"file": list("aabbcc"), "n": range(6), "x": numbers})
+    metrics.save_scores(table, tmp_path / "scores.parquet", digits=4)
+    read = pd.read_parquet(tmp_path / "scores.parquet")
+    assert list(read["file"]) == list(table["file"]) and list(read["n"]) == list(range(6))
+    expected = [123500.0, 0.001234, 0.0, np.inf, np.nan, -98760.0]
+    np.testing.assert_allclose(read["x"], expected, rtol=1e-6)
+    assert table["x"].iloc[0] == 123456.7, "the table itself stays as it is"

@@ -238,7 +238,7 @@ def test_the_front_page_says_what_the_scores_say(smoke):
         name = body.select_one("th small").get_text()
         for row in body.select("tr:has(td)"):
             preset = row.code.get_text()
-            scores = pd.read_csv(presets.preset_folder(preset) / presets.SCORES)
+            scores = pd.read_parquet(presets.preset_folder(preset) / presets.SCORES)
             scores = scores[(scores["set"] == name) & ~scores["near_gray"]].set_index("method")
             assert body.th.get_text().startswith(str(len(scores.loc["model"])))
             pooled = scores.groupby(level=0)[["ab_sse", "n_pixels"]].sum()

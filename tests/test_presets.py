@@ -71,7 +71,7 @@ def test_a_packaged_run_is_a_preset_of_half_the_size(packaged, tiny_run):
 
 
 def test_the_results_on_a_card_are_those_of_its_scores(packaged):
-    scores = pd.read_csv(packaged / presets.SCORES)
+    scores = pd.read_parquet(packaged / presets.SCORES)
     assert list(scores.columns[:3]) == ["set", "method", "file"]
     assert len(scores) == 6 and set(scores["set"]) == {"photos"}
     assert set(scores["method"]) == {"model", "gray", "mean ab"}
@@ -99,7 +99,7 @@ def test_a_knob_is_scored_at_zero_and_at_its_default(photo_folder, tmp_path):
     # Both stand beside the same floor, which was scored once.
     floors = [r["ab_rmse"] / (1 - r["percent_under_better_floor"] / 100) for r in (cautious, vivid)]
     assert floors[0] == pytest.approx(floors[1], rel=1e-3)
-    scores = pd.read_csv(tmp_path / "vivid" / presets.SCORES)
+    scores = pd.read_parquet(tmp_path / "vivid" / presets.SCORES)
     model = scores[scores["method"] == "model"]
     rmse = np.sqrt(model["ab_sse"].sum() / model["n_pixels"].sum() / 2)
     assert vivid["ab_rmse"] == pytest.approx(rmse, abs=1e-3)

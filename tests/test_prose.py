@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+from pyarrow import parquet
 
 from colorlib import presets
 
@@ -35,9 +36,9 @@ NOTEBOOKS = {
 
 
 def summary(rows):
-    """The metrics of one method on one set, from its rows of `scores.csv`."""
+    """The metrics of one method on one set, from its rows of `scores.parquet`."""
     total = {
-        name: sum(float(row[name]) for row in rows)
+        name: sum(row[name] for row in rows)
         for name in rows[0]
         if name not in ("set", "method", "file", "near_gray")
     }
@@ -54,10 +55,9 @@ def summaries(preset):
     """By set and method."""
     rows = defaultdict(list)
     path = presets.preset_folder(preset) / presets.SCORES
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["near_gray"] == "False":
-                rows[row["set"], row["method"]].append(row)
+    for row in parquet.read_table(path).to_pylist():
+        if not row["near_gray"]:
+            rows[row["set"], row["method"]].append(row)
     return {key: summary(rows) for key, rows in rows.items()}
 
 

@@ -24,7 +24,7 @@ def findings():
         colorfulness in percent of the originals'.
     """
     tables = [
-        pd.read_csv(presets.preset_folder(name) / presets.SCORES).assign(preset=name)
+        pd.read_parquet(presets.preset_folder(name) / presets.SCORES).assign(preset=name)
         for name in ORDER
     ]
     comparison = metrics.compare(pd.concat(tables), ["set", "preset"]).sort_index()

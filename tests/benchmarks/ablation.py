@@ -31,7 +31,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from trained import add_options, chosen_photos, evaluation_sets, recipe, save_scores
+from trained import add_options, chosen_photos, evaluation_sets, recipe
 
 from colorlib import Colorizer, ColorlibError, files, framing, lab, metrics, model, photos, training
 from colorlib.embedding import efficientnet_lite2, shared_embedder
@@ -285,7 +285,7 @@ def main(argv=None):
             print(f"{name}, seed {seed}: done", flush=True)
     tables = [pd.read_parquet(path) for path in sorted(args.output.glob("*-[0-9]*.parquet"))]
     table = pd.concat(tables, ignore_index=True).reindex(columns=KEPT)
-    save_scores(table, args.output / "scores.parquet")
+    metrics.save_scores(table, args.output / "scores.parquet", digits=4)
     for key, rows in table.groupby("set", sort=False):
         comparison = metrics.compare_trainings(rows, args.only[0])
         shown = comparison[comparison.index.isin(list(DIFFERENCES), level="metric")]

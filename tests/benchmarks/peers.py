@@ -275,9 +275,7 @@ def summarize(output, settings):
     scores = pd.concat([everything[of_model], floors.drop_duplicates(["network", "set", "file"])])
     first = ["network", "set", "file"]
     scores = scores[first + [name for name in scores if name not in (*first, "method")]]
-    files.write_atomically(
-        output / "scores.parquet", lambda path: scores.to_parquet(path, index=False)
-    )
+    metrics.save_scores(scores, output / "scores.parquet", digits=4)
     files.write_atomically(output / "summary.csv", comparison.to_csv(float_format="%.6g"))
     files.write_atomically(output / "costs.csv", costs.to_csv(float_format="%.6g"))
     machines = list(dict.fromkeys(costs["processor"]))

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from trained import named_sets, save_scores
+from trained import named_sets
 
-from colorlib import Colorizer, ColorlibError, data, presets
+from colorlib import Colorizer, ColorlibError, data, metrics, presets
 from colorlib.embedding import shared_embedder
 from notebooks import verdicts
 
@@ -38,7 +38,8 @@ def main():
             tables.append(table.assign(preset=preset, set=name))
             print(f"{preset}, {name}: {table['file'].nunique()} photos", flush=True)
     table = pd.concat(tables, ignore_index=True)
-    save_scores(table, arguments.output / "regions.parquet", digits=3)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    metrics.save_scores(table, arguments.output / "regions.parquet", digits=3)
     training = data.load_photos(str(arguments.photos), short_side=192)
     found = verdicts.categories(data.embed_photos(training, shared_embedder()))
     counts = pd.Series(found, name="photos").value_counts().reindex(list(verdicts.CLASSES))

@@ -1,7 +1,6 @@
 """What the benchmarks that train networks share: options, photos, a recipe, the cost of a pass."""
 
 import math
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from colorlib import ColorlibError, files, photos
+from colorlib import ColorlibError, photos
 from colorlib.config import TrainingConfig
 
 
@@ -44,22 +43,6 @@ def named_sets(pairs):
             raise ColorlibError(f"--evaluate must be NAME=DIR. Received: {pair}")
         sets[name] = photos.find(folder)
     return sets
-
-
-def save_scores(table, path, digits=4):
-    """Writes a table of scores as small as it ships: few digits of each number, in Parquet."""
-    table = table.copy()
-    for name, column in table.items():
-        if column.dtype.kind == "f":
-            ordinary = np.isfinite(column) & (column != 0)
-            scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(column[ordinary]))))
-            column = column.astype("float64")
-            column[ordinary] = np.round(column[ordinary] * scale) / scale
-            table[name] = column.astype("float32")
-        elif column.dtype.kind not in "biu":
-            table[name] = column.astype("category")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, partial(table.to_parquet, compression="zstd", index=False))
 
 
 def recipe(network, paths, validation, **changes):
