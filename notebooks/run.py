@@ -54,7 +54,7 @@ FIGURES = (
 )
 
 # Parameters that may be paths. A notebook runs in its own folder, so they become absolute.
-PATHS = ("PRESET", "PRESETS", "FOLDER", "ORIGINALS", "PROTOCOL", "EXPORT", "STIMULI")
+PATHS = ("PRESET", "PRESETS", "FOLDER", "ORIGINALS", "PROTOCOL", "EXPORT", "STIMULI", "SCORES")
 
 
 def run(

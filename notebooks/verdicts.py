@@ -316,9 +316,16 @@ LARGE = list(SIZES)[-1]
 NATURAL = ("orange, brown: skin, wood, sand", "green: plants", "blue, cyan: sky, water")
 
 
-def _judge(below):
-    """The verdict where each part of a claim was decided or not: a list of bool."""
-    return "holds" if all(below) else "holds in part" if any(below) else "does not hold"
+def _below(low, high, bound=0):
+    """Whether an interval lies below a bound: True, False where above, None where on both sides."""
+    return True if high < bound else False if low > bound else None
+
+
+def _judge(parts):
+    """The verdict on a claim from those on its parts: a list of True, False, None (undecided)."""
+    if any(parts):
+        return "holds" if all(parts) else "holds in part"
+    return "not shown" if None in parts else "does not hold"
 
 
 def claims_report(compared, colored, sizes, films, seed=1):
@@ -332,14 +339,15 @@ def claims_report(compared, colored, sizes, films, seed=1):
         seed: int. Of the resamples. Defaults to 1.
 
     Returns:
-        pandas.DataFrame of str, a row per claim and network: how it was tested, the number, the
-        verdict, and whether the number was computed now.
+        pandas.DataFrame of str, a row per claim and network: the verdict ("holds", "holds in part",
+        "does not hold" where the numbers say the contrary, "not shown" where they leave it open, or
+        "not tested here"), the number, what decides, and whether the number was computed now.
     """
     rows = []
 
     def add(claim, network, test, number, verdict, source):
-        row = {"claim": claim, "network": network, "holds if": test, "number": number}
-        rows.append(row | {"verdict": verdict, "from": source})
+        row = {"claim": claim, "network": network, "verdict": verdict, "number": number}
+        rows.append(row | {"holds if": test, "from": source})
 
     for name, table in sizes.groupby("preset", sort=False):
         same = table["same size back"]
@@ -360,7 +368,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
             name,
             "in regions over 10 % of a photo, the error of each hue lies below the floor's",
             "; ".join(f"{hue}: {_text_of(percent)} %" for hue, percent in found.items()),
-            _judge([interval(percent)[1] < 0 for percent in found.values()]),
+            _judge([_below(*interval(percent)) for percent in found.values()]),
             "reference run and sample",
         )
         by_size = region_draws(table, "size", seed=seed)
@@ -371,7 +379,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
             "regions under 1 % of a photo keep less of their chroma than those over 10 %",
             f"kept {small[0]:.0f} % and {large[0]:.0f} %, difference "
             f"{_text_of(small - large)} points",
-            _judge([interval(small - large)[1] < 0]),
+            _judge([_below(*interval(small - large))]),
             "reference run and sample",
         )
         kept = 100 * region_draws(table.assign(all="all"), "all", seed=seed)["all"]["kept"]
@@ -380,7 +388,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
             name,
             "colored pixels keep less than all of their chroma",
             f"kept {_text_of(kept, '')} %",
-            _judge([interval(kept)[1] < 100]),
+            _judge([_below(*interval(kept), 100)]),
             "reference run and sample",
         )
     for arm, claim in (
@@ -397,7 +405,7 @@ def claims_report(compared, colored, sizes, films, seed=1):
                     f"{name}: {_text(*row[['difference', 'low', 'high']], 2)}"
                     for name, row in errors.iterrows()
                 ),
-                _judge(list(errors["low"] > 0)),
+                _judge([_below(-high, -low) for low, high in errors[["low", "high"]].to_numpy()]),
                 "reference run",
             )
     add(

@@ -147,7 +147,7 @@ def test_verdicts_follow_from_the_intervals(as_claimed):
         {(name, arm): (sign * 0.1, sign * 0.2, sign * 0.3) for name in ("val", "kodak24")
          for arm in ("none", "shuffled")}
     )  # fmt: skip
-    colored = regions((0.3, 0.6) if as_claimed else (1.2, 1.2), 0.8 if as_claimed else 1.2)
+    colored = regions((0.3, 0.6) if as_claimed else (1.4, 1.2), 0.8 if as_claimed else 1.2)
     sizes = pd.DataFrame(
         {"preset": "paper", "same size back": [True, as_claimed], "colors move by": [0, 1.5]}
     )
@@ -176,3 +176,13 @@ def test_one_set_alone_makes_a_claim_hold_in_part():
     films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
     report = verdicts.claims_report(table, regions((0.3, 0.6), 0.8), sizes, films)
     assert report.loc[("The fusion helps", "paper"), "verdict"] == "holds in part"
+
+
+def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted():
+    table = compared({("val", "none"): (-0.1, 0.2, 0.3), ("kodak24", "none"): (-0.3, -0.2, 0.1)})
+    sizes = pd.DataFrame({"preset": ["paper"], "same size back": [True], "colors move by": [0.0]})
+    films = verdicts.film_scores(Colorizer.from_preset("paper"), [scene()])
+    films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
+    report = verdicts.claims_report(table, regions((0.6, 0.6), 1.0), sizes, films)["verdict"]
+    assert report[("The fusion helps", "paper")] == "not shown"
+    assert report[("Small objects stay gray", "paper")] == "not shown"

@@ -65,6 +65,7 @@ COMPARED = "03_results"  # the notebook whose comparison stands on the front pag
 CARD = "results_drawn"  # the figure that stands for the pages where a link to them is shown
 DESCRIPTION = "The paper's network rebuilt, carried further, and measured against true colors."
 ICONS = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
+INTERVAL = re.compile(r"(\[[-+\d.]+,) ([-+\d.]+\])")  # stays in one line
 PUBLISHED = ROOT / "study/data/per_image_percent_baldassarre_2017_as_quoted.csv"
 
 # What a reader sees who points at a reference.
@@ -74,6 +75,9 @@ WORKS = {
     "arXiv 2017",
     "https://arxiv.org/abs/1603.08511": "Richard Zhang, Phillip Isola, Alexei A. Efros: Colorful "
     "Image Colorization. ECCV 2016",
+    "https://doi.org/10.1023/B:VISI.0000022288.19776.77": "Pedro F. Felzenszwalb, Daniel P. "
+    "Huttenlocher: Efficient Graph-Based Image Segmentation. International Journal of Computer "
+    "Vision 59 (2), 2004",
     "https://doi.org/10.1198/jbes.2010.07136": "A. Colin Cameron, Jonah B. Gelbach, Douglas L. "
     "Miller: Robust Inference With Multiway Clustering. Journal of Business & Economic Statistics "
     "29 (2), 2011",
@@ -119,6 +123,8 @@ def prepare(app, name, source):
                 data.setdefault("text/html", NO_KERNEL)
             if "text/html" in data:
                 html = PICTURES.unpack("".join(data["text/html"]))
+                if 'class="dataframe"' in html:
+                    html = INTERVAL.sub(r"\1&nbsp;\2", html)
                 data["text/html"] = html.replace(FRAME, f'{FRAME} loading="lazy"')
             for kind in data.keys() & {"image/png", "image/jpeg"}:
                 number += 1
@@ -130,27 +136,34 @@ def prepare(app, name, source):
 
 
 def show_first_picture(cells, path):
-    """Puts the top of a page's first figure under its first paragraph, as the way there."""
-    band = lead(path, 1440)
+    """Puts the top of a page's first photos under its first paragraph, as the way there."""
+    number, band = lead(path, 1440)
     for cell in cells:
         if band and cell["cell_type"] == "markdown":
             opening, _, rest = "".join(cell["source"]).partition("\n\n")
             summary, _, rest = rest.partition("\n\n")
-            link = f'<a class="lead" href="#figure-1" aria-label="Figure 1">{band}</a>'
+            target = f'href="#figure-{number}" aria-label="Figure {number}"'
+            link = f'<a class="lead" {target}>{band}</a>'
             cell["source"] = "\n\n".join(filter(None, [opening, summary, link, rest]))
             return
 
 
 def lead(path, width):
-    """The upper part of the first figure of a notebook as an `<img>`; "" where there is none."""
-    for cell in cells_of(path):
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            for kind in data.keys() & {"image/png", "image/jpeg"}:
-                picture = b64decode("".join(data[kind]))
-                address, wide, high = PICTURES.store(picture, width, round(width * 0.4))
-                return f'<img src="{address}" width="{wide}" height="{high}" alt="">'
-    return ""
+    """(number, `<img>`) of the upper part of a notebook's first figure of photos, or of its first
+    one; (0, "") where there is none."""
+    outputs = [output for cell in cells_of(path) for output in cell.get("outputs", [])]
+    found = [
+        (kind, "".join(data[kind]))
+        for data in (output.get("data", {}) for output in outputs)
+        for kind in data.keys() & {"image/png", "image/jpeg"}
+    ]
+    if not found:
+        return 0, ""
+    kinds = [kind for kind, _ in found]
+    first = kinds.index("image/jpeg") if "image/jpeg" in kinds else 0
+    picture = b64decode(found[first][1])
+    address, wide, high = PICTURES.store(picture, width, round(width * 0.4))
+    return first + 1, f'<img src="{address}" width="{wide}" height="{high}" alt="">'
 
 
 def comparison(folder):
@@ -205,7 +218,7 @@ def overview(folder):
         title, summary = opening(path)
         shown = [entry for entry in entries if entry["notebook"] == record["source"]]
         more = {"stem": stem, "title": title or stem, "summary": summary, "figures": shown}
-        more |= {"lead": lead(path, 560)}
+        more |= {"lead": lead(path, 560)[1]}
         parts.setdefault(record["source"].rpartition("/")[0], []).append(record | more)
     order = sorted(parts, key=lambda part: list(PARTS).index(part) if part in PARTS else len(PARTS))
     return {
