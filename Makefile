@@ -30,10 +30,11 @@ reproduce: .venv
 site: .venv
 	$(BIN)/python notebooks/run.py --site $(ARGS)
 
-# Tests wait much for browsers and servers: three processes keep two cores busy.
-WORKERS = 3
+# The quick tests wait much for browsers and servers: three processes keep two cores busy.
+WORKERS = 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+test: WORKERS = 3
 test: .venv
 	$(PYTEST)
 	@echo "These were the quick tests; make test-all runs all of them."

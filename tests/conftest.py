@@ -25,9 +25,11 @@ for name in [name for name in os.environ if name.startswith("COLORLIB_")]:
     del os.environ[name]
 os.environ["COLORLIB_CACHE"] = os.path.join(SCRATCH, "cache")
 os.environ["KERAS_HOME"] = os.path.join(SCRATCH, "keras")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# As `colorlib train` has it, so that a run stopped in one process goes on in another as exactly.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# The second as `colorlib train` has it, so that a run stopped in one process goes on in another as
+# exactly.
+TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+for name, value in TENSORFLOW.items():
+    os.environ.setdefault(name, value)
 
 
 def pytest_unconfigure():
@@ -54,6 +56,8 @@ def smoke(sample, tmp_path_factory):
     """The folder in which every notebook has been executed with the profile smoke, with pages.
 
     Beside it are the `photos` that 04_historical_photos has colored: two, and a file that is none.
+    Kernels start as JupyterLab starts them, without the tests' settings of TensorFlow: what that
+    prints stands in a notebook.
     """
     from notebooks import run
 
@@ -64,7 +68,10 @@ def smoke(sample, tmp_path_factory):
         shutil.copy(photo, photos)
     (photos / "broken.jpg").write_text("no photo")
     parameters = {"FOLDER": str(photos)}
-    assert run.run("smoke", parameters=parameters, output=output, site=output / "site") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name in TENSORFLOW:
+            patch.delenv(name, raising=False)
+        assert run.run("smoke", parameters=parameters, output=output, site=output / "site") == 0
     return output
 
 

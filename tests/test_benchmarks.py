@@ -276,7 +276,9 @@ def test_multiply_adds_are_those_counted_by_hand(script):
 
 
 @pytest.mark.slow
-def test_peers_are_compared_and_not_trained_again(script, tmp_path, monkeypatch, capsys):
+def test_peers_are_compared_and_not_trained_again(
+    script, small_config, tmp_path, monkeypatch, capsys
+):
     import pandas as pd
 
     from colorlib import photos
@@ -290,6 +292,8 @@ def test_peers_are_compared_and_not_trained_again(script, tmp_path, monkeypatch,
     # Ten photos of it are drawn, sixteen timed.
     monkeypatch.setattr(photos, "packaged", lambda kind: packaged[::3])
     peers = script("peers")
+    small = ARCHITECTURES[small_config.network]
+    monkeypatch.setattr(peers, "architectures", lambda counts: {"wallner2017": small})
 
     def run(minutes):
         options = "--photos many --validation few --output peers --evaluate few=few --size 32"
@@ -304,7 +308,7 @@ def test_peers_are_compared_and_not_trained_again(script, tmp_path, monkeypatch,
     counts = scores.groupby(["network", "set"]).size().unstack()
     assert (counts == [3, len(packaged[::3])]).all(axis=None)
     costs = pd.read_csv(folder / "costs.csv").iloc[0]
-    assert costs["crops"] > 0 and costs["parameters"] == PARAMETERS["wallner2017"]
+    assert costs["crops"] > 0 and costs["parameters"] == small.build().count_params()
     report = (folder / "comparison.md").read_text(encoding="utf-8")
     assert report.count("| `wallner2017` |") == 3 and "What they don't mean" in report
     assert (folder / "grid.png").stat().st_size > 10_000

@@ -4,36 +4,10 @@ import json
 import re
 import shutil
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from colorlib import ASSETS
 from notebooks import figures, run
-
-
-def imports_of(stem):
-    """The source of a notebook's first cell of imports."""
-    cells = nbformat.read(figures.ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
-    return next(cell.source for cell in cells if "import keras" in cell.source)
-
-
-@pytest.mark.slow
-def test_a_reader_sees_no_notes_of_tensorflow(monkeypatch):
-    """In a kernel as JupyterLab starts it, whose output is what a cell shows."""
-    first = imports_of("02_training")
-    assert "from colorlib import Colorizer" in first
-    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(figures.ROOT))
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
-    sources = [first, "import keras\n\nprint(float(keras.ops.sum(keras.ops.ones(2))))"]
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    folder = {"metadata": {"path": figures.ROOT / "notebooks"}}  # where the notebooks run
-    NotebookClient(notebook, kernel_name="python3", startup_timeout=180, resources=folder).execute()
-    shown = [(output.name, output.text) for cell in notebook.cells for output in cell.outputs]
-    assert shown == [("stdout", "2.0\n")]
 
 
 def test_published_figures_still_hold():

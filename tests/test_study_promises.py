@@ -217,6 +217,9 @@ def test_days_of_the_protocol_are_carried_out_at_midnight(
     wait_for(lambda: study.rows(tables.protocols)[0].deleted_at)
     for table in ("answers", "trials", "tokens", "sessions", "invitations", "withdrawals"):
         assert not study.rows(tables.metadata.tables[table]), table
+    wait_for(lambda: not study.store.tombstones.exists())
+    study.store.tombstones.write_text("{}\n")  # as if a server had been killed before
+    command("status", "--database", database)
     assert not study.store.tombstones.exists()
     lines = capsys.readouterr().err.splitlines()
     told = [line for line in lines if "retention." in line]

@@ -50,16 +50,17 @@ def _due(row):
 def carry_out(store):
     """Anonymizes and deletes what has come due, with a line in the log for each."""
     if store.read(is_due):  # else nothing is written: a command works on a full disk, too
-        lines, everybody = store.write(_carry_out)
-        for line in lines:
+        for line in store.write(_carry_out):
             log.warning(line)
         store.forget()
-        if everybody:  # restored backups are deleted by their day from now on
-            store.tombstones.unlink(missing_ok=True)
+    # Restored backups are deleted by their day from now on. Looked at each time: a server that was
+    # killed after the deletion may have left the file.
+    if store.tombstones.exists() and store.read(_is_nobody_left):
+        store.tombstones.unlink(missing_ok=True)
 
 
 def _carry_out(connection):
-    """(a line for each thing that was done, whether nobody is left)."""
+    """A line for each thing that was done: list of str."""
     done = []
     for row in connection.execute(select(protocols)).all():
         for name in _due(row):
@@ -69,12 +70,16 @@ def _carry_out(connection):
             done.append(
                 f"{count} sessions of version {row.version} {what} (retention.{name}: {day})"
             )
-    query = select(protocols.c.sha256).where(protocols.c.deleted_at.is_(None))
-    everybody = connection.execute(query).first() is None
-    if everybody:
+    if _is_nobody_left(connection):
         for table_ in (invitations, withdrawals):
             connection.execute(delete(table_))
-    return done, everybody
+    return done
+
+
+def _is_nobody_left(connection) -> bool:
+    """Whether the people of all protocols have been deleted by their day."""
+    deleted = connection.execute(select(protocols.c.deleted_at)).scalars().all()
+    return bool(deleted) and all(deleted)
 
 
 def since(connection) -> str:

@@ -3,12 +3,16 @@
     python tests/benchmarks/peers.py --photos DIR --validation DIR --output runs/peers \\
         --evaluate imagenet475=DIR --evaluate kodak24=DIR [--minutes 30] [--only paper pyramid]
 
-Each network is trained at two learning rates for a sixth of the minutes; the one with the lower
+First the speed of each network is measured: nothing else should run until "measured" appears. It
+says how many steps fit into the minutes. A training has that many steps, so that other work beside
+it makes it later, not different.
+
+Each network is trained at two learning rates for a sixth of the steps; the one with the lower
 validation loss goes on to the end. What is left to do is done when the command is repeated: a
 network whose scores are there isn't trained again, and a stopped training goes on. The output
 folder then holds, of all networks that are done: `comparison.md` with the tables and what they
 mean, `costs.csv`, `summary.csv`, `scores.parquet` (a row for each network, set and photo) and
-`grid.png`. Nothing else should run beside it. A network is added in `peer_networks.py`.
+`grid.png`. A network is added in `peer_networks.py`.
 """
 
 import argparse
@@ -42,12 +46,13 @@ PARTS = 6  # of a training; after the first one the learning rate is chosen
 MEANING = """\
 # Colorization networks on equal terms
 
-Each network was trained for {minutes:g} minutes on {machine},
-on crops of {size} px of the same {photos:,} photos with the same augmentation, in batches of
-{batch}, in mixed_bfloat16, by AdamW with a cosine schedule. The learning rate is the better of
-{rates} on the validation photos after {part:.2g} minutes; that training then goes on as one of
-{minutes:g} minutes. The minutes are those of the training steps with their data, and of building
-the step's program. Not counted: decoding the photos, embedding them, validation.
+Each network was trained for as many steps as take {minutes:g} minutes on {machine}
+with nothing else to do, on crops of {size} px of the same {photos:,} photos with the same
+augmentation, in batches of {batch}, in mixed_bfloat16, by AdamW with a cosine schedule. The
+learning rate is the better of {rates} on the validation photos after a sixth of the steps; that
+training then goes on to the end. The minutes are those of the training steps with their data, and
+of building the step's program twice, as they were measured before the training. Not counted:
+decoding the photos, embedding them, validation.
 
 Intervals are 95 % bootstraps over photos. There is one training of each network, so they don't say
 how far a second one would lie from it.
@@ -70,8 +75,7 @@ want vivid colors, where the squared error rewards cautious ones.
 
 COSTS = """\
 Parameters and multiply-adds are those of all that a photo goes through, with the backbone that
-embeds it. Seconds are those of a whole photo in float32, from array to array. Minutes are what the
-training took.
+embeds it. Seconds are those of a whole photo in float32, from array to array.
 """
 
 PUBLISHED = """
@@ -96,16 +100,30 @@ Inception network of 2015, and this colorfulness takes absolute values |
 """
 
 
-def pace(config, validation, steps=8):
-    """(seconds until training is at speed, seconds a step), from a short training of its own."""
+def measure(config, validation, minutes, steps=8):
+    """How fast a network is here, from a short training: dict, which becomes `speed.json`.
+
+    `steps` are those of a sixth of a training, so that the whole takes the minutes. The whole has
+    two starts: of the first sixth, and of the rest.
+    """
     short = replace(
         config, validation=tuple(validation[: config.batch]), epochs=3, steps_per_epoch=steps
     )
     with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(sys.stderr):
         training.train(short, run, verbose=0)
         seconds = pd.read_csv(Path(run) / HISTORY)["seconds"]
+        alone, in_batch = seconds_a_photo(run, 1), seconds_a_photo(run, 16) / 16
+        processor = load_card(run)["machine"]["processor"]
     step = statistics.median(np.diff(seconds)) / steps
-    return max(0.0, seconds[0] - steps * step), step
+    start = max(0.0, seconds[0] - steps * step)
+    return {
+        "start_seconds": start,
+        "step_seconds": step,
+        "steps": max(1, round((60 * minutes - 2 * start) / step / PARTS)),
+        "seconds_batch_1": alone,
+        "seconds_batch_16": in_batch,
+        "processor": processor,
+    }
 
 
 def once(path, make):
@@ -114,16 +132,6 @@ def once(path, make):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, json.dumps(make(), indent=2) + "\n")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def plan(config, validation, minutes):
-    """How many steps a sixth of a training has, so that the whole takes `minutes`: dict.
-
-    The whole has two starts: of the first sixth, and of the rest.
-    """
-    start, step = pace(config, validation)
-    steps = max(1, round((60 * minutes - 2 * start) / step / PARTS))
-    return {"start_seconds": start, "step_seconds": step, "steps": steps}
 
 
 def train(folder, config, rates, steps):
@@ -159,8 +167,13 @@ def seconds_a_photo(run, batch, side=256, rounds=5):
     return statistics.median(clock(lambda: colorizer.colorize_batch(rgb))[0] for _ in range(rounds))
 
 
-def cost(run):
-    """What a network costs, with the embedder where it needs one: a row of `costs.csv`."""
+def cost(run, speed):
+    """What a network costs, with the embedder where it needs one: a row of `costs.csv`.
+
+    Args:
+        run: Path.
+        speed: dict. The network's `measure`.
+    """
     card = load_card(run)
     architecture = model.get_architecture(card["network"])
     size = card["embedding"].get("size")
@@ -178,12 +191,12 @@ def cost(run):
         "parameters": parameters,
         "trained": sum(int(np.prod(w.shape)) for w in network.trainable_weights),
         "multiply_adds": operations,
-        "seconds_batch_1": seconds_a_photo(run, 1),
-        "seconds_batch_16": seconds_a_photo(run, 16) / 16,
-        "minutes": card["seconds"] / 60,
+        "seconds_batch_1": speed["seconds_batch_1"],
+        "seconds_batch_16": speed["seconds_batch_16"],
+        "minutes": (2 * speed["start_seconds"] + steps * speed["step_seconds"]) / 60,
         "crops": steps * card["config"]["batch"],
         "learning_rate": card["config"]["learning_rate"],
-        "processor": card["machine"]["processor"],
+        "processor": speed["processor"],
         "run": f"{run.parent.name}/{run.name}",
     }
 
@@ -281,7 +294,6 @@ def summarize(output, settings):
     machines = list(dict.fromkeys(costs["processor"]))
     described = {
         "machine": "one machine" if len(machines) == 1 else "DIFFERENT machines, unequally",
-        "part": settings["minutes"] / PARTS,
         "rates": " and ".join(f"{rate:g}" for rate in settings["rates"]),
     }
     described["machine"] += f" ({', '.join(machines)})"
@@ -311,16 +323,20 @@ def compare(args):
         )
     colors = data.color_statistics(photo_set)
     model.ARCHITECTURES.update(architectures(colors["ab_counts"]))
-    floors = None
-    for name in args.only:
+    options = {"size": args.size, "batch": args.batch, "checkpoint_seconds": 600.0}
+    configs = {name: recipe(name, paths, tuple(validation), **options) for name in args.only}
+    speeds, floors = {}, None
+    for name, config in configs.items():
+        measured = partial(measure, config, validation, args.minutes)
+        speeds[name] = once(args.output / name / "speed.json", measured)
+        keras.utils.clear_session()
+    print("measured: from now on other work may run beside it", flush=True)
+    for name, config in configs.items():
         folder = args.output / name
         if (folder / "scores.parquet").exists():
             continue
-        options = {"size": args.size, "batch": args.batch, "checkpoint_seconds": 600.0}
-        config = recipe(name, paths, tuple(validation), **options)
-        measured = partial(plan, config, validation, args.minutes)
-        run = train(folder, config, args.rates, once(folder / "plan.json", measured)["steps"])
-        once(folder / "cost.json", partial(cost, run))
+        run = train(folder, config, args.rates, speeds[name]["steps"])
+        once(folder / "cost.json", partial(cost, run, speeds[name]))
         floors = score(run, sets, floors)
         files.write_atomically(folder / "scores.parquet", floors.to_parquet)
         keras.utils.clear_session()
