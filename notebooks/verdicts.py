@@ -328,6 +328,100 @@ def _judge(parts):
     return "not shown" if None in parts else "does not hold"
 
 
+def _claim(claim, network, verdict, number, test, source):
+    return {
+        "claim": claim,
+        "network": network,
+        "verdict": verdict,
+        "number": number,
+        "holds if": test,
+        "from": source,
+    }
+
+
+def _claims_on_sizes(name, table):
+    same = table["same size back"]
+    yield _claim(
+        "Photos of any size and aspect ratio are colored",
+        name,
+        _judge(list(same)),
+        f"{same.sum()} of {len(same)} sizes and shapes; colors move by up to "
+        f"{table['colors move by'].max():.1f}",
+        "each comes back at its own size",
+        "computed now",
+    )
+
+
+def _claims_on_regions(name, table, seed):
+    source = "reference run and sample"
+    large = region_draws(table[table["size"] == LARGE], "group", seed=seed)
+    found = {hue: 100 * large[hue]["difference"] for hue in NATURAL if hue in large}
+    yield _claim(
+        "Large natural areas (skin, grass, sky, sea) get good colors",
+        name,
+        _judge([_below(*interval(percent)) for percent in found.values()]),
+        "; ".join(f"{hue}: {_text_of(percent)} %" for hue, percent in found.items()),
+        "in regions over 10 % of a photo, the error of each hue lies below the floor's",
+        source,
+    )
+    by_size = region_draws(table, "size", seed=seed)
+    small, large = (100 * by_size[size]["kept"] for size in (next(iter(SIZES)), LARGE))
+    yield _claim(
+        "Small objects stay gray",
+        name,
+        _judge([_below(*interval(small - large))]),
+        f"kept {small[0]:.0f} % and {large[0]:.0f} %, difference {_text_of(small - large)} points",
+        "regions under 1 % of a photo keep less of their chroma than those over 10 %",
+        source,
+    )
+    kept = 100 * region_draws(table.assign(all="all"), "all", seed=seed)["all"]["kept"]
+    yield _claim(
+        "Colors are paler than the true ones",
+        name,
+        _judge([_below(*interval(kept), 100)]),
+        f"kept {_text_of(kept, '')} %",
+        "colored pixels keep less than all of their chroma",
+        source,
+    )
+
+
+# What an arm without it says of the fusion.
+FUSION = {
+    "none": "The fusion helps",
+    "shuffled": "It helps because the embedding says what the photo shows",
+}
+
+
+def _claims_on_fusion(arm, errors):
+    numbers = [
+        f"{name}: {_text(*row[['difference', 'low', 'high']], 2)}"
+        for name, row in errors.iterrows()
+    ]
+    yield _claim(
+        FUSION[arm],
+        "paper",
+        _judge([_below(-high, -low) for low, high in errors[["low", "high"]].to_numpy()]),
+        "; ".join(numbers),
+        f"the pooled ab-RMSE of the arm {arm} is larger than that of own on every set",
+        "reference run",
+    )
+
+
+def _claims_on_history(name, errors):
+    numbers = [
+        f"{film}: {100 * row['relative_difference']:+.0f} %, {row['verdict']} the floor"
+        for (_, film), row in errors.iterrows()
+    ]
+    yield _claim(
+        "Historical photographs look plausible",
+        name,
+        "not tested here",
+        "; ".join(numbers),
+        "people judge; the error of eight, from the better floor",
+        "computed now",
+    )
+
+
 def claims_report(compared, colored, sizes, films, seed=1):
     """The paper's claims, how each was tested, and the verdicts.
 
@@ -344,91 +438,18 @@ def claims_report(compared, colored, sizes, films, seed=1):
         "not tested here"), the number, what decides, and whether the number was computed now.
     """
     rows = []
-
-    def add(claim, network, test, number, verdict, source):
-        row = {"claim": claim, "network": network, "verdict": verdict, "number": number}
-        rows.append(row | {"holds if": test, "from": source})
-
     for name, table in sizes.groupby("preset", sort=False):
-        same = table["same size back"]
-        add(
-            "Photos of any size and aspect ratio are colored",
-            name,
-            "each comes back at its own size",
-            f"{same.sum()} of {len(same)} sizes and shapes; colors move by up to "
-            f"{table['colors move by'].max():.1f}",
-            _judge(list(same)),
-            "computed now",
-        )
+        rows += _claims_on_sizes(name, table)
     for name, table in colored.groupby("preset", sort=False):
-        large = region_draws(table[table["size"] == LARGE], "group", seed=seed)
-        found = {hue: 100 * large[hue]["difference"] for hue in NATURAL if hue in large}
-        add(
-            "Large natural areas (skin, grass, sky, sea) get good colors",
-            name,
-            "in regions over 10 % of a photo, the error of each hue lies below the floor's",
-            "; ".join(f"{hue}: {_text_of(percent)} %" for hue, percent in found.items()),
-            _judge([_below(*interval(percent)) for percent in found.values()]),
-            "reference run and sample",
-        )
-        by_size = region_draws(table, "size", seed=seed)
-        small, large = (100 * by_size[size]["kept"] for size in (next(iter(SIZES)), LARGE))
-        add(
-            "Small objects stay gray",
-            name,
-            "regions under 1 % of a photo keep less of their chroma than those over 10 %",
-            f"kept {small[0]:.0f} % and {large[0]:.0f} %, difference "
-            f"{_text_of(small - large)} points",
-            _judge([_below(*interval(small - large))]),
-            "reference run and sample",
-        )
-        kept = 100 * region_draws(table.assign(all="all"), "all", seed=seed)["all"]["kept"]
-        add(
-            "Colors are paler than the true ones",
-            name,
-            "colored pixels keep less than all of their chroma",
-            f"kept {_text_of(kept, '')} %",
-            _judge([_below(*interval(kept), 100)]),
-            "reference run and sample",
-        )
-    for arm, claim in (
-        ("none", "The fusion helps"),
-        ("shuffled", "It helps because the embedding says what the photo shows"),
-    ):
-        if arm in compared.index.get_level_values("arm"):
-            errors = compared.xs((arm, "ab_rmse"), level=("arm", "metric"))
-            add(
-                claim,
-                "paper",
-                f"the pooled ab-RMSE of the arm {arm} is larger than that of own on every set",
-                "; ".join(
-                    f"{name}: {_text(*row[['difference', 'low', 'high']], 2)}"
-                    for name, row in errors.iterrows()
-                ),
-                _judge([_below(-high, -low) for low, high in errors[["low", "high"]].to_numpy()]),
-                "reference run",
-            )
-    add(
-        "About 46 % of the answers take the colors for real",
-        "all",
-        "people answer: the study",
-        "",
-        "not tested here",
-        "",
-    )
-    errors = films.xs("ab_rmse", level="metric")
-    for name, table in errors.groupby("preset", sort=False):
-        add(
-            "Historical photographs look plausible",
-            name,
-            "people judge; the error of eight, from the better floor",
-            "; ".join(
-                f"{film}: {100 * row['relative_difference']:+.0f} %, {row['verdict']} the floor"
-                for (_, film), row in table.iterrows()
-            ),
-            "not tested here",
-            "computed now",
-        )
+        rows += _claims_on_regions(name, table, seed)
+    errors = compared.xs("ab_rmse", level="metric")
+    for arm in FUSION:
+        if arm in errors.index.get_level_values("arm"):
+            rows += _claims_on_fusion(arm, errors.xs(arm, level="arm"))
+    people = "About 46 % of the answers take the colors for real"
+    rows.append(_claim(people, "all", "not tested here", "", "people answer: the study", ""))
+    for name, table in films.xs("ab_rmse", level="metric").groupby("preset", sort=False):
+        rows += _claims_on_history(name, table)
     order = list(dict.fromkeys(row["claim"] for row in rows))
     rows.sort(key=lambda row: order.index(row["claim"]))
     return pd.DataFrame(rows).set_index(["claim", "network"])
