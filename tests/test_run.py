@@ -323,7 +323,7 @@ def test_the_studys_notebooks_are_skipped_without_their_extra(monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "pydantic", None)  # as if it were not installed
     how = r"pydantic not installed; pip install -e '\.\[study\]'"
     refused(f"01_stimuli: {how}", notebooks=None, only=["01_stimuli"])
-    names = "01_data, 02_training, 03_results, 04_historical_photos"
+    names = "01_data, 02_training, 03_results, 04_historical_photos, 05_verdicts"
     refused(f"NUMBR: not a parameter of {names};", notebooks=None, only=[], parameters={"NUMBR": 3})
     assert re.search(f"^Skipped 01_stimuli: {how}", capsys.readouterr().out, re.MULTILINE)
 

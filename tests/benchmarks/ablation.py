@@ -20,7 +20,9 @@ mse          `pyramid`, with the paper's output and loss
 scratch      `pyramid`, its backbone begins at random weights and all of it is trained
 
 And of the runs of `own`, at use: `swapped` (another photo's embedding), `averaged` (the mean
-embedding) and `blank` (that of a gray square).
+embedding) and `blank` (that of a gray square). Photos are scored at a short side of 192 px, and
+those of `own` and `pyramid` at the 128 px of the largest crops as well (`own_128`, `pyramid_128`):
+a network may fail at sizes that it has never seen.
 """
 
 import argparse
@@ -64,6 +66,7 @@ ARMS = {
     "scratch": Arm("pyramid_scratch", random=True),
 }
 AT_USE = {"swapped": "shuffled", "averaged": "constant", "blank": "blank"}
+SIZES, SMALL = (96, 96, 128), ("own", "pyramid")
 
 
 # Networks, of the layers of those of `colorlib.model`
@@ -202,7 +205,7 @@ def config_of(name, seed, paths, validation, backbone, crops):
         map(str, paths),
         str(validation),
         backbone_weights=str(backbone) if arm.random else None,
-        size=(96, 96, 128),
+        size=SIZES,
         batch=BATCH,
         epochs=6,
         steps_per_epoch=max(1, round(crops / BATCH / 6)),
@@ -252,6 +255,11 @@ def score_run(run, name, seed, sets):
         for arm, what in AT_USE.items() if name == "own" else ():
             table, _ = scores(colorizer, paths, what, others, seed, own)
             tables.append(table.assign(arm=arm, seed=seed, set=key))
+    if name in SMALL:
+        colorizer.working_size = max(SIZES)
+        for key, paths in sets.items():
+            table, _ = scores(colorizer, paths, ARMS[name].embeddings, others, seed)
+            tables.append(table.assign(arm=f"{name}_{max(SIZES)}", seed=seed, set=key))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -42,8 +42,8 @@ def main():
     metrics.save_scores(table, arguments.output / "regions.parquet", digits=3)
     training = data.load_photos(str(arguments.photos), short_side=192)
     found = verdicts.categories(data.embed_photos(training, shared_embedder()))
-    counts = pd.Series(found, name="photos").value_counts().reindex(list(verdicts.CLASSES))
-    counts.rename_axis("category").to_csv(arguments.output / "categories.csv")
+    counts = pd.Series(found, name="category").value_counts().reindex(list(verdicts.CLASSES))
+    counts.rename("photos").to_csv(arguments.output / "categories.csv")
 
 
 if __name__ == "__main__":
