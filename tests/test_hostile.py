@@ -15,10 +15,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import tifffile
 from hostile import mutations
@@ -574,9 +576,18 @@ def test_two_processes_at_one_output(small, tiny_run, tmp_path):
     assert len(table) == 150 and table["error"].isna().all() and not parts(out)
 
 
-def interrupted(box, out, preset, seconds):
-    """Ctrl-C after that time: (exit code, seconds until the end, lines on stderr)."""
-    process = start("colorize", box, "--output", out, "--preset", preset)
+def interrupted(box, out, preset, seconds, begun=0):
+    """Ctrl-C after that time: (exit code, seconds until the end, lines on stderr).
+
+    The time counts from when the process has used `begun` seconds of the processor, which are the
+    same however busy that is.
+    """
+    # A process in the background of a shell ignores Ctrl-C, and so would those that it starts.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start("colorize", box, "--output", out, "--preset", preset, preexec_fn=heard)
+    used = psutil.Process(process.pid).cpu_times
+    while sum(used()[:2]) < begun:
+        time.sleep(0.01)
     time.sleep(seconds)
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -597,14 +608,15 @@ def test_ctrl_c_at_any_moment(sample, tiny_run, tmp_path):
     process.stdout.readline()
     process.kill()
     process.communicate()
-    begun = time.monotonic()
+    began, of_children = time.monotonic(), sum(os.times()[2:4])
     subprocess.run([sys.executable, "-c", "import colorlib"], check=True)
-    pythons = 3 * (time.monotonic() - begun)
+    pythons = 3 * (time.monotonic() - began)
+    begun = 3 * (sum(os.times()[2:4]) - of_children)
     slowest, wrong = 0, []
     for number in range(TRIES):
-        moment = pythons + moments.uniform(0, 4)
+        moment = moments.uniform(0, 4)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        code, seconds, lines = interrupted(box, tmp_path / "out", tiny_run, moment)
+        code, seconds, lines = interrupted(box, tmp_path / "out", tiny_run, moment, begun)
         slowest = max(slowest, seconds)
         if code != 130 or len(lines) != 1 or "stopped" not in lines[0] or seconds > 2:
             wrong.append((number, round(moment, 2), code, round(seconds, 2), lines[-2:]))

@@ -96,10 +96,15 @@ def visit(home, browser):
             context.route(re.compile("^https?:"), judge)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda one: one.type == "error" and wrong.append(one.text))
+        page.on("console", hear)
         page.goto(f"{home}{name}")
         page.wait_for_load_state("networkidle")
         return page
+
+    def hear(message):
+        address = message.location["url"]
+        if message.type == "error" and "favicon" not in address:
+            wrong.append(f"{message.text} {address}")
 
     def judge(route):
         url = route.request.url
