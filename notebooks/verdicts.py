@@ -339,9 +339,9 @@ def _claim(claim, network, verdict, number, test, source):
     }
 
 
-def _claims_on_sizes(name, table):
+def _claim_on_sizes(name, table):
     same = table["same size back"]
-    yield _claim(
+    return _claim(
         "Photos of any size and aspect ratio are colored",
         name,
         _judge(list(same)),
@@ -392,12 +392,12 @@ FUSION = {
 }
 
 
-def _claims_on_fusion(arm, errors):
+def _claim_on_fusion(arm, errors):
     numbers = [
         f"{name}: {_text(*row[['difference', 'low', 'high']], 2)}"
         for name, row in errors.iterrows()
     ]
-    yield _claim(
+    return _claim(
         FUSION[arm],
         "paper",
         _judge([_below(-high, -low) for low, high in errors[["low", "high"]].to_numpy()]),
@@ -407,12 +407,12 @@ def _claims_on_fusion(arm, errors):
     )
 
 
-def _claims_on_history(name, errors):
+def _claim_on_history(name, errors):
     numbers = [
         f"{film}: {100 * row['relative_difference']:+.0f} %, {row['verdict']} the floor"
         for (_, film), row in errors.iterrows()
     ]
-    yield _claim(
+    return _claim(
         "Historical photographs look plausible",
         name,
         "not tested here",
@@ -439,17 +439,17 @@ def claims_report(compared, colored, sizes, films, seed=1):
     """
     rows = []
     for name, table in sizes.groupby("preset", sort=False):
-        rows += _claims_on_sizes(name, table)
+        rows.append(_claim_on_sizes(name, table))
     for name, table in colored.groupby("preset", sort=False):
         rows += _claims_on_regions(name, table, seed)
     errors = compared.xs("ab_rmse", level="metric")
     for arm in FUSION:
         if arm in errors.index.get_level_values("arm"):
-            rows += _claims_on_fusion(arm, errors.xs(arm, level="arm"))
+            rows.append(_claim_on_fusion(arm, errors.xs(arm, level="arm")))
     people = "About 46 % of the answers take the colors for real"
     rows.append(_claim(people, "all", "not tested here", "", "people answer: the study", ""))
     for name, table in films.xs("ab_rmse", level="metric").groupby("preset", sort=False):
-        rows += _claims_on_history(name, table)
+        rows.append(_claim_on_history(name, table))
     order = list(dict.fromkeys(row["claim"] for row in rows))
     rows.sort(key=lambda row: order.index(row["claim"]))
     return pd.DataFrame(rows).set_index(["claim", "network"])

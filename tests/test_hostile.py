@@ -622,21 +622,19 @@ def test_ctrl_c_at_any_moment(sample, tiny_run, tmp_path):
             wrong.append((number, round(moment, 2), code, round(seconds, 2), lines[-2:]))
     print(f"{len(wrong)} of {TRIES} wrong; slowest {slowest:.2f} s; Python itself {pythons:.2f} s")
     assert not wrong
-    # While Python itself starts, it ends as well, or Python loses the signal, which no code of ours
-    # can prevent: then the command goes on as if there had been none.
+    # While Python itself starts, it ends as well; once in hundreds Python loses the signal, and the
+    # command goes on as if there had been none.
     for path in sorted(box.iterdir())[40:]:
         path.unlink()
     lost = []
     for moment in np.linspace(0, pythons, 5):
-        for _ in range(3):  # At no two moments is it always lost.
-            shutil.rmtree(tmp_path / "out", ignore_errors=True)
-            code, seconds, _ = interrupted(box, tmp_path / "out", tiny_run, moment)
-            if code:
-                assert seconds < 2
-                break
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        code, seconds, _ = interrupted(box, tmp_path / "out", tiny_run, moment)
+        if code == 0:
+            lost.append(moment)
             assert len(records(tmp_path / "out")) == 40
         else:
-            lost.append(moment)
+            assert seconds < 2
     assert len(lost) <= 1, lost
     # Under its name a file is whole; hidden parts are what the next run clears.
     for path in (tmp_path / "out").glob("[!.]*.jpg"):

@@ -140,20 +140,28 @@ def regions(kept, error):
     return pd.DataFrame(rows)
 
 
+@pytest.fixture(scope="module")
+def films():
+    """What `metrics.compare` gives for two photos as two films would have recorded them."""
+    scores = verdicts.film_scores(Colorizer.from_preset("paper"), [scene(), scene()[:, ::-1]])
+    return metrics.compare(scores.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
+
+
+def claims(table, colored, films, same=(True, True)):
+    """`claims_report` of one preset, with two sizes: whether each came back as it was."""
+    sizes = {"preset": "paper", "same size back": list(same), "colors move by": [0, 1.5]}
+    return verdicts.claims_report(table, colored, pd.DataFrame(sizes), films)
+
+
 @pytest.mark.parametrize("as_claimed", [True, False])
-def test_verdicts_follow_from_the_intervals(as_claimed):
+def test_verdicts_follow_from_the_intervals(as_claimed, films):
     sign = 1 if as_claimed else -1
     table = compared(
         {(name, arm): (sign * 0.1, sign * 0.2, sign * 0.3) for name in ("val", "kodak24")
          for arm in ("none", "shuffled")}
     )  # fmt: skip
     colored = regions((0.3, 0.6) if as_claimed else (1.4, 1.2), 0.8 if as_claimed else 1.2)
-    sizes = pd.DataFrame(
-        {"preset": "paper", "same size back": [True, as_claimed], "colors move by": [0, 1.5]}
-    )
-    films = verdicts.film_scores(Colorizer.from_preset("paper"), [scene(), scene()[:, ::-1]])
-    films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
-    report = verdicts.claims_report(table, colored, sizes, films)
+    report = claims(table, colored, films, same=(True, as_claimed))
     found = report["verdict"].droplevel("network")
     people = ["About 46 % of the answers take the colors for real"]
     people += ["Historical photographs look plausible"]
@@ -169,20 +177,14 @@ def test_verdicts_follow_from_the_intervals(as_claimed):
         assert set(rest) == {"does not hold"}
 
 
-def test_one_set_alone_makes_a_claim_hold_in_part():
+def test_one_set_alone_makes_a_claim_hold_in_part(films):
     table = compared({("val", "none"): (0.1, 0.2, 0.3), ("kodak24", "none"): (-0.1, 0.2, 0.3)})
-    sizes = pd.DataFrame({"preset": ["paper"], "same size back": [True], "colors move by": [0.0]})
-    films = verdicts.film_scores(Colorizer.from_preset("paper"), [scene()])
-    films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
-    report = verdicts.claims_report(table, regions((0.3, 0.6), 0.8), sizes, films)
+    report = claims(table, regions((0.3, 0.6), 0.8), films)
     assert report.loc[("The fusion helps", "paper"), "verdict"] == "holds in part"
 
 
-def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted():
+def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted(films):
     table = compared({("val", "none"): (-0.1, 0.2, 0.3), ("kodak24", "none"): (-0.3, -0.2, 0.1)})
-    sizes = pd.DataFrame({"preset": ["paper"], "same size back": [True], "colors move by": [0.0]})
-    films = verdicts.film_scores(Colorizer.from_preset("paper"), [scene()])
-    films = metrics.compare(films.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
-    report = verdicts.claims_report(table, regions((0.6, 0.6), 1.0), sizes, films)["verdict"]
+    report = claims(table, regions((0.6, 0.6), 1.0), films)["verdict"]
     assert report[("The fusion helps", "paper")] == "not shown"
     assert report[("Small objects stay gray", "paper")] == "not shown"

@@ -153,7 +153,7 @@ def lead(path, width):
     one; (0, "") where there is none."""
     outputs = [output for cell in cells_of(path) for output in cell.get("outputs", [])]
     found = [
-        (kind, "".join(data[kind]))
+        (kind, data[kind])
         for data in (output.get("data", {}) for output in outputs)
         for kind in data.keys() & {"image/png", "image/jpeg"}
     ]
@@ -161,7 +161,7 @@ def lead(path, width):
         return 0, ""
     kinds = [kind for kind, _ in found]
     first = kinds.index("image/jpeg") if "image/jpeg" in kinds else 0
-    picture = b64decode(found[first][1])
+    picture = b64decode("".join(found[first][1]))
     address, wide, high = PICTURES.store(picture, width, round(width * 0.4))
     return first + 1, f'<img src="{address}" width="{wide}" height="{high}" alt="">'
 

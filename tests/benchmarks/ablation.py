@@ -249,17 +249,19 @@ def score_run(run, name, seed, sets):
         gray = np.full((1, colorizer.square, colorizer.square), 50.0)
         blank = colorizer.standardize(colorizer.embedder.embed(gray))[0]
         others = {"constant": np.load(run / MEAN), "blank": blank}
-    for key, paths in sets.items():
-        table, own = scores(colorizer, paths, ARMS[name].embeddings, others, seed)
-        tables.append(table.assign(arm=name, seed=seed, set=key))
-        for arm, what in AT_USE.items() if name == "own" else ():
-            table, _ = scores(colorizer, paths, what, others, seed, own)
-            tables.append(table.assign(arm=arm, seed=seed, set=key))
+    side, what = colorizer.working_size, ARMS[name].embeddings
+    views = {name: (what, side)}
+    if name == "own":
+        views |= {arm: (told, side) for arm, told in AT_USE.items()}
     if name in SMALL:
-        colorizer.working_size = max(SIZES)
-        for key, paths in sets.items():
-            table, _ = scores(colorizer, paths, ARMS[name].embeddings, others, seed)
-            tables.append(table.assign(arm=f"{name}_{max(SIZES)}", seed=seed, set=key))
+        views[f"{name}_{max(SIZES)}"] = (what, max(SIZES))
+    for key, paths in sets.items():
+        own = None
+        for arm, (what, colorizer.working_size) in views.items():
+            at_use = own if arm in AT_USE else None
+            table, maps = scores(colorizer, paths, what, others, seed, at_use)
+            own = maps if arm == name else own
+            tables.append(table.assign(arm=arm, seed=seed, set=key))
     return pd.concat(tables, ignore_index=True)
 
 
