@@ -43,6 +43,17 @@ def test_every_notebook_runs_and_has_a_page(smoke):
         assert "<code>\\" not in page, "mathematics that can't be set"
 
 
+def test_styles_ask_for_nothing_that_is_not_there(smoke):
+    styles = list((smoke / "site" / "_static").rglob("*.css"))
+    found = {
+        (path.name, address)
+        for path in styles
+        for address in re.findall(r"url\(['\"]?([^'\")]+)", path.read_text("utf-8"))
+        if not address.startswith(("data:", "#")) and not (path.parent / address).exists()
+    }
+    assert len(styles) > 3 and found == set()
+
+
 def test_a_folder_of_photos_is_colored_whatever_else_is_in_it(sample, smoke):
     names = sorted(photo.name for photo in sample[:2])
     assert sorted(path.name for path in (smoke / "colored").glob("*.jpg")) == names
@@ -102,11 +113,8 @@ def visit(home, browser):
         return page
 
     def hear(message):
-        address = message.location["url"]
-        # A browser asks for an icon by itself, past `judge`.
-        itself = "Failed to load" in message.text and urlsplit(address).path[1:] not in asked
-        if message.type == "error" and not itself:
-            wrong.append(f"{message.text} {address}")
+        if message.type == "error":
+            wrong.append(f"{message.text} {message.location['url']}")
 
     def judge(route):
         url = route.request.url

@@ -65,6 +65,7 @@ COMPARED = "03_results"  # the notebook whose comparison stands on the front pag
 CARD = "results_drawn"  # the figure that stands for the pages where a link to them is shown
 DESCRIPTION = "The paper's network rebuilt, carried further, and measured against true colors."
 ICONS = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
+FONTS = re.compile(r"@font-face\{[^}]*/fontawesome/[^}]*\}")
 INTERVAL = re.compile(r"(\[[-+\d.]+,) ([-+\d.]+\])")  # stays in one line
 PUBLISHED = ROOT / "study/data/per_image_percent_baldassarre_2017_as_quoted.csv"
 
@@ -90,6 +91,7 @@ def setup(app):
     app.connect("source-read", prepare)
     app.connect("doctree-read", annotate)
     app.connect("html-page-context", adapt)
+    app.connect("build-finished", leave_out_fonts)
     app.add_html_math_renderer("mathml", (set_inline, None), (set_block, None))
 
 
@@ -205,6 +207,16 @@ def adapt(app, page, template, context, doctree):
         context["metatags"] += "".join(
             f'<meta property="og:{name}" content="{escape(text)}">' for name, text in tags.items()
         )
+
+
+def leave_out_fonts(app, error):
+    """Takes the icons' fonts out of the theme's styles: the pages draw icons without them.
+
+    Their files stay out of the pages, and a browser that draws before it has read pages.css would
+    ask for them.
+    """
+    for path in Path(app.outdir, "_static", "styles").glob("*.css"):
+        path.write_text(FONTS.sub("", path.read_text("utf-8")), "utf-8")
 
 
 @cache
