@@ -47,16 +47,18 @@ def test_environment_yml_lists_the_dependencies_of_pyproject():
     assert python.split()[0] == "python" and pip == "pip"
     assert SpecifierSet(python.split()[1]) == SpecifierSet(PROJECT["requires-python"])
     *packages, itself = packages["pip"]
-    assert itself == "-e .[site]"
+    assert itself == "-e .[site,study]"
     assert requirements(packages) == requirements(PROJECT["dependencies"])
 
 
 @pytest.mark.parametrize("file", ["environment.yml", "pyproject.toml"])
 def test_every_dependency_says_what_it_is_for(file):
-    core = requirements(PROJECT["dependencies"])
+    needed = requirements(PROJECT["dependencies"])
+    for extra in PROJECT["optional-dependencies"].values():
+        needed |= requirements(extra)
     for line in (ROOT / file).read_text().splitlines():
-        name = re.search(r"([a-z0-9-]+)(\[\w+\])?>=", line)
-        if name and name[1] in core:
+        name = re.search(r"([a-z0-9-]+)(\[[\w,-]+\])?[>=]=", line)
+        if name and name[1] in needed:
             assert "# " in line, f"{file}: {line.strip()} has no comment"
 
 

@@ -207,6 +207,52 @@ def test_percentages_from_a_floor_are_on_a_card():
         assert any(abs(sign * float(shown) - percent) < 0.0551 for percent in percentages()), shown
 
 
+def test_the_readme_counts_the_photos_that_were_scored():
+    (shown,) = re.findall(r"On (\d+) ImageNet photos", README)
+    assert {SCORES[preset]["imagenet475", "model"]["photos"] for preset in CARDS} == {int(shown)}
+
+
+def test_the_cost_of_an_archive_follows_from_the_measured_rates():
+    folder = ROOT / "tests" / "benchmarks"
+    measured = (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    folders = re.findall(r"photos of (0\.\d) megapixels.*? took \d+ s: (\d+) ", measured)
+    text = (folder / "cluster.md").read_text(encoding="utf-8")
+    rows = [cells for table in tables(text) for cells in table if "megapixels" in cells[0]]
+    shown = {row[0].split()[0]: row for row in rows if row[1].isdigit()}
+    assert len(folders) == 2 and set(dict(folders)) == set(shown)
+    for size, rate in folders:
+        hours = 2e6 / int(rate) / 3600
+        assert shown[size][1:] == [rate, f"{hours:.0f}", f"{0.05 * hours:.1f}"]
+
+
+# What the ablation found
+
+
+def ablation_errors(set_name, arm):
+    """The pooled ab-RMSE of each training of an arm on a set: dict by seed."""
+    table = parquet.read_table(
+        ROOT / "notebooks" / "data" / "ablation.parquet",
+        filters=[("set", "==", set_name), ("arm", "==", arm)],
+    )
+    sums = defaultdict(Counter)
+    for row in table.to_pylist():
+        if not row["near_gray"]:
+            sums[row["seed"]].update({name: row[name] for name in ("ab_sse", "n_pixels")})
+    return {seed: math.sqrt(n["ab_sse"] / n["n_pixels"] / 2) for seed, n in sums.items()}
+
+
+def test_the_readme_says_what_the_fusion_adds():
+    (said,) = re.findall(
+        r"error that is (\d\.\d) % larger on val, and (\d\.\d) % larger on the ImageNet photos",
+        README.replace("\n", " "),
+    )
+    for shown, name in zip(said, ("val", "imagenet475"), strict=True):
+        own, none = (ablation_errors(name, arm) for arm in ("own", "none"))
+        assert set(own) == set(none)
+        assert all(none[seed] > own[seed] for seed in own), "in each of the trainings"
+        assert_rounded(shown, 100 * (sum(none.values()) / sum(own.values()) - 1))
+
+
 # Sizes
 
 
