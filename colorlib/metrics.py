@@ -420,8 +420,10 @@ def _compare_set(scores, n_bootstrap, seed):
     columns = {method: _columns(table, method) for method, table in tables.items()}
     drawn = {method: _resample(table, n_bootstrap, seed) for method, table in columns.items()}
     n_photos = len(columns["model"]["n_pixels"])
-    for name, metric in _METRICS.items():
-        values = {method: float(metric.of(table)) for method, table in columns.items()}
+    found = {method: _all_metrics(table) for method, table in columns.items()}
+    for name in found["model"]:
+        metric = _METRICS[name]
+        values = {method: float(numbers[name]) for method, numbers in found.items()}
         low, high = _interval(drawn["model"][name])
         row = dict.fromkeys(_COLUMNS) | values
         row |= {"metric": name, "value": row.pop("model"), "low": low, "high": high}
@@ -442,7 +444,8 @@ def compare(scores, by=(), n_bootstrap=2000, seed=1):
 
     Args:
         scores: pandas.DataFrame of `score`, or several below one another. The floors are all
-            methods but "model"; without any, nothing is judged.
+            methods but "model"; without any, nothing is judged. Metrics whose numbers are missing
+            are left out.
         by: list of columns of `scores` that tell sets and models apart. Defaults to none: all
             rows are one model's on one set.
         n_bootstrap: int. Resamples. Defaults to 2000.

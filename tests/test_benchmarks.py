@@ -279,9 +279,10 @@ def test_multiply_adds_are_those_counted_by_hand(script):
 def test_peers_are_compared_and_not_trained_again(
     script, small_config, tmp_path, monkeypatch, capsys
 ):
-    import pandas as pd
+    import numpy as np
 
     from colorlib import photos
+    from notebooks import verdicts
 
     packaged = photos.packaged("sample")
     for name, chosen in {"many": packaged["path"][:16], "few": packaged["path"][16:19]}.items():
@@ -302,20 +303,24 @@ def test_peers_are_compared_and_not_trained_again(
 
     run(0.05)
     folder = tmp_path / "peers"
-    scores = pd.read_parquet(folder / "scores.parquet")
-    assert list(scores)[:3] == ["network", "set", "file"]
-    assert set(scores["network"]) == {"wallner2017", "gray", "mean ab"}
+    scores = verdicts.peer_scores(folder)
     counts = scores.groupby(["network", "set"]).size().unstack()
+    assert set(counts.index) == {"wallner2017", "gray", "mean ab"}
     assert (counts == [3, len(packaged[::3])]).all(axis=None)
-    costs = pd.read_csv(folder / "costs.csv").iloc[0]
-    assert costs["crops"] > 0 and costs["parameters"] == small.build().count_params()
-    report = (folder / "comparison.md").read_text(encoding="utf-8")
-    assert report.count("| `wallner2017` |") == 3 and "What they don't mean" in report
-    assert (folder / "grid.png").stat().st_size > 10_000
-    trained = {path: path.stat().st_mtime_ns for path in folder.rglob("state.npz")}
+    costs = verdicts.peer_costs(folder)
+    assert list(costs.index) == ["wallner2017"]
+    (cost,) = costs.to_dict("records")
+    assert cost["crops"] == 6 * 4 * cost["steps"]
+    assert cost["parameters"] == small.build().count_params()
+    assert cost["learning_rate"] in (1e-3, 3e-4)
+    maps = np.load(folder / "wallner2017.npz")
+    assert len(maps) == 10 and {ab.dtype for ab in maps.values()} == {np.dtype("int8")}
+    printed = capsys.readouterr().out
+    assert "of them trained" in printed and "the originals" in printed
+    trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("state.npz")}
     assert len(trained) == 2  # a run for each learning rate
     run(0.05)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("state.npz")} == trained
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("state.npz")} == trained
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         run(0.06)

@@ -1,10 +1,12 @@
-"""The regions of 05_verdicts, on pictures whose colors, sizes and errors are known."""
+"""What 05_verdicts computes, on pictures and scores whose colors, sizes and errors are known."""
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from colorlib import Colorizer, lab, metrics, photos
+from colorlib import ColorlibError, lab, metrics, photos
 from notebooks import verdicts
 
 
@@ -57,9 +59,9 @@ def test_sums_of_regions_make_the_whole_photo():
     assert colored["n_pixels"].sum() == pytest.approx(40_000, rel=0.01)  # without the gray third
 
 
-def test_draws_pool_photos_and_hold_the_model_against_the_better_floor():
+def test_draws_pool_photos_and_hold_the_model_against_the_better_floor(colorizers):
     paths = photos.packaged("sample")["path"].tolist()[:6]
-    colorizer = Colorizer.from_preset("pyramid")
+    colorizer = colorizers("pyramid")
     scores = verdicts.score_regions(colorizer, paths)
     colored = scores[scores["by"] == "hue and size"]
     draws = verdicts.region_draws(colored, "size", n_bootstrap=200)
@@ -111,9 +113,9 @@ def test_differences_of_arms_are_written_with_their_intervals():
     assert report.loc[("none", "kodak24"), "mean colorfulness"] == "-0.1 [-0.3, +0.2]"
 
 
-def test_film_that_is_blind_to_red_is_scored_beside_the_other():
+def test_film_that_is_blind_to_red_is_scored_beside_the_other(colorizers):
     red = lab.recombine(np.full((64, 64), 50, "float32"), np.full((64, 64, 2), 40, "float32"))
-    colorizer = Colorizer.from_preset("paper")
+    colorizer = colorizers("paper")
     scores = verdicts.film_scores(colorizer, [red])
     assert set(scores["film"]) == {"panchromatic", "orthochromatic"}
     model = scores[scores["method"] == "model"].set_index("film")
@@ -141,9 +143,9 @@ def regions(kept, error):
 
 
 @pytest.fixture(scope="module")
-def films():
+def films(colorizers):
     """What `metrics.compare` gives for two photos as two films would have recorded them."""
-    scores = verdicts.film_scores(Colorizer.from_preset("paper"), [scene(), scene()[:, ::-1]])
+    scores = verdicts.film_scores(colorizers("paper"), [scene(), scene()[:, ::-1]])
     return metrics.compare(scores.assign(preset="paper"), ["preset", "film"], n_bootstrap=20)
 
 
@@ -170,7 +172,8 @@ def test_verdicts_follow_from_the_intervals(as_claimed, films):
     assert len(rest) == 6
     if as_claimed:
         assert set(rest) == {"holds"}
-        assert "kept 30 % and 60 %" in report.loc["Small objects stay gray", "number"].iloc[0]
+        number = report.loc["Small objects stay gray", "number"].iloc[0]
+        assert number.startswith("kept 30 [30, 3") and "; in large regions 60 %, diff" in number
     else:
         sizes_claim = "Photos of any size and aspect ratio are colored"
         assert rest.pop(sizes_claim) == "holds in part"
@@ -188,3 +191,52 @@ def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted(films):
     report = claims(table, regions((0.6, 0.6), 1.0), films)["verdict"]
     assert report[("The fusion helps", "paper")] == "not shown"
     assert report[("Small objects stay gray", "paper")] == "not shown"
+    halves = {(0.3, 0.6): "holds", (0.7, 0.9): "holds in part", (0.4, 0.3): "holds in part"}
+    for kept, verdict in halves.items():
+        report = claims(table, regions(kept, 1.0), films)["verdict"]
+        assert report[("Small objects stay gray", "paper")] == verdict
+
+
+def peers(errors):
+    """Scores of networks on two sets, whose pixels are off by so much in a and b."""
+    rows = [
+        {"network": network, "set": name, "file": f"{number}.jpg", "near_gray": False}
+        | {"n_pixels": 100, "ab_sse": 2 * 100 * error**2, "ab_psnr": 20.0, "auc_sum": 90.0}
+        | {"colorfulness": 10.0, "truth_colorfulness": 40.0}
+        for name in ("first", "second")
+        for network, error in errors.items()
+        for number in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_networks_stand_in_the_order_of_their_error_with_the_floors_among_them():
+    table = verdicts.peers_report(peers({"worse": 16.0, "gray": 14.5, "better": 12.25}))
+    order = ["better", "gray", "worse", "the originals"]
+    assert list(table.index) == [(name, who) for name in ("first", "second") for who in order]
+    first = table.loc["first"]
+    assert first.loc["better", "pooled ab-RMSE"] == "12.25 [12.25, 12.25]"
+    assert first.loc["worse", "AuC"] == "0.9000 [0.9000, 0.9000]"
+    assert list(first.loc["the originals"]) == ["", "", "", "40.0"]
+
+
+def test_costs_are_those_of_networks_with_scores(tmp_path):
+    for name, parameters in {"large": 9_000_000, "small": 1_000, "untrained": 5}.items():
+        numbers = dict.fromkeys((name for _, name in verdicts.COSTS.values()), 2.0)
+        numbers |= {"parameters": parameters, "multiply_adds": 1.25e9}
+        (tmp_path / f"{name}.json").write_text(json.dumps(numbers))
+    for name in ("large", "small", "floors"):
+        peers({name: 1.0}).to_parquet(tmp_path / f"{name}.parquet")
+    report = verdicts.costs_report(verdicts.peer_costs(tmp_path))
+    assert list(report["parameters"].items()) == [("small", "1,000"), ("large", "9,000,000")]
+    assert report.loc["small", "multiply-adds at 224 px, billions"] == "1.25"
+
+
+def test_scores_of_ones_own_stand_before_those_that_ship(tmp_path):
+    shipped = verdicts.find_scores()
+    assert all(path.exists() for path in shipped.values())
+    with pytest.raises(ColorlibError, match="holds none of ablation.parquet"):
+        verdicts.find_scores(tmp_path)
+    own = tmp_path / "regions.parquet"
+    own.touch()
+    assert verdicts.find_scores(tmp_path) == shipped | {"regions.parquet": own}

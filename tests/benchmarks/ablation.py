@@ -1,13 +1,12 @@
 """Does the fusion help? Trainings that differ in one thing each, with the same photos and seeds.
 
-    python tests/benchmarks/ablation.py --photos DIR --validation DIR --output runs/ablation \\
+    python tests/benchmarks/ablation.py --photos DIR --validation DIR --output DIR \\
         --evaluate imagenet475=DIR --evaluate kodak24=DIR [--only own none] [--seeds 1 2 3]
 
 Each arm is trained once for every seed on the same 8,000 photos; within a seed the crops and their
-order are the same. A run that is there is not trained again, and a stopped one goes on, so that the
-command can be repeated until all are done. Every set of photos is then scored: `scores.parquet` in
-the output folder has a row for each arm, seed, set and photo, as 05_verdicts reads it
-(notebooks/data/ablation.parquet). Arms:
+order are the same. `--runs` holds the trainings. `ablation.parquet` in `--output` has a row for
+each arm, seed, set and photo, as 05_verdicts reads it (notebooks/data). A training whose rows are
+there isn't done again, and a stopped one goes on: repeat the command until all are done. Arms:
 
 own          the paper's network, with each photo's own embedding
 none         its fusion convolution sees the encoder's channels alone
@@ -278,25 +277,26 @@ def main(argv=None):
         sets, paths = evaluation_sets(args.evaluate), chosen_photos(args.photos, args.count)
     except ColorlibError as error:
         parser.error(str(error))
-    backbone = args.output / "random.weights.h5"
+    backbone = args.runs / "random.weights.h5"
     if any(ARMS[name].random for name in args.only):
         random_backbone(backbone, paths[:: max(1, len(paths) // 64)][:64])
+    target = args.output / "ablation.parquet"
+    tables = [pd.read_parquet(target)] if target.exists() else []
+    done = {pair for table in tables for pair in zip(table["arm"], table["seed"], strict=True)}
     for seed in args.seeds:
         for name in args.only:
-            run, target = args.output / f"{name}-{seed}", args.output / f"{name}-{seed}.parquet"
-            if target.exists():
+            if (name, seed) in done:
                 continue
+            run = args.runs / f"{name}-{seed}"
             config = config_of(name, seed, paths, args.validation, backbone, args.crops)
             with altered(run, ARMS[name].embeddings, seed):
                 training.train(config, run)
-            table = score_run(run, name, seed, sets)
-            files.write_atomically(target, table.to_parquet)
+            tables.append(score_run(run, name, seed, sets).reindex(columns=KEPT))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            metrics.save_scores(pd.concat(tables, ignore_index=True), target, digits=4)
             keras.utils.clear_session()
             print(f"{name}, seed {seed}: done", flush=True)
-    tables = [pd.read_parquet(path) for path in sorted(args.output.glob("*-[0-9]*.parquet"))]
-    table = pd.concat(tables, ignore_index=True).reindex(columns=KEPT)
-    metrics.save_scores(table, args.output / "scores.parquet", digits=4)
-    for key, rows in table.groupby("set", sort=False):
+    for key, rows in pd.read_parquet(target).groupby("set", sort=False):
         comparison = metrics.compare_trainings(rows, args.only[0])
         shown = comparison[comparison.index.isin(list(DIFFERENCES), level="metric")]
         print(f"\n{key}, differences from {args.only[0]}\n{shown.to_string(float_format='%.4g')}")

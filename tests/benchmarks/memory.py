@@ -32,12 +32,14 @@ def watch(process):
         time.sleep(0.01)
 
 
-def peak(*command):
+def peak(*command, **environment):
     """(MB at the peak, seconds, what it printed) of a Python process."""
     command = [sys.executable, *map(str, command)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
-        process = psutil.Popen(command, stdout=output, stderr=log, text=True)
+        process = psutil.Popen(
+            command, stdout=output, stderr=log, text=True, env=os.environ | environment
+        )
         megabytes = max(watch(process), default=0.0)
         seconds = time.perf_counter() - start
         for file in (output, log):
@@ -101,14 +103,14 @@ def main():
     rows = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["COLORLIB_CACHE"] = folder
             megabytes, seconds, machine = peak("-c", MACHINE)
             print(machine.strip(), flush=True)
             rows.append(("import", "", megabytes, seconds))
             for preset in arguments.presets:
                 peak("-c", EXPORT.format(preset))
             for key, command in measurements(arguments, Path(folder)).items():
-                megabytes, seconds, _ = peak("-m", "colorlib", *command)
+                cache = {"COLORLIB_CACHE": folder} if key[0] == "train" else {}
+                megabytes, seconds, _ = peak("-m", "colorlib", *command, **cache)
                 rows.append((*key, megabytes, seconds))
     except ColorlibError as error:
         parser.exit(1, f"{error}\n")

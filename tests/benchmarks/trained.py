@@ -16,7 +16,8 @@ def add_options(parser, names):
     """The options that say what is trained, on which photos, and what it is judged on."""
     parser.add_argument("--photos", type=Path, required=True, help="photos to train on")
     parser.add_argument("--validation", type=Path, required=True, help="photos to validate on")
-    parser.add_argument("--output", type=Path, required=True, help="a folder for runs and scores")
+    parser.add_argument("--output", type=Path, required=True, help="a folder for the scores")
+    parser.add_argument("--runs", type=Path, default="runs", help="a folder for the trainings")
     parser.add_argument("--evaluate", action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--only", nargs="+", choices=names, default=list(names))
     parser.add_argument("--count", type=int, default=8000, help="photos to train on, at most")
