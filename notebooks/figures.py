@@ -309,14 +309,14 @@ def _key(path) -> str:
 
 
 def _hash(path) -> str:
-    """The SHA-256 of a file; of a notebook's cells (type and source), whatever its outputs are."""
+    """The SHA-256 of a file; of a notebook's code, as no figure depends on its prose or outputs."""
     try:
         if Path(path).suffix != ".ipynb":
             return sha256(path)
         cells = _saved(path)["cells"]
     except OSError as error:
         raise ColorlibError(f"{path}: can't be read ({error.strerror})") from None
-    sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 

@@ -306,15 +306,22 @@ def test_the_commit_is_recorded_and_whether_it_tells_all(saved, tmp_path, monkey
     assert (entry["commit"], entry["clean"]) == figures._commit()
 
 
-def test_a_notebook_run_again_leaves_its_figures_in_date(saved):
+def test_a_notebook_run_again_or_worded_anew_leaves_its_figures_in_date(saved):
     clone, folder = saved
     path = clone / "tests" / "notebooks" / "draws.ipynb"
     notebook = json.loads(path.read_text())
     notebook["metadata"]["edited"] = True
     notebook["cells"][2]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
     notebook["cells"][2]["execution_count"] = 5
+    notebook["cells"][3]["source"] = "## The grid"
     path.write_text(json.dumps(notebook))
     assert check_manifest(folder, root=clone) == []
+    notebook["cells"][5]["source"] += "\naxes.grid()"
+    path.write_text(json.dumps(notebook))
+    changed = "tests/notebooks/draws.ipynb has changed; run its notebook again"
+    assert set(check_manifest(folder, root=clone)) == {
+        f"{entry['file']}: {changed}" for entry in read_manifest(folder).values()
+    }
 
 
 def test_a_notebook_is_read_when_its_save_is_over(tmp_path):
