@@ -42,7 +42,8 @@ test: .venv
 # For the tests' small programs JAX takes longer to optimize than to run.
 test-all: .venv
 	$(PYTEST) -m "not network" --durations 40
-	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "backend and not network"
+	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "backend and not network" \
+	  $$(grep -l mark.backend tests/test_*.py)
 
 # Uploads to a notebook come in one message, of which the server takes 10 MB else.
 UPLOADS = --ServerApp.tornado_settings='{"websocket_max_message_size": 1000000000}'

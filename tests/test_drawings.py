@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 from skimage.color import rgb2lab
 
-from colorlib import Colorizer, lab, photos
+from colorlib import lab, photos
 from colorlib.model import ab_bins, paper_network, pyramid_network
 from notebooks import drawings, figures
 
@@ -79,8 +79,8 @@ def test_pyramid_is_drawn_as_it_is_built():
     assert widths == pytest.approx(sorted(2 * [1.15 / 2**n for n in range(4)]))
 
 
-def test_the_pipeline_shows_what_the_network_computes():
-    colorizer = Colorizer.from_preset("paper")
+def test_the_pipeline_shows_what_the_network_computes(colorizers):
+    colorizer = colorizers("paper")
     photo = photos.read(photos.packaged("sample")["path"][0])
     figure = drawings.pipeline_figure(colorizer, photo)
     shown = {axes.get_title(loc="left"): axes for axes in figure.axes}

@@ -396,9 +396,12 @@ def test_jupyterlab_slides_takes_uploads_and_gives_back_the_colored_files(
 def test_jupyterlab_runs_a_notebook_whose_explorer_colors_and_saves_a_photo(
     browser, lab, tmp_path, sample
 ):
+    """04 up to its explorer, and the other widgets below; test_pages runs every notebook whole."""
     opened = smoke_notebook(figures.ROOT / "notebooks" / "04_historical_photos.ipynb")
-    codes = [cell for cell in opened.cells if cell.cell_type == "code"]
-    assert any("explorer(" in cell.source for cell in codes[:3]), "near the top"
+    codes = [cell for cell in opened.cells if cell.cell_type == "code"][:3]
+    assert any("explorer(" in cell.source for cell in codes), "near the top"
+    codes += [nbformat.v4.new_code_cell(source) for source in (SETUP, VERSIONS, COMPARE)]
+    opened.cells = codes
     large = tmp_path / "large.jpg"
     with Image.open(sample[0]) as photo:
         photo.convert("RGB").resize((4000, 3000)).save(large)
@@ -407,6 +410,8 @@ def test_jupyterlab_runs_a_notebook_whose_explorer_colors_and_saves_a_photo(
         file = folder / "cells.ipynb"
         outputs = executed(page, file, len(codes))
         assert [one for one in outputs if one.get("name") == "stderr"] == []
+        assert len(frames_seen(page)) == 3
+        page.locator(".jp-Notebook .jp-WindowedPanel-outer").evaluate("e => e.scrollTo(0, 0)")
         page.locator(".jp-Notebook .jp-CodeCell").first.scroll_into_view_if_needed()
         upload = page.get_by_role("button", name="Your photo (")
         upload.scroll_into_view_if_needed()
@@ -428,19 +433,6 @@ def test_jupyterlab_runs_a_notebook_whose_explorer_colors_and_saves_a_photo(
         page.get_by_text("Saved as").wait_for()
         assert photos.read(folder / "large_colored.jpg").shape == (3000, 4000, 3)
         assert says_machine_made(folder / "large_colored.jpg")
-
-
-@pytest.mark.slow
-def test_jupyterlab_shows_the_comparisons_of_a_notebook(browser, lab):
-    """03 in JupyterLab, which has no line of TensorFlow's as test_pages finds none in any."""
-    opened = smoke_notebook(figures.ROOT / "notebooks" / "03_results.ipynb")
-    count = sum(cell.cell_type == "code" for cell in opened.cells)
-    with jupyterlab(browser, lab, "results", opened) as (page, folder):
-        outputs = executed(page, folder / "cells.ipynb", count)
-        assert [one for one in outputs if one.get("name") == "stderr"] == []
-        html = ["".join(one.get("data", {}).get("text/html", "")) for one in outputs]
-        assert sum('class="colorlib"' in text for text in html) == 2
-        assert len(frames_seen(page)) == 2
 
 
 def smoke_notebook(path):

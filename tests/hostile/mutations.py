@@ -85,7 +85,8 @@ def mutations(count, seed=0):
     order = random.permutation(len(sources))
     for number in range(count):
         name, data = sources[order[number % len(order)]]
-        change = CHANGES[number % len(CHANGES)]
+        # Each round of the files has the next change, so that every file gets every one.
+        change = CHANGES[(number + number // len(order)) % len(CHANGES)]
         other = sources[random.integers(len(sources))][1]
         suffix = Path(name).suffix.lower().lstrip(".")
         if number % 10 == 0:
