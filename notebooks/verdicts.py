@@ -17,7 +17,7 @@ from skimage.segmentation import felzenszwalb
 
 # The scores that 05_verdicts reads, as scripts in tests/benchmarks/ write them.
 SHIPPED = Path(__file__).parent / "data"
-SCORES = ("ablation.parquet", "regions.parquet", "categories.csv", "peers")
+SCORES = ("ablation.parquet", "regions.parquet", "categories.csv")
 
 # Hue angles of CIE Lab, in degrees, where a group of colors begins, and what often has them.
 HUES = {

@@ -10,9 +10,9 @@ it, or a faster machine, makes it later or earlier, not different.
 Each network is trained at two learning rates for a sixth of the steps; the one with the lower
 validation loss goes on to the end. What is left to do is done when the command is repeated: a
 network whose scores are there isn't trained again, and a stopped training goes on. `--runs` holds
-the trainings. `--output` holds what 05_verdicts reads (notebooks/data/peers): for each network what
-it costs (NAME.json), a row for each set and photo (NAME.parquet) and its colors of ten photos
-(NAME.npz). A network is added in `peer_networks.py`.
+the trainings. `--output` holds for each network what it costs (NAME.json), a row for each set and
+photo (NAME.parquet) and its colors of ten photos (NAME.npz). A network is added in
+`peer_networks.py`.
 """
 
 import argparse
