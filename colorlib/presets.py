@@ -167,8 +167,8 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
 
     Raises:
         ColorlibError: `run` is no run folder, a folder holds no photos, or nothing can be kept: the
-            run started from random weights, or from others than are there now, or `of` is another
-            network.
+            run started from random weights, or from others than are there now, or `of` has another
+            network or backbone.
     """
     from colorlib import metrics, photos
 
@@ -205,8 +205,11 @@ def _earlier_weights(run, card, keep, of):
     if not 0 <= keep <= 1:
         raise ColorlibError(f"keep must be in 0..1. Received: {keep}")
     if of is not None:
-        if load_card(of)["network"] != card["network"]:
-            raise ColorlibError(f"{of}: not the network of {run}, so nothing of it can be kept")
+        kinds = [(x["network"], x["embedding"].get("backbone")) for x in (load_card(of), card)]
+        if kinds[0] != kinds[1]:
+            raise ColorlibError(
+                f"{of}: not the network and backbone of {run}, so nothing of it can be kept"
+            )
         return preset_folder(of) / WEIGHTS
     record, name = card.get("started_from"), card["config"].get("start")
     if not record:

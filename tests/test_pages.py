@@ -26,7 +26,8 @@ NOTEBOOKS = {
 PAGES = ["index", "made", "quiz", "search", *NOTEBOOKS]
 
 # A frame is transparent, which axe can't see through.
-OPAQUE = "document.body.style.background = getComputedStyle(top.document.body).background"
+OPAQUE = """document.body.style.background = "";
+document.body.style.background = getComputedStyle(top.document.body).background"""
 
 # All notebooks are executed once, which takes ten minutes on slow cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

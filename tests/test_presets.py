@@ -149,7 +149,11 @@ def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
     before = card["weights_sha256"]
     card = package(tiny_run, tmp_path / "averaged", keep=0.5, of=tmp_path / "averaged")
     assert card["kept_of"]["weights_sha256"] == before != card["weights_sha256"]
-    with pytest.raises(ColorlibError, match="pyramid: not the network of"):
+    card = presets.load_card(run)
+    presets.write_card(run, card | {"embedding": card["embedding"] | {"backbone": "MobileNetV2"}})
+    with pytest.raises(ColorlibError, match="run: not the network and backbone of"):
+        package(tiny_run, tmp_path / "other", keep=0.5, of=run)
+    with pytest.raises(ColorlibError, match="pyramid: not the network and backbone of"):
         package(tiny_run, tmp_path / "other", keep=0.5, of="pyramid")
     with pytest.raises(ColorlibError, match="needs keep"):
         package(tiny_run, tmp_path / "other", of=run)

@@ -20,7 +20,7 @@ from scipy import special, stats
 
 from colorlib import ColorlibError
 from notebooks import run
-from notebooks.figures import ROOT
+from notebooks.figures import ROOT, read_manifest
 from study import analysis, coverage, figures, mixed, protocol, published, simulation
 
 REFERENCE = Path(__file__).parent / "study_reference"
@@ -659,24 +659,23 @@ def test_benchmark_of_coverage_prints_a_table():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["yesno", "2afc"])
-def test_notebook_says_of_every_table_and_figure_what_it_shows(
-    mode, quick_quiz, tmp_path, monkeypatch
-):
+def test_notebook_says_of_every_table_and_figure_what_it_shows(mode, tmp_path):
     """Of an export in either mode; the mode that it lacks is shown with simulated people."""
-    monkeypatch.setenv("COLORLIB_CACHE", quick_quiz)
     asked = simulation.simulate(people=10, scenes=8, mode=mode)
     folder = write_export(tmp_path / "export", asked)
     small = {"EXPORT": str(folder), "PEOPLE": 10, "SCENES": 8, "STUDIES": 3}
     output = tmp_path / "out"
-    where = {"output": output, "notebooks": ROOT / "study", "site": output / "site"}
-    assert run.run("quick", ["02_analysis"], small, **where) == 0
-    page = BeautifulSoup((output / "site" / "02_analysis.html").read_text(), "html.parser").article
+    assert run.run("quick", ["02_analysis"], small, output=output, notebooks=ROOT / "study") == 0
+    cells = json.loads((output / "02_analysis.ipynb").read_text("utf-8"))["cells"]
+    outputs = [one for cell in cells for one in cell.get("outputs", ())]
+    html = ["".join(one.get("data", {}).get("text/html", "")) for one in outputs]
+    page = BeautifulSoup("".join(html), "html.parser")
     captions = [caption.text for caption in page.find_all("caption")]
-    pictures = [image["alt"].lower() for image in page.select("figure.picture img")]
+    pictures = [one["alt"].lower() for one in read_manifest(output / "figures").values()]
     assert len(captions) == len(page.find_all("table")) >= 15 and len(pictures) >= 8
     sources = ("published", "simulated people", "export of the survey: a test")
     for title in [caption.lower() for caption in captions] + pictures:
         assert any(source in title for source in sources), title
     of_export = [title for title in captions + pictures if sources[2] in title]
     assert len(of_export) == (13 if mode == "yesno" else 4)
-    assert not page.select(".stderr")
+    assert [one for one in outputs if one.get("name") == "stderr"] == []
