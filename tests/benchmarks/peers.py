@@ -13,6 +13,11 @@ network whose scores are there isn't trained again, and a stopped training goes 
 the trainings. `--output` holds for each network what it costs (NAME.json), a row for each set and
 photo (NAME.parquet) and its colors of ten photos (NAME.npz). A network is added in
 `peer_networks.py`.
+
+Equal minutes show what somebody gets who trains each network on this machine for this time, with
+settings that all have in common. They don't show what the networks reach at the end of a training
+of days or weeks on GPUs, as their authors gave them, and they leave out the training of the
+classifier that some of them start from. Each network is trained once: the intervals draw photos.
 """
 
 import argparse
