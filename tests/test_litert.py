@@ -17,9 +17,10 @@ def in_shape(rgb, height, width):
 
 
 # `tiny_run` has the network of `paper`, at a smaller size.
-@pytest.mark.parametrize(
-    "preset", ["pyramid", "tiny_run", pytest.param("paper", marks=pytest.mark.slow)]
-)
+SLOW = [pytest.param(preset, marks=pytest.mark.slow) for preset in ("pyramid", "paper")]
+
+
+@pytest.mark.parametrize("preset", ["tiny_run", *SLOW])
 def test_colors_are_those_of_keras(preset, colorizers, tiny_run):
     """In every working shape, each of which has a file of its own."""
     preset = tiny_run if preset == "tiny_run" else preset
