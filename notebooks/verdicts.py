@@ -2,7 +2,9 @@
 
 `score_regions` sums errors and chroma over regions of single photos; `region_draws` pools them over
 photos, with resamples. The notebook 05_verdicts and the script that computes the numbers of
-the reference run (tests/benchmarks/regions.py) use both.
+the reference run (tests/benchmarks/regions.py) use both. The reports write out how trainings differ
+(tests/benchmarks/ablation.py), what networks cost and reach in equal minutes (peers.py), and the
+verdicts on the paper's claims.
 """
 
 import json
