@@ -15,15 +15,17 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from colorlib import ColorlibError, __version__, files, framing, lab, photos, presets
-from colorlib.ledger import LEDGER, Ledger, LedgerError
+from colorlib.ledger import LEDGER, Ledger, LedgerError, written
 
 _AHEAD, _AHEAD_PIXELS = 32, 192 << 20  # photos in work at a time, and their pixels
 _WORKERS = 8  # threads at most: each holds a network's memory and a decoded photo
+APPEARED = "{}: was written or changed by others meanwhile, and stays; run the same command again"
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
             elif output is None:
                 target, folder = path.with_name(renamed(path, suffix, kind)), root
             else:
-                keep = source.name if several and source.is_dir() else ""
+                keep = _real(source).name if several and source.is_dir() else ""
                 below = path.relative_to(root).with_name(renamed(path, "", kind))
                 target, folder = Path(output, keep, below), Path(output)
             ledger = folder if output is not None or source.is_dir() else None
@@ -190,13 +192,20 @@ def _photos_of(source, output, recursive):
     if not recursive:
         found = [path for path in found if path.parent == source and not path.is_dir()]
     inside = None if output is None else _real(output)
-    if inside and inside != _real(source):
+    if inside and _real(source) in inside.parents:
         found = [path for path in found if inside not in _real(path).parents]
-    if (source / LEDGER).exists():
-        with closing(Ledger(source)) as ledger:
-            ours = ledger.outputs()
-        found = [path for path in found if path.relative_to(source).as_posix() not in ours]
-    return found
+    known = cache(written)
+    return [path for path in found if not _ours(path, known)]
+
+
+def _ours(path, known):
+    """Whether the ledger of one of a file's folders, which `known` reads, has it as an output."""
+    path = Path(os.path.abspath(path))
+    return any(
+        files.utf8(path.relative_to(folder).as_posix()) in known(folder)
+        for folder in path.parents
+        if known(folder)
+    )
 
 
 def check(jobs):
@@ -243,14 +252,18 @@ def fingerprint(path):
 
 
 def _same(path, row, which, fingerprint, digest):
-    """Whether a file is the one that a row tells of. It is read only if it may have changed."""
-    now = fingerprint(path)
-    if now == (row[f"{which}_size"], row[f"{which}_modified"]):
-        return True
-    hashes = [row[f"{which}_sha256"], row["replaced_sha256"] if which == "output" else None]
+    """The column of a row whose hash a file has, or None. It is read only if it may have changed.
+
+    An output may be what stood there before ("replaced_sha256"), if a run was killed.
+    """
+    own = f"{which}_sha256"
+    if fingerprint(path) == (row[f"{which}_size"], row[f"{which}_modified"]):
+        return own
     with suppress(OSError):  # It is gone, is a folder now, or may not be read.
-        return digest(path) in filter(None, hashes)
-    return False
+        now = digest(path)
+        for column in (own, "replaced_sha256") if which == "output" else (own,):
+            if row[column] and row[column] == now:
+                return column
 
 
 def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.sha256):
@@ -260,7 +273,8 @@ def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.
     """
     ours = row is not None and row["output_sha256"] is not None
     if fingerprint(job.target) or os.path.lexists(job.target):
-        if not (ours and _same(job.target, row, "output", fingerprint, digest)):
+        known = ours and _same(job.target, row, "output", fingerprint, digest)
+        if not known:
             if overwrite:
                 return None, f"{job.target}: is replaced"
             if ours:
@@ -269,7 +283,14 @@ def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.
                 f"{job.target}: is there already, and is no output that this folder's ledger "
                 "knows; rename it, or replace it with --overwrite"
             )
-        if row["settings"] == settings and _same(job.source, row, "source", fingerprint, digest):
+        same = _same(job.source, row, "source", fingerprint, digest)
+        moved = files.utf8(os.path.realpath(job.source)) != os.path.realpath(row["source"])
+        if moved and not same and not overwrite:
+            return "failed", (
+                f"{job.target}: holds the colors of {row['source']}; color {job.source} into "
+                "another --output, or replace them with --overwrite"
+            )
+        if row["settings"] == settings and same and known == "output_sha256":
             return "unchanged", ""
     return None, ""
 
@@ -377,8 +398,8 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
                 row = ledger.get(_name(job))
                 outcome, line = decide(job, row, options.settings, options.overwrite)
                 lines = (line,) if line else ()
-                if outcome == "failed":
-                    refused.append({**(row or {}), **_source_of(job), "error": line})
+                if outcome == "failed" and not (row and row["output_sha256"]):
+                    refused.append({**_source_of(job), "error": line})
                 if outcome or dry_run:
                     yield Result(job, outcome or "would color", lines)
                 else:
@@ -472,6 +493,10 @@ def _finish(photo, result, ledger, options, lines):
             raise result
         part, digest = result
         before = files.sha256(job.target) if os.path.isfile(job.target) else None
+        row = ledger.get(_name(job)) or {}
+        ours = (None, row.get("output_sha256"), row.get("replaced_sha256"))
+        if before not in ours and not options.overwrite:
+            raise ColorlibError(APPEARED.format(job.target))
         notes = (*lines[job], *photo.notes)
         ledger.put(
             **_source_of(job),

@@ -125,7 +125,7 @@ def _below(source, output, recursive):
         elif (
             path.suffix.lower() in photos.READ_SUFFIXES
             and not any(part.startswith(".") for part in path.parts)
-            and not address.startswith(f"{output}/")
+            and not (output.startswith(f"{source}/") and address.startswith(f"{output}/"))
             and (recursive or len(path.parts) == 1)
         ):
             found.append((address, path, stamp))
@@ -180,14 +180,16 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
                 outcome, line = archive.decide(
                     photo, row, options.settings, options.overwrite, stamp, stores.sha256
                 )
-                if outcome == "failed" and not dry_run:
+                ours = tuple(row and (row["output_sha256"], row["replaced_sha256"]) or ())
+                if outcome == "failed" and not dry_run and not any(ours):
                     refused = True
-                    ledger.put(**{**(row or {}), **shards.row_of(photo, line)})
+                    ledger.put(**shards.row_of(photo, line))
                 if outcome or dry_run:
                     lines = [line] if line else []
                     yield archive.Result(photo, outcome or "would color", lines)
                 else:
-                    todo.append(replace(photo, line=line, replaces=stamp(photo.target) is not None))
+                    ours = None if options.overwrite else ours
+                    todo.append(replace(photo, line=line, ours=ours))
             if dry_run or not (todo or refused or stopped or not ledger.exported):
                 return
             parts = shards.split(todo, cluster.workers)

@@ -1,8 +1,9 @@
 """The ledger of a folder: a record of what was colored into it, one row for each output."""
 
 import io
+import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from colorlib import ColorlibError, files
 
@@ -26,6 +27,9 @@ COLUMNS = {
     "notes": "TEXT",
     "error": "TEXT",
 }
+
+
+_OUTPUTS = "SELECT output FROM files WHERE output_sha256 IS NOT NULL"
 
 
 class LedgerError(ColorlibError):
@@ -75,8 +79,7 @@ class Ledger:
 
     def outputs(self):
         """The names of all outputs that were written, below the folder: set of str."""
-        query = "SELECT output FROM files WHERE output_sha256 IS NOT NULL"
-        return {name for (name,) in self._database.execute(query)}
+        return {name for (name,) in self._database.execute(_OUTPUTS)}
 
     def put(self, **row):
         """Writes the row of an output, in place of an earlier one."""
@@ -115,6 +118,19 @@ class Ledger:
                 f"({files.first_line(error)}); make room on the disk, then run the same command "
                 "again"
             ) from None
+
+
+def written(folder):
+    """The names of all outputs that a folder's ledger tells of: set of str, empty without one."""
+    path = folder / LEDGER
+    if not path.exists():
+        return set()
+    if os.access(folder, os.W_OK):
+        with closing(Ledger(folder)) as ledger:
+            return ledger.outputs()
+    # Another user's, or on a disk that can't be written: then nobody is at work there.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as database:
+        return {name for (name,) in database.execute(_OUTPUTS)}
 
 
 def as_parquet(rows):

@@ -35,7 +35,8 @@ class Photo:
     stamp: tuple  # the source's
     page: int | None = None  # of a TIFF with several
     line: str = ""  # what is to be said of it
-    replaces: bool = False
+    # Hashes of what may stand at the target and be replaced; None for whatever is there.
+    ours: tuple | None = ()
 
 
 def split(jobs, workers=None):
@@ -132,23 +133,32 @@ class Worker:
         return results
 
     def _take_home(self, shard, results, manifest, again):
-        """Records results, then puts them into their places."""
-        rows = [row for _, _, row, _ in results if row]
-        colored = [(photo, *r[2:]) for photo, r in zip(shard, results, strict=True) if r[3]]
+        """Records results, then puts them into their places, but not on what others put there."""
 
-        def before(photo, row, file):
-            if photo.replaces or again:  # A predecessor may have come so far before it died.
-                row["replaced_sha256"] = stores.sha256(photo.target)
+        def before(photo, result):
+            row, file = result[2:]
+            if file:
+                now = row["replaced_sha256"] = stores.sha256(photo.target)
+                # A predecessor may have come so far before it died.
+                if now and not again and photo.ours is not None and now not in photo.ours:
+                    return _failed(photo, archive.APPEARED.format(photo.target))
+            return result
 
-        def take(photo, row, file):
-            stores.put(photo.target, file)
-            row["output_size"], row["output_modified"] = stores.stamp(photo.target)
+        def take(photo, result):
+            row, file = result[2:]
+            if file:
+                stores.put(photo.target, file)
+                row["output_size"], row["output_modified"] = stores.stamp(photo.target)
+
+        def write():
+            values = [list(map(row.get, ledger.COLUMNS)) for _, _, row, _ in results if row]
+            stores.put(manifest, ledger.as_parquet(values))
 
         with ThreadPoolExecutor(8) as pool:
-            for step in (before, take):  # The second manifest knows what the store tells of them.
-                list(pool.map(lambda each, step=step: step(*each), colored))
-                values = [list(map(row.get, ledger.COLUMNS)) for row in rows]
-                stores.put(manifest, ledger.as_parquet(values))
+            results[:] = pool.map(before, shard, results)
+            write()
+            list(pool.map(take, shard, results))
+            write()  # It knows now what the store tells of them.
 
 
 def _fetch(photo, job):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorlib import ColorlibError, lab, photos
+from colorlib import ColorlibError, archive, lab, photos
 from colorlib.__main__ import main
 from colorlib.archive import plan
 from colorlib.ledger import LEDGER, TABLE, Ledger
@@ -142,6 +142,35 @@ def test_outputs_inside_the_input_folder_are_not_colored_again(colorize, box):
     assert colorize(box / "trip") == (0, [], ["colorlib: 2 unchanged"])
 
 
+def test_outputs_that_another_ledger_knows_are_not_colored_again(colorize, box):
+    os.rename(os.fsencode(box / "a.jpg"), os.fsencode(box) + b"/caf\xe9.jpg")  # no UTF-8
+    assert len(colorize(box)[1]) == 3 and colorize(box) == (0, [], ["colorlib: 3 unchanged"])
+    for sources in (["trip"], ["trip/day 2"], [".", "trip"]):
+        jobs = plan([box / name for name in sources], box / "elsewhere")
+        assert all("_colored" not in job.source.name for job in jobs)
+    for output in ("colored", "vivid"):
+        jobs = plan([box], box / output)
+        assert {job.source.name for job in jobs} == {"a.jpg", "b.jpg", os.fsdecode(b"caf\xe9.jpg")}
+        assert colorize(box, "--output", box / output)[0] == 0
+
+
+def test_a_ledger_that_may_not_be_written_is_read(colorize, box, tmp_path, monkeypatch):
+    colorize(box)
+    connect = sqlite3.connect
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, **options: connect(path, **options) if options else None
+    )
+    assert len(plan([box], tmp_path / "out")) == 3
+
+
+def test_a_folder_of_results_may_hold_the_folder_of_photos(colorize, box, tmp_path):
+    code, lines, _ = colorize(box / "trip", "--output", box)
+    # a.jpg is there and is no output of ours.
+    assert (code, lines) == (1, [str(box / "day 2" / "b.jpg")])
+    assert len(plan([box], tmp_path)) == 3
+
+
 def test_formats_that_are_only_read_become_png_and_depth_is_kept(colorize, tmp_path):
     Image.new("RGB", (20, 10), "red").save(tmp_path / "photo.gif")
     photos.write(tmp_path / "deep.tif", np.full((10, 20, 3), 30000, np.uint16))
@@ -209,6 +238,43 @@ def test_a_retouched_output_stays(colorize, box, tmp_path):
     assert out_lines == [str(out / "a.jpg")] and (out / "a.jpg").read_bytes() != retouched
 
 
+def test_another_photo_of_the_same_name_does_not_replace_the_first_ones_result(
+    colorize, box, small, tmp_path
+):
+    out, other = tmp_path / "out", tmp_path / "1960" / "a.jpg"
+    colorize(box, "--output", out)
+    before = contents(out)
+    other.parent.mkdir()
+    shutil.copyfile(small / "3.jpg", other)
+    code, lines, (line, _) = colorize(other, "--output", out)
+    assert (code, lines) == (1, []) and "another --output" in line
+    assert str(box / "a.jpg") in line and str(other) in line
+    assert contents(out) == before
+    assert colorize(box, "--output", out)[2] == ["colorlib: 3 unchanged"]
+    box.rename(tmp_path / "moved")  # the same photos under other names are no others
+    assert colorize(tmp_path / "moved", "--output", out)[2] == ["colorlib: 3 unchanged"]
+    assert colorize(other, "--output", out, "--overwrite")[:2] == (0, [str(out / "a.jpg")])
+    assert contents(out) != before
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_what_somebody_puts_there_meanwhile_stays(colorize, box, tmp_path, monkeypatch, overwrite):
+    target, color = tmp_path / "out" / "a.jpg", archive._color
+
+    def late(*arguments):
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(b"somebody's only copy")
+        return color(*arguments)
+
+    monkeypatch.setattr(archive, "_color", late)
+    code, lines, err = colorize(box / "a.jpg", "--output", target.parent, *overwrite)
+    if overwrite:
+        assert code == 0 and photos.read(target).shape == (40, 60, 3)
+    else:
+        assert (code, lines) == (1, []) and "meanwhile, and stays" in err[0]
+        assert target.read_bytes() == b"somebody's only copy"
+
+
 def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
     out = ("--output", tmp_path / "out")
     colorize(box, *out)
@@ -270,6 +336,26 @@ def test_killed_at_any_moment_nothing_is_lost_doubled_or_half_written(small, tin
     whole = process(box, "--output", tmp_path / "whole", "--preset", tiny_run)
     whole.communicate()
     assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("when", ["killed", "refused"])
+def test_stopped_before_a_new_result_takes_its_place_it_is_made_again(
+    colorize, box, tmp_path, monkeypatch, when
+):
+    out = ("--output", tmp_path / "out")
+    colorize(box, *out)
+    before = contents(tmp_path / "out")
+
+    def stop(*_):
+        raise KeyboardInterrupt if when == "killed" else PermissionError(13, "open elsewhere")
+
+    monkeypatch.setattr(archive.os, "replace", stop)
+    assert colorize(box, *out, "--quality", 80)[0] == (130 if when == "killed" else 1)
+    monkeypatch.undo()
+    assert contents(tmp_path / "out") == before
+    code, lines, _ = colorize(box, *out, "--quality", 80)
+    assert code == 0 and len(lines) == 3
+    assert all(content != before[name] for name, content in contents(tmp_path / "out").items())
 
 
 def test_two_at_one_output_do_not_disturb_each_other(colorize, box, tmp_path):

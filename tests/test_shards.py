@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -112,6 +113,20 @@ def test_a_worker_that_dies_on_its_way_home_leaves_nothing_unknown(
                 assert ledger.get(name)["output_sha256"] == stores.sha256(f"{out}/{name}")
     results = worker(out).color(jobs)  # Ray's next worker
     assert [outcome for outcome, _, _ in results] == ["colored", "failed", "colored"]
+
+
+def test_what_others_put_there_meanwhile_stays(worker, shard):
+    out, (job, *_) = shard
+    stores.put(job.target, b"somebody's only copy")
+    ((outcome, (line,), row),) = worker(out).color([job])
+    assert outcome == "failed" and "meanwhile, and stays" in line and row["error"] == line
+    assert stores.read(job.target) == b"somebody's only copy"
+    known = hashlib.sha256(b"somebody's only copy").hexdigest()
+    for ours in [(known, None), None]:
+        stores.put(job.target, b"somebody's only copy")
+        ((outcome, _, row),) = worker(out).color([replace(job, ours=ours)])
+        assert outcome == "colored" and row["replaced_sha256"] == known
+        assert stores.sha256(job.target) == row["output_sha256"]
 
 
 def test_a_photo_that_kills_its_worker_is_found(worker, shard):
