@@ -173,7 +173,7 @@ def _colorize(args):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from colorlib import archive, presets
 
-    if args.preset and Path(args.preset).is_dir():
+    if args.preset and args.preset not in presets.preset_names() and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
     card = presets.load_card(args.preset)  # A wrong name is told before all else.
     if args.engine == "local":
@@ -244,6 +244,9 @@ def _colorize_stream(args):
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
+    for name in ("dry_run", "skip_color", "json"):
+        if getattr(args, name):
+            raise ColorlibError(f"--{name.replace('_', '-')} is for files: leave it out with -")
     stdin = args.photos[0] == "-"
     photo = photos.load(
         sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels

@@ -77,6 +77,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.extended, planned = meta.get("extended", []), meta.get("steps", self.steps)
         if planned != self.steps:
             self.extended.append({"at_step": self.step, "planned_steps": planned})
+        # What it started from may have been trained on since.
+        self.card["started_from"] = meta.get("started_from", self.card["started_from"])
         self._resumed_metrics = metrics
         return True
 
@@ -89,6 +91,7 @@ class Checkpoint(keras.callbacks.Callback):
             "step": self.step,
             "steps": self.steps,
             "extended": self.extended,
+            "started_from": self.card["started_from"],
             "best": None if np.isinf(self.best) else self.best,
             "history": self.history,
             "seconds": self.trained_seconds,

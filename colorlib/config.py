@@ -107,6 +107,13 @@ class TrainingConfig:
             ("size", len(self.sizes) <= self.epochs, f"no more stages than epochs={self.epochs}"),
             ("size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"),
             ("scales", len(scales) == 2 and 0 < scales[0] <= scales[1], "two, rising"),
+            (
+                "scales",
+                max(self.sizes) * scales[0] <= self.short_side,
+                f"so small at first that crops of {max(self.sizes)} px times that fit "
+                f"short_side={self.short_side}",
+            ),
+            ("seed", 0 <= self.seed < 2**32, f"in 0..{2**32 - 1}"),
             ("learning_rate", self.learning_rate > 0, "positive"),
             ("body_rate", self.body_rate >= 0, "at least 0"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),

@@ -7,6 +7,7 @@ The folder is made once, on the user's machine, in the cache. Who decodes the ne
 finds the raw files there, too.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -34,7 +35,9 @@ def exported(name=None, size=None, raw=False):
     folder = presets.preset_folder(name)
     card = presets.load_card(folder)
     size = size or card["working_size"]
-    digest = files.sha256(folder / presets.WEIGHTS)[:16]
+    # All of the card: the scale of embeddings and the colors are part of the programs.
+    known = json.dumps(card, sort_keys=True) + files.sha256(folder / presets.WEIGHTS)
+    digest = hashlib.sha256(known.encode()).hexdigest()[:16]
     path = files.cache_folder() / "litert" / f"{card['name']}-{digest}-{size}-{_VERSION}"
     if not (path / record_file(raw)).exists():
         print(f"colorlib: preparing {card['name']} for this machine (once)", file=sys.stderr)

@@ -7,17 +7,19 @@ takes a preset's name takes the path of a run as well.
 
 import json
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError, __version__
-from colorlib.files import sha256, write_atomically
+from colorlib.files import first_line, sha256, write_atomically
 
 DEFAULT_PRESET = "pyramid"
 CARD = "card.json"
 WEIGHTS = "weights.weights.h5"
 MANIFEST = "manifest.csv.gz"
 SCORES = "scores.parquet"
+_KEYS = ("name", "network", "working_size", "embedding", "colors", "config")  # of every card
 
 
 def preset_names():
@@ -30,26 +32,40 @@ def preset_folder(name=None):
     """The folder of a packaged preset, or of a run given by its path.
 
     Args:
-        name: str, path or None (the default preset).
+        name: str, path or None (the default preset). A str that is a packaged preset's name means
+            that one; `"./paper"`, or a Path, is a folder.
 
     Raises:
         ColorlibError: neither a preset nor a run folder.
     """
     if str(name) == "mse" and not Path(name).exists():
         raise ColorlibError("The preset 'mse' is called 'paper' now: it is the paper's network")
-    packaged = ASSETS / "presets" / (name or DEFAULT_PRESET)
-    for folder in (packaged, Path(name or DEFAULT_PRESET)):
-        if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
-            return folder
+    name = name or DEFAULT_PRESET
+    packaged = isinstance(name, str) and name in preset_names()
+    folder = ASSETS / "presets" / name if packaged else Path(name)
+    if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
+        return folder
     raise ColorlibError(
-        f"Unknown preset {str(name or DEFAULT_PRESET)!r}: must be one of "
+        f"Unknown preset {str(name)!r}: must be one of "
         f"{', '.join(preset_names())}, or the folder of a training run ({CARD} and {WEIGHTS})"
     )
 
 
 def load_card(name=None):
-    """The card of a preset or run: dict."""
-    return json.loads((preset_folder(name) / CARD).read_text(encoding="utf-8"))
+    """The card of a preset or run: dict.
+
+    Raises:
+        ColorlibError: no such preset or run, or a damaged card.
+    """
+    path = preset_folder(name) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        missing = ", ".join(key for key in _KEYS if key not in card)
+    except (ValueError, TypeError) as error:
+        card, missing = None, first_line(error)
+    if missing or not isinstance(card, dict):
+        raise ColorlibError(f"{path}: damaged card ({missing or 'no record'}); restore the file")
+    return card
 
 
 def manifest(name=None):
@@ -166,9 +182,9 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         the default vividness.
 
     Raises:
-        ColorlibError: `run` is no run folder, a folder holds no photos, or nothing can be kept: the
-            run started from random weights, or from others than are there now, or `of` has another
-            network or backbone.
+        ColorlibError: `run` is no run folder, a folder holds no photos in color or has another's
+            name, or nothing can be kept: the run started from random weights, or from others than
+            are there now, or `of` has another network or backbone. Then `target` is as it was.
     """
     from colorlib import metrics, photos
 
@@ -177,7 +193,12 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         raise ColorlibError(f"{target}: is the run itself; give another folder for the preset")
     if of is not None and keep is None:
         raise ColorlibError(f"of={of} needs keep: the share of its weights, in 0..1")
-    sets = {Path(folder).name: photos.find(folder) for folder in evaluate}
+    sets = {}
+    for folder in evaluate:
+        name = Path(folder).resolve().name
+        if name in sets:
+            raise ColorlibError(f"{folder}: another set is called {name} too; rename the folder")
+        sets[name] = photos.find(folder)
     card = _packaged_card(run, target, working_size, vividness)
     start = None
     if keep is not None:
@@ -185,18 +206,19 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         if of is not None:  # Its hash now: the preset may take its place.
             card["kept_of"] = {"name": Path(of).name, "weights_sha256": sha256(start)}
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / MANIFEST, target / MANIFEST)
-
-    def mixed(part):
-        shrink_weights(run / WEIGHTS, part, start, keep or 0.0)
-
-    write_atomically(target / WEIGHTS, mixed)  # It may be what the run started from.
-    card["weights_sha256"] = sha256(target / WEIGHTS)
-    write_card(target, card)
-    if sets:
-        card["results"], scores = _evaluate(target, sets)
-        write_card(target, card)
-        metrics.save_scores(scores, target / SCORES)
+    with tempfile.TemporaryDirectory(prefix=".", dir=target) as folder:
+        made = Path(folder)  # The preset is whole, or as it was.
+        shutil.copyfile(run / MANIFEST, made / MANIFEST)
+        shrink_weights(run / WEIGHTS, made / WEIGHTS, start, keep or 0.0)
+        card["weights_sha256"] = sha256(made / WEIGHTS)
+        write_card(made, card)
+        if sets:
+            card["results"], scores = _evaluate(made, sets)
+            write_card(made, card)
+            metrics.save_scores(scores, made / SCORES)
+        (target / SCORES).unlink(missing_ok=True)  # of earlier weights
+        for path in sorted(made.iterdir(), key=lambda path: path.name == CARD):
+            path.replace(target / path.name)
     return card
 
 
@@ -249,6 +271,8 @@ def _evaluate(folder, sets):
     default = colorizer.card.get("vividness")
     for name, paths in sets.items():
         scores = metrics.score(colorizer, paths)
+        if scores["near_gray"].all():
+            raise ColorlibError(f"{name}: holds no photo in color, and nothing can be scored on it")
         results[name] = [_result(scores, default)]
         if colorizer.architecture.vividness and default != 0:
             cautious = metrics.score(colorizer, paths, vividness=0, floors=scores)

@@ -11,8 +11,10 @@ import tempfile
 import warnings
 import zipfile
 from base64 import b64encode
+from contextlib import suppress
 from functools import cache
 from html import escape
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +28,7 @@ from colorlib.files import first_line, write_atomically
 from colorlib.presets import made_by, preset_names
 
 _LARGEST, _THUMBNAIL = 1280, 132  # longest side in pixels
+_OURS = b"colored by colorlib"  # the comment of a zip
 _SHOWN = 24  # photos in a gallery of colored files: each adds about half a megabyte to the notebook
 _ACCEPT = ",".join(("image/*", *photos.READ_SUFFIXES))
 _ARROW = (
@@ -316,10 +319,11 @@ class ColoredFiles:
 
     def _offer(self):
         """Links to the files, and to a zip of them if they are several."""
-        colored, target = sorted(self.colored), self.folder.with_name(f"{self.folder.name}.zip")
+        colored, target = sorted(self.colored), _zip_beside(self.folder)
 
         def write(part):
             with zipfile.ZipFile(part, "w") as file:  # Stored: photos don't get smaller.
+                file.comment = _OURS
                 for path in colored:
                     file.write(path, path.relative_to(self.folder))
 
@@ -329,6 +333,18 @@ class ColoredFiles:
             links.insert(0, _link(target, f"{target.name}, all {len(colored)}"))
         items = "".join(f"<li>{link}</li>" for link in links)
         return f'<ul style="margin-top:1em">{items}</ul>'
+
+
+def _zip_beside(folder):
+    """The path of a folder's zip: new, or one that this tool has made."""
+    folder = Path(os.path.abspath(folder))
+    for number in count(1):
+        path = folder.with_name(f"{folder.name}{'' if number == 1 else f'-{number}'}.zip")
+        if not path.exists():
+            return path
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as file:
+            if file.comment == _OURS:
+                return path
 
 
 def _link(path, text):

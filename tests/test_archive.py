@@ -427,6 +427,14 @@ def test_from_standard_input_to_standard_output(box, tiny_run, tmp_path):
         assert image.format == "PNG" and image.size == (60, 40)
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--skip-color", "--json"])
+def test_what_a_stream_cannot_obey_is_refused(colorize, box, tmp_path, option):
+    for arguments in (("-", "--output", tmp_path / "new.png"), (box / "a.jpg", "--output", "-")):
+        code, out, (line,) = colorize(*arguments, option)
+        assert (code, out) == (2, []) and f"{option} is for files" in line
+    assert not (tmp_path / "new.png").exists()
+
+
 def test_an_argument_out_of_range_is_told_before_work_begins(colorize, box, tmp_path):
     for arguments in (("--quality", 0), ("--size", 8), ("--max-pixels", 0)):
         code, out, (line,) = colorize(box, "--output", tmp_path / "out", *arguments)

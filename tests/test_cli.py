@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 from skimage.color import rgb2lab
 
-from colorlib import photos
+from colorlib import archive, photos
 from colorlib.__main__ import main
 from colorlib.metadata import MACHINE_COLORED
 from colorlib.presets import load_card
@@ -89,6 +89,35 @@ def test_what_cannot_begin_is_told_at_once(tmp_path):
         assert line.startswith("colorlib: ") and message in line
     assert not (tmp_path / "out").exists()
     assert time.perf_counter() - start < 10  # Without loading a backend.
+
+
+@pytest.mark.parametrize("card", ["{", "[]", "{}", "1", '"name"', b"\xff"])
+def test_a_damaged_card_is_named_by_every_command(here, folder, tiny_run, tmp_path, card):
+    run, out = shutil.copytree(tiny_run, tmp_path / "run"), ("--output", tmp_path / "out")
+    (run / "card.json").write_bytes(card if isinstance(card, bytes) else card.encode())
+    for arguments in (
+        ("colorize", folder, *out, "--preset", run),
+        ("train", "--photos", folder, *out, "--from", run),
+        ("package", run, *out),
+    ):
+        code, lines, (line,) = here(*arguments)
+        assert (code, lines) == (2, [])
+        assert line.startswith(f"colorlib: {run / 'card.json'}: damaged card")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_and_a_preset_of_one_name(here, folder, tiny_run, tmp_path, monkeypatch):
+    """The name means the preset, a path the folder."""
+    shutil.copytree(tiny_run, tmp_path / "paper")
+    monkeypatch.chdir(tmp_path)
+    for preset, name in [("paper", "paper"), ("./paper", "tiny"), (tmp_path / "paper", "tiny")]:
+        assert archive.options(preset).made_by.endswith(f"preset {name}")
+    assert here("package", "paper", "--output", "new", "--keep", "0.5")[0] == 2  # from random ones
+    assert here("package", "paper", "--output", "new")[0] == 0
+    assert load_card("./new")["config"] == load_card(tiny_run)["config"]
+    (tmp_path / "pyramid").mkdir()
+    photo = folder / "a.jpg"
+    assert here("colorize", photo, "--preset", "pyramid", "--dry-run", "--output", "out")[0] == 0
 
 
 def test_metadata_goes_with_a_photo_unless_it_is_stripped(here, tiny_run, tmp_path):

@@ -255,7 +255,7 @@ def test_damaged_weights_or_card(tiny_run, tmp_path, damage):
         card.write_text(json.dumps({k: v for k, v in content.items() if k != "embedding"}))
     else:
         card.write_text(json.dumps({k: v for k, v in content.items() if k != "working_size"}))
-    with pytest.raises(ColorlibError, match="damaged card or weights") as error:
+    with pytest.raises(ColorlibError, match="damaged card") as error:
         Colorizer.from_preset(run)
     assert str(run) in str(error.value) and "\n" not in str(error.value)
 

@@ -1,12 +1,13 @@
 """The LiteRT file of a preset gives the colors of its Keras network."""
 
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from colorlib import ColorlibError, framing, lab, photos
+from colorlib import ColorlibError, framing, lab, photos, presets
 from colorlib.litert import LiteColorizer, exported, file
 
 
@@ -44,6 +45,16 @@ def test_colors_are_those_of_keras(preset, colorizers, tiny_run):
                 for color in (framing.enlarge(ab, *plane.shape), expected)
             )
             assert np.percentile(np.abs(rgb - wanted), 99.9) <= 2
+
+
+def test_another_card_is_another_export(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    card = presets.load_card(run)
+    first = exported(run)
+    presets.write_card(run, card | {"colors": card["colors"] | {"mean_ab": [0.0, 0.0]}})
+    assert exported(run) != first
+    presets.write_card(run, card)
+    assert exported(run) == first
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from colorlib import Colorizer, ColorlibError, files, presets
 from colorlib.presets import package
@@ -119,6 +120,19 @@ def test_what_cannot_be_packaged_is_told(tiny_run, tmp_path):
     with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
         package(tiny_run, tmp_path / "other", vividness=0.5)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_preset_stays_as_it_was_if_it_cannot_be_scored(packaged, tiny_run, tmp_path):
+    before = {path.name: path.read_bytes() for path in packaged.iterdir()}
+    gray = tmp_path / "a" / "photos"
+    for folder in (gray, tmp_path / "b" / "photos"):
+        folder.mkdir(parents=True)
+        Image.new("L", (60, 40), 99).save(folder / "gray.png")
+    with pytest.raises(ColorlibError, match="photos: holds no photo in color"):
+        package(tiny_run, packaged, [gray], working_size=64)
+    with pytest.raises(ColorlibError, match="another set is called photos too"):
+        package(tiny_run, packaged, [gray, tmp_path / "b" / "photos"])
+    assert {path.name: path.read_bytes() for path in packaged.iterdir()} == before
 
 
 def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):

@@ -107,6 +107,8 @@ def one_step(small_config, sample, tmp_path_factory):
         ({"ema": 1.0}, "ema must be in 0..1"),
         ({"schedule": "linear"}, "schedule must be 'cosine' or 'constant'"),
         ({"precision": "float16"}, "precision must be 'float32' or 'mixed_bfloat16'"),
+        ({"seed": -1}, "seed must be in 0..4294967295. Received: seed=-1"),
+        ({"size": (96, 224), "scales": (1.1, 1.5)}, "crops of 224 px times that fit short_side=22"),
         ({"network": "papers"}, "Unknown network 'papers': must be one of paper"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -454,6 +456,23 @@ def test_fine_tuning_starts_from_the_presets_weights(tiny_run, one_step, tmp_pat
     assert card["embedding"] == start["embedding"], "the weights know embeddings as they were"
     digest = hashlib.sha256((tiny_run / "weights.weights.h5").read_bytes()).hexdigest()
     assert card["started_from"] == {"name": "tiny", "weights_sha256": digest}
+
+
+@pytest.mark.slow
+def test_a_card_names_the_weights_that_a_run_started_from_whatever_becomes_of_them(
+    small_run, small_config, tmp_path
+):
+    start = shutil.copytree(small_run, tmp_path / "start")
+    config = short(replace(small_config, start=str(start)), steps=2)
+    run = train(config, tmp_path / "run", verbose=0)
+    before = presets.load_card(run)["started_from"]
+    shutil.copyfile(run / presets.WEIGHTS, start / presets.WEIGHTS)  # as if trained on
+    train(replace(config, epochs=2), run, verbose=0)
+    assert presets.load_card(run)["started_from"] == before
+    assert (
+        before["weights_sha256"]
+        != hashlib.sha256((start / presets.WEIGHTS).read_bytes()).hexdigest()
+    )
 
 
 def test_a_run_that_learns_nothing_says_so(one_step):

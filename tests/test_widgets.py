@@ -668,6 +668,18 @@ def test_uploads_are_colored_and_bad_ones_get_a_line(color_files, box, tmp_path)
     assert [text for _, text in links(pages[2])] == ["last.jpg"] and shown.status.value == ""
 
 
+def test_a_zip_of_somebody_elses_stays(color_files, box, tmp_path):
+    theirs = tmp_path / "out" / "of it.zip"
+    theirs.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(theirs, "w") as file:
+        file.writestr("letter.txt", "their only copy")
+    before = theirs.read_bytes()
+    for _ in range(2):
+        _, (page,) = color_files(box)
+        assert links(page)[0] == ("out/of%20it-2.zip", "of it-2.zip, all 2")
+    assert theirs.read_bytes() == before
+
+
 def test_a_page_names_the_colored_files_without_links(color_files, box, monkeypatch):
     monkeypatch.setenv("COLORLIB_OUTPUT", "out")
     _, (page,) = color_files(box)
