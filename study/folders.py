@@ -23,8 +23,10 @@ def new_folder(folder):
     Raises:
         ColorlibError: `folder` exists and is not empty, or it can't be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     check_new(folder)
+    if folder == Path.cwd():
+        raise ColorlibError(f"{folder}: is the present folder; give a new one")
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)

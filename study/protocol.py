@@ -58,9 +58,13 @@ class _Part(BaseModel):
 
 def _check_braces(text: str) -> str:
     try:
-        names = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+        fields = [field for field in Formatter().parse(text) if field[1] is not None]
     except ValueError as error:
         raise ValueError(f"{error}; write a brace that is meant as such twice") from None
+    names = {name for _, name, _, _ in fields}
+    for _, name, form, conversion in fields:
+        if form or conversion:
+            raise ValueError(f"write {{{name}}} without a format: values are texts already")
     for name in sorted(names - {*STUDY_VALUES, *PAGE_VALUES}):
         known = ", ".join((*STUDY_VALUES, *PAGE_VALUES))
         raise ValueError(f"names {{{name}}}, which nothing fills in; known are {known}")
@@ -325,6 +329,7 @@ class WithdrawalTexts(_Part):
     code: Text
     confirm: Text
     cancel: Text
+    failed: Text  # the request got no answer
     unknown: Text
     too_late: Text
     done_title: Text

@@ -320,6 +320,35 @@ def test_without_a_network_answers_wait_and_then_arrive(serve, visit):
     assert len(kept) == len({row["id"] for row in kept}) == 5
 
 
+def test_a_refusal_by_somebody_between_loses_no_answer(serve, visit):
+    """A proxy's page is no word of the server's."""
+    server = serve(demo=False, scenes=2, practice=0, catch=0)
+    page = visit(server.address, tolerate=["403"])
+    refused = []
+
+    def refuse(route):
+        refused.append(route.request.url)
+        route.fulfill(status=403, content_type="text/html", body="<h1>Blocked by policy</h1>")
+
+    page.route("**/api/answers", refuse, times=2)
+    go_through(page, click)
+    assert len(refused) == 2 and len(rows(server)) == 2
+    page.route("**/api/withdraw", refuse, times=1)
+    page.locator("#withdraw").click()
+    page.get_by_role("button", name="Delete my answers").click()
+    page.get_by_text("Nothing has been deleted yet").wait_for()
+    page.get_by_role("button", name="Delete my answers").click()
+    page.get_by_role("heading", name="Your answers are deleted").wait_for()
+
+
+def test_a_browser_that_does_not_tell_how_somebody_came(serve, browser):
+    server, page = serve(), browser.new_page(**DESKTOP)
+    page.add_init_script("performance.getEntriesByType = () => []")
+    page.goto(server.address)
+    page.locator("[name=adult]").wait_for(timeout=60_000)
+    page.close()
+
+
 def left_behind(server, page):
     """One answer arrives, the server is killed, one more is given; the closed page's context."""
     answered(page, 1)
@@ -465,10 +494,18 @@ def test_the_next_person_at_a_computer_begins_anew(serve, visit):
     assert ready(third) == "Real or recolored?" and code not in third.content()
     third.get_by_role("button", name="No, I am somebody else").click()
     third.locator("[name=adult]").wait_for()
-    # The same in the tab in which somebody has just finished.
+    third.close()  # only one tab has the study open
+    # The same in the tab in which somebody has just finished, whatever is pressed there.
     second.goto(server.address)
-    ready(second)
-    assert code not in second.content()
+    for act in (lambda: None, second.reload):
+        ready(second)
+        act()
+        second.get_by_role("button", name="No, I am somebody else").click()
+        second.locator("[name=adult]").wait_for()
+        second.locator("#withdraw").click()
+        assert second.get_by_label("Your withdrawal code").input_value() == ""
+        second.get_by_role("button", name="Go back").click()
+        assert code not in second.content()
 
 
 def test_an_invitation_goes_on_on_a_second_device(serve, visit):

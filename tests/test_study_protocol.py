@@ -77,6 +77,8 @@ def test_consent_says_what_it_must(name):
     text = " ".join(consent["body"])
     for word in ("stop at any time", "deleted until", "cookie", str(protocol.trials), "published"):
         assert word in text, word
+    for kept in ("how far the page is enlarged", "fine your screen is", "from a panel", "invitation"):
+        assert kept in text, kept
     assert "18" in consent["adult"] and "free will" in consent["agree"]
     (vision,) = [question for question in protocol.questions if question.id == "color_vision"]
     assert "health" in vision.consent and not any(
@@ -133,6 +135,8 @@ def test_a_translation_is_a_file(edited):
         ('title = "What to do"', 'title = ""', "texts.instructions.title: .*at least 1 character"),
         ("{photos} photos, one", "{foto} photos, one", r"consent.body.1: names \{foto\}, which"),
         ("{photos} photos, one", "{photos photos, one", "consent.body.1: .*brace"),
+        ("{photos} photos, one", "{photos:d} photos", r"consent.body.1: write \{photos\} without"),
+        ("{photos} photos, one", "{photos!r} photos", r"consent.body.1: write \{photos\} without"),
         ("[texts.thanks]", "[texts.thank]", "texts.thanks: is missing.*and 1 more"),
         ('second_key = "f"', 'second_key = "R"', "texts.trial.second_key: must differ"),
         ("min_catch_correct = 3", "min_catch_correct = 5", "exclusions.min_catch_correct: is 5"),

@@ -9,6 +9,9 @@ const SLOWEST_PHOTO = 120000;
 // The server has heard the request and won't grant it: asking again is no use.
 export class Refused extends Error {}
 
+// No word of the server's: asking again may help.
+class Lost extends Error {}
+
 // Waits, and no longer than until the network is back.
 function pause(ms) {
   return new Promise((resolve) => {
@@ -22,7 +25,8 @@ function pause(ms) {
   });
 }
 
-// Repeats `attempt` until it has an answer; tells `onTrouble` true at a failure and false after it.
+// Repeats `attempt` until the server has answered it; tells `onTrouble` true at a failure and false
+// after it.
 export async function persist(attempt, onTrouble) {
   for (let wait = FIRST_WAIT; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
     try {
@@ -30,7 +34,7 @@ export async function persist(attempt, onTrouble) {
       onTrouble(false);
       return result;
     } catch (error) {
-      if (error instanceof Refused) {
+      if (!(error instanceof Lost)) {
         onTrouble(false);
         throw error;
       }
@@ -46,25 +50,26 @@ export function speakFor(tag) {
   entry = tag;
 }
 
-// One request. Throws Refused, or another error where asking again may help.
-async function ask(path, timeout, { headers = {}, ...options } = {}) {
+// One request; `read` makes of its bytes what is returned. Throws Refused or Lost.
+async function ask(path, timeout, read, { headers = {}, ...options } = {}) {
   const limit = new AbortController(); // AbortSignal.timeout is younger than many phones
   const timer = setTimeout(() => limit.abort(), timeout);
   if (entry) headers["X-Entry"] = entry;
   try {
     const response = await fetch(path, { ...options, headers, signal: limit.signal });
-    if (response.ok) return new Uint8Array(await response.arrayBuffer());
-    if (response.status >= 500 || response.status === 408 || response.status === 429) {
-      throw new Error(`HTTP ${response.status}`);
-    }
-    const { error } = await response.json().catch(() => ({}));
-    throw new Refused(error ?? `HTTP ${response.status}`);
+    if (response.ok) return read(new Uint8Array(await response.arrayBuffer()));
+    const { error } = await response.json(); // A page of a proxy between us is none.
+    const again = response.status >= 500 || response.status === 408 || response.status === 429;
+    if (error && !again) throw new Refused(error);
+    throw new Lost(`HTTP ${response.status}`);
+  } catch (error) {
+    throw error instanceof Refused ? error : new Lost(`${path}: ${error.message}`);
   } finally {
     clearTimeout(timer);
   }
 }
 
-export const requestBytes = (path) => ask(path, SLOWEST_PHOTO);
+export const requestBytes = (path) => ask(path, SLOWEST_PHOTO, (bytes) => bytes);
 
 export async function request(path, body) {
   const options = {};
@@ -74,7 +79,7 @@ export async function request(path, body) {
     options.body = JSON.stringify(body);
     options.keepalive = true; // goes on when the page is closed meanwhile
   }
-  return JSON.parse(new TextDecoder().decode(await ask(path, TIMEOUT, options)));
+  return ask(path, TIMEOUT, (bytes) => JSON.parse(new TextDecoder().decode(bytes)), options);
 }
 
 // A random name of 128 bits, as hex.

@@ -234,9 +234,9 @@ async function withdraw(code, alert) {
   try {
     await request("/api/withdraw", { code });
   } catch (error) {
-    const { unknown, too_late } = texts.withdrawal;
+    const { unknown, too_late, failed } = texts.withdrawal;
     const told = { unknown_code: unknown, anonymous: too_late };
-    alert.textContent = told[error.message] ?? texts.connection.offline;
+    alert.textContent = told[error.message] ?? failed;
     return;
   }
   outboxes.current?.discard();

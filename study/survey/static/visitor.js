@@ -48,8 +48,10 @@ export function turk() {
 // Where this visitor stands: the server's word, and whether it is known to be the same person's.
 export async function enter(way) {
   const named = Boolean(way.invitation || way.panel);
-  const [{ type }] = performance.getEntriesByType("navigation");
-  const kept = type === "navigate" ? null : tab.read(); // who types the address may be the next one
+  // Who types the address may be the next one. (Some older phones tell nothing of the way here.)
+  const type = performance.getEntriesByType("navigation")[0]?.type ?? "navigate";
+  if (type === "navigate") tab.take();
+  const kept = tab.read();
   if (kept?.entry && !named) {
     speakFor(kept.entry);
     const state = await request("/api/session");
