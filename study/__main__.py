@@ -176,7 +176,7 @@ def _withdraw(args):
                 f"{args.code}: no such code, or withdrawn already{store.read(retention.since)}; "
                 "check its letters"
             )
-        store.forget()
+        store.forget(tries=20)
         withdrawal.synchronize(store)
         file = store.tombstones
     print(

@@ -188,7 +188,7 @@ def test_days_of_the_protocol_are_carried_out_at_midnight(
 ):
     monkeypatch.setattr(server, "WATCH_SECONDS", 0.05)
     log.set_up()
-    moved("2027-03-30T23:59:59")
+    moved("2027-03-29T23:59:58")
     study = make(live={"anonymized_on": "2027-03-31", "delete_after": "2027-06-01"})
     person = study.person()
     person.take_part(panel="somebody")
@@ -200,9 +200,13 @@ def test_days_of_the_protocol_are_carried_out_at_midnight(
     command("withdraw", gone, "--database", database)
     assert study.store.tombstones.exists()
 
+    moved("2027-03-30T00:00:01")  # Who began now would be cut off at midnight.
+    assert study.person().start().json()["error"] == "closed"
     moved("2027-03-31T00:00:01")
     wait_for(lambda: study.rows(tables.protocols)[0].anonymized_at)
     (row,) = study.rows(tables.sessions)
+    assert row.started_at == row.finished_at == "2027-03-29T00:00:00.000Z"
+    assert {answer.received_at for answer in study.rows(tables.answers)} == {row.started_at}
     assert (row.cookie_hash, row.panel_hash, row.withdrawal_code) == ("", None, row.session)
     assert study.person().start().json()["error"] == "closed"
     assert study.person().enter().json()["error"] == "closed"

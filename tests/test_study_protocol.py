@@ -77,7 +77,7 @@ def test_consent_says_what_it_must(name):
     text = " ".join(consent["body"])
     for word in ("stop at any time", "deleted until", "cookie", str(protocol.trials), "published"):
         assert word in text, word
-    for kept in ("how far the page is enlarged", "fine your screen is", "from a panel", "invitation"):
+    for kept in ("page is enlarged", "fine your screen is", "from a panel", "invitation"):
         assert kept in text, kept
     assert "18" in consent["adult"] and "free will" in consent["agree"]
     (vision,) = [question for question in protocol.questions if question.id == "color_vision"]

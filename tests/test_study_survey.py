@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pandas as pd
 import pytest
@@ -34,6 +35,7 @@ from survey_parts import (
     make_stimuli,
     new_id,
     typed,
+    wait_for,
     write_protocol,
 )
 
@@ -711,12 +713,13 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
 
 
 def test_export_is_safe_in_a_spreadsheet_and_without_panel_ids_if_asked(make, tmp_path):
-    from study.answers import read_export
+    from study.answers import milliseconds, read_export
 
+    tables_of = {}
     database, evil = tmp_path / "study.sqlite3", "=HYPERLINK(A1)"
     study = make(database=database)
     for number in range(6):
-        study.person().take_part(upto=number == 0, panel=f"person-{number}")
+        study.person().take_part(upto=2 * (number == 0), panel=f"person-{number}")
     study.change(update(tables.images).values(source=evil))
     (row, *_) = study.rows(tables.sessions, "panel_hash")
     study.close()
@@ -737,6 +740,15 @@ def test_export_is_safe_in_a_spreadsheet_and_without_panel_ids_if_asked(make, tm
         hashed = any(row.panel_hash.encode() in content for content in written)
         named = any(b"panel_hash" in content for content in written)
         assert ("panel_hash" in people) == hashed == named == (folder == "whole")
+        tables_of[folder] = read_export(tmp_path / folder)
+    # Nor does the hour tell a panel whose answers these are; the times between are as they were.
+    whole, open_ = (tables_of[name].participants for name in ("whole", "open"))
+    assert (open_["started_at"].str[10:] == "T00:00:00.000Z").all()
+    assert (open_["started_at"].str[:10] == whole["started_at"].str[:10]).all()
+    for name in ("released_at", "received_at", "shown_at"):
+        before, after = (tables_of[folder].trials for folder in ("whole", "open"))
+        moved = milliseconds(after[name], before[name])
+        assert moved.groupby(before["session"]).nunique().max() == 1
     # 12e45678... would be a number.
     assert people["participant"].str.match("[a-f]").all() and len(people) == 6
     assert people["session"].str.match("[a-f]").all()
@@ -776,6 +788,25 @@ def test_withdrawal_deletes_a_person_and_leaves_a_tombstone(make, tmp_path):
     unknown = command("withdraw", code, "--database", database, code=2)
     assert "no such code" in unknown.stderr
     assert code.encode() not in content(database), "overwritten, not just unlinked"
+
+
+def test_who_reads_holds_up_neither_a_withdrawal_nor_answers(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("study.survey.server.WATCH_SECONDS", 0.05)
+    database = tmp_path / "study.sqlite3"
+    study = make(database=database, demo=False)
+    person, other = study.person(), study.person()
+    person.take_part()
+    other.take_part(upto=1)
+    code = person.post("/api/finish", {}).json()["withdrawal_code"]
+    with closing(sqlite3.connect(database, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM answers").fetchone()
+        began = time.monotonic()
+        assert other.post("/api/withdraw", {"code": code}).status_code == 200
+        assert other.answer(2).status_code == 200
+        assert time.monotonic() - began < 5
+        assert code.encode() in content(database), "somebody reads it"
+    wait_for(lambda: code.encode() not in content(database))
 
 
 def test_live_mode_refuses_until_the_protocol_is_filled_in(stimuli, tmp_path):

@@ -326,6 +326,22 @@ def test_a_restored_backup_brings_back_nobody_who_withdrew(serve, database, tmp_
     assert "1 participants" in done.stdout and "1 withdrawals" in done.stdout
 
 
+def test_withdrawals_of_an_earlier_study_are_not_those_of_the_next(serve, database):
+    """A pilot's file stays beside the database that is deleted."""
+    study = serve()
+    pilots = finish(study.person())["withdrawal_code"]
+    command("withdraw", pilots, "--database", database)
+    study.close()
+    database.unlink()
+    study = serve()
+    assert not study.rows(tables.withdrawals)
+    code = finish(study.person())["withdrawal_code"]
+    command("withdraw", code, "--database", database)
+    assert len(study.rows(tables.withdrawals)) == 1
+    lines = database.with_name("study.sqlite3.withdrawn").read_text().splitlines()
+    assert len({line.split()[2] for line in lines}) == len(lines) == 2
+
+
 def test_a_lost_file_of_withdrawals_is_written_again(serve, database):
     study = serve()
     code = finish(study.person())["withdrawal_code"]

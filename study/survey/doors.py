@@ -5,7 +5,7 @@ from sqlalchemy import and_, func, or_, select
 from colorlib import ColorlibError
 from study import protocol as protocols
 from study.survey import versions
-from study.survey.store import ago, note, noted, now, sessions, today
+from study.survey.store import ago, note, noted, now, sessions
 
 
 def has_place(protocol, sha256):
@@ -35,7 +35,8 @@ def places_left(connection, protocol, sha256) -> int | None:
 def closed(connection, protocol, sha256) -> str | None:
     """Why nobody may begin: `closed`, `paused` or `full`; None if they may."""
     day = protocol.retention.anonymized_on
-    if day and today() >= day:  # their answers could not be withdrawn
+    # The last day on which a session that begins now can go on: it shall not be cut off.
+    if day and ago(-protocol.resume.max_age_hours)[:10] >= day.isoformat():
         return "closed"
     if noted(connection, "paused"):
         return "paused"

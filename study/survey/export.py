@@ -18,11 +18,13 @@ from study.survey import versions
 from study.survey.log import log
 from study.survey.plan import is_correct
 from study.survey.store import (
+    TIMES,
     answers,
     images,
     presentations,
     replies,
     sessions,
+    since_midnight,
     study,
     today,
     trials,
@@ -147,7 +149,10 @@ PARTICIPANTS = {
         "when another session began with the same panel id before this one was finished, UTC, "
         "ISO 8601; empty: none did"
     ),
-    "started_at": Variable("when consent was given, UTC, ISO 8601"),
+    "started_at": Variable(
+        "when consent was given, UTC, ISO 8601; where panel ids are left out, and once the session "
+        "is anonymous, all its times are moved together so that this one is midnight"
+    ),
     "finished_at": Variable("when the last answer was confirmed, UTC, ISO 8601"),
     "complete": Variable("whether all trials are answered and the end was reached", "boolean"),
 }
@@ -159,7 +164,11 @@ IMAGES = {
     "width": Variable("of the file", "Int64", "px"),
     "height": Variable("of the file", "Int64", "px"),
 }
-WITHDRAWALS = {"withdrawn_at": Variable("when somebody's rows were deleted, UTC, ISO 8601")}
+WITHDRAWALS = {
+    "withdrawn_at": Variable(
+        "when somebody's rows were deleted, of whatever version of the protocol, UTC, ISO 8601"
+    )
+}
 # The rules stand in the protocol under [exclusions], with the day on which they were fixed.
 _FLAGS = {
     "excluded_incomplete": "the session was not finished",
@@ -192,8 +201,8 @@ def export(connection, folder, panel=True) -> dict:
     Args:
         connection: reads the database.
         folder: path of the new folder.
-        panel: bool. Whether the hashes of panel ids come along. They are for the one who runs the
-            study, not for publication.
+        panel: bool. Whether the hashes of panel ids come along, and the hours at which people took
+            part. They are for the one who runs the study, not for publication.
 
     Returns:
         dict: {table: its number of rows}.
@@ -207,7 +216,12 @@ def export(connection, folder, panel=True) -> dict:
             _export(connection, row, part if len(rows) == 1 else part / folder_of(row), panel)
             for row in rows
         ]
-    return {name: sum(count[name] for count in counts) for name in counts[0]}
+    # Photos and withdrawals are the database's: each version's folder has them all.
+    apart = ("trials", "participants")
+    return {
+        name: sum(count[name] for count in counts) if name in apart else number
+        for name, number in counts[0].items()
+    }
 
 
 def folder_of(row) -> str:
@@ -257,7 +271,7 @@ def read_tables(connection, protocol, sha256, panel=True):
         connection: reads the database.
         protocol: `study.protocol.Protocol`.
         sha256: of the protocol, as the database keeps it: only these sessions are read.
-        panel: bool. Whether the hashes of panel ids are among them.
+        panel: bool. Whether the hashes of panel ids are among them, and times as they were.
     """
     from study.answers import Study, flag_exclusions
 
@@ -278,6 +292,10 @@ def read_tables(connection, protocol, sha256, panel=True):
             connection, select(withdrawals.c.withdrawn_at).order_by(withdrawals.c.withdrawn_at)
         ),
     }
+    if not panel:
+        starts = people.set_index("session")["started_at"].to_dict()
+        for name in ("trials", "participants"):
+            _move_times(tables[name], starts)
     tables = {name: _typed(table, variables[name]) for name, table in tables.items()}
     three = [tables[name] for name in ("trials", "participants", "images")]
     flagged = flag_exclusions(Study(*three, source=protocol.name, mode=protocol.mode), protocol)
@@ -348,6 +366,15 @@ def _trials(connection, protocol, pictures, people):
     table["correct"] = [right.get(index) for index in table.index]
     table["said_real"] = [real.get(index) for index in table.index]
     return table[list(TRIALS)]
+
+
+def _move_times(table, starts):
+    """Moves the times of each session, as anonymization does."""
+    for column in set(TIMES) & set(table):
+        table[column] = [
+            since_midnight(value, starts[session]) if value else value
+            for session, value in zip(table["session"], table[column], strict=True)
+        ]
 
 
 def _typed(table, variables):

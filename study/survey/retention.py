@@ -7,11 +7,22 @@ treated as the protocol promises that they agreed to, whatever a later version s
 import json
 from datetime import date
 
+from sqlalchemy import and_, delete, inspect, select, table, update
 from sqlalchemy import column as named
-from sqlalchemy import delete, inspect, select, table, update
 
 from study.survey.log import log
-from study.survey.store import invitations, now, protocols, sessions, today, withdrawals
+from study.survey.store import (
+    TIMES,
+    answers,
+    invitations,
+    now,
+    presentations,
+    protocols,
+    sessions,
+    since_midnight,
+    today,
+    withdrawals,
+)
 
 # What a session's row keeps instead of what could tell whose it is. A new column that could belongs
 # here, too.
@@ -94,9 +105,27 @@ def since(connection) -> str:
 
 def _anonymize(connection, sha256):
     theirs = sessions.c.protocol_sha256 == sha256
+    _move_times(connection, theirs)
     count = connection.execute(update(sessions).where(theirs).values(ANONYMOUS)).rowcount
     _stamp(connection, sha256, "anonymized_at")
     return count, "anonymized"
+
+
+def _move_times(connection, which):
+    """Moves all times of sessions by `since_midnight`."""
+    query = select(sessions.c.session, sessions.c.started_at).where(which)
+    starts = dict(map(tuple, connection.execute(query)))
+    for table_ in (answers, presentations, sessions):
+        columns = [column for column in table_.c if column.name in TIMES]
+        query = select(table_).where(table_.c.session.in_(select(sessions.c.session).where(which)))
+        for row in connection.execute(query).mappings().all():
+            key = and_(*(column == row[column.name] for column in table_.primary_key))
+            moved = {
+                column.name: since_midnight(row[column.name], starts[row["session"]])
+                for column in columns
+                if row[column.name]
+            }
+            connection.execute(update(table_).where(key).values(moved))
 
 
 def _delete(connection, sha256):

@@ -30,8 +30,8 @@ EVERY = 16  # photos.js puts the bytes back
 def withhold(content) -> tuple[bytes, bytes]:
     """Splits a photo's file: what a browser may fetch ahead, and what makes a photo of it.
 
-    Every 16th byte is withheld until the trial begins. What is left shows nothing: the code of a
-    JPEG can't be read across a gap. What is withheld is small enough to come at once. So photos are
+    Every 16th byte is withheld until the trial begins. No viewer shows what is left: the code of a
+    JPEG isn't read across a gap. (Who writes a program that guesses what is missing sees parts.) What is withheld is small enough to come at once. So photos are
     fetched ahead, and yet the server knows when each could be seen first, and how often. A cipher
     would do the same with a key instead of bytes, but browsers offer ciphers on https only, and
     Python has none.
@@ -284,6 +284,8 @@ class Survey:
                 if today() != day:
                     await run_in_threadpool(retention.carry_out, self.store)
                     day = today()
+                if self.store.unforgotten:  # Somebody read while a person withdrew.
+                    await run_in_threadpool(self.store.forget)
                 if log.last_error() not in (None, kept):
                     await run_in_threadpool(self.store.write, note, "last_error", log.last_error())
                     kept = log.last_error()

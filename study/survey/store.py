@@ -9,7 +9,9 @@ are rare, and savepoints would double the round trips to PostgreSQL.
 
 import queue
 import threading
+import time
 from concurrent.futures import Future
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from study.survey.log import line, log
 
 # How many operations share a commit at most: enough for every visitor of a busy second.
 BATCH = 256
+_PATIENCE = 30  # s, for others who write
 _CONNECTIONS = 40  # as many as the server has threads that read
 
 # A change of these tables is also one of `migrations.py`, which says how.
@@ -212,7 +215,28 @@ def now() -> str:
 
 def ago(hours) -> str:
     """The time so many hours ago, in the same form."""
-    moment = clock() - timedelta(hours=hours)
+    return _iso(clock() - timedelta(hours=hours))
+
+
+# Columns of times that belong to a session.
+TIMES = ("started_at", "finished_at", "superseded_at", "released_at", "received_at", "shown_at")
+
+
+def since_midnight(moment, started_at) -> str:
+    """A time of a session, moved so that the session began at midnight of its day.
+
+    A panel knows when each of its people came: by the hour, it could tell whose answers are whose.
+    """
+    start = datetime.fromisoformat(started_at)
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        moved = datetime.fromisoformat(moment) - (start - midnight)
+    except (ValueError, OverflowError):  # A browser may have sent a time that there is not.
+        moved = midnight
+    return _iso(moved)
+
+
+def _iso(moment):
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -252,7 +276,7 @@ def _engine(url):
     if url.get_backend_name() != "sqlite":
         # Without `hide_parameters`, an error's text would hold what somebody has sent.
         return create_engine(url, pool_size=_CONNECTIONS, hide_parameters=True)
-    options = {"timeout": 30, "check_same_thread": False}
+    options = {"timeout": _PATIENCE, "check_same_thread": False}
     engine = create_engine(url, connect_args=options, pool_size=_CONNECTIONS, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
@@ -311,6 +335,7 @@ class Store:
             raise ColorlibError(
                 f"{self.name}: can't be opened ({line(error)}); check the address and its rights"
             ) from None
+        self.unforgotten = False
         self._queue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
@@ -382,12 +407,24 @@ class Store:
         """Runs an operation that writes, and waits until it is safely stored."""
         return self.submit(operation, *arguments).result()
 
-    def forget(self):
-        """Overwrites what SQLite's log still holds of deleted rows."""
-        if self.url.get_backend_name() == "sqlite":
-            connection = self._engine.raw_connection()
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
+    def forget(self, tries=1):
+        """Overwrites what SQLite's log still holds of deleted rows.
+
+        It can't while somebody reads, and nobody writes while it waits: so it waits shortly. The
+        server tries again (`unforgotten`); a command, which ends, is given several `tries`.
+        """
+        if self.url.get_backend_name() != "sqlite":
+            return
+        with closing(self._engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout = 100")
+            for number in range(tries):
+                time.sleep(0.5 if number else 0)
+                (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self.unforgotten = bool(busy)
+                if not busy:
+                    break
+            cursor.execute(f"PRAGMA busy_timeout = {1000 * _PATIENCE}")
 
     def close(self):
         """Waits for what is queued, then closes the database."""

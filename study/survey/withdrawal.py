@@ -89,12 +89,17 @@ def synchronize(store) -> int:
     try:
         with _file:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            kept = dict(reversed(line.split()) for line in lines if len(line.split()) == 2)
-            known, back = store.read(_compare, kept)
+            mark = store.read(_mark)
+            parts = [line.split() for line in lines if len(line.split()) > 1]
+            kept = {stone: when for when, stone, *whose in parts if whose == [mark]}
+            unmarked = {stone for _, stone, *whose in parts if not whose}  # by an older version
+            known, back = store.read(_compare, {*kept, *unmarked})
             lost = {stone: when for stone, when in kept.items() if stone not in known}
             if lost or back:
                 store.write(_restore, lost, back)
-            missing = [f"{when} {stone}\n" for stone, when in known.items() if stone not in kept]
+            missing = [
+                f"{when} {stone} {mark}\n" for stone, when in known.items() if stone not in kept
+            ]
             if missing:
                 _append(path, missing)
     except (OSError, UnicodeDecodeError) as error:
@@ -107,11 +112,16 @@ def synchronize(store) -> int:
     return len(back)
 
 
-def _compare(connection, kept):
+def _mark(connection):
+    """What tells the lines of this study from those of an earlier one under the same name."""
+    return seal(connection.execute(select(study.c.salt)).scalar_one(), "withdrawals")[:16]
+
+
+def _compare(connection, stones):
     """({tombstone: when} of the database, the sessions that are there again)."""
     rows = select(withdrawals.c.tombstone, withdrawals.c.withdrawn_at)
     known = dict(map(tuple, connection.execute(rows.where(withdrawals.c.tombstone.is_not(None)))))
-    stones = {*known, *kept}
+    stones |= set(known)
     if not stones:
         return known, []
     salt = connection.execute(select(study.c.salt)).scalar_one()
