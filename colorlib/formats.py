@@ -127,6 +127,12 @@ def jp2_profile(head):
     return head[start + 7 : start - 4 + size] or None
 
 
+def jp2_depth(head):
+    """Bits of a JPEG 2000 file's first channel, by its first bytes; 8 where they don't tell."""
+    marker = head.find(b"\xff\x4f\xff\x51") + 2  # SIZ, behind that of the start
+    return (head[marker + 40] & 0x7F) + 1 if 2 <= marker < len(head) - 40 else 8
+
+
 def jpeg_has_all_scans(data):
     """Whether the scans of a JPEG, by their headers, hold every coefficient to the last bit.
 

@@ -72,7 +72,9 @@ class TooLarge(ColorlibError):
 class Photo(NamedTuple):
     """What `load` returns."""
 
-    rgb: np.ndarray  # (H, W, 3), uint8, or uint16 where the file has more than 8 bits; upright sRGB
+    # (H, W, 3), upright sRGB: uint8, or uint16 where the file has more than 8 bits. Of HEIC, and of
+    # JPEG 2000 in color, 8 are read, and a note says so.
+    rgb: np.ndarray
     metadata: Metadata | None  # what `write` puts into another file
     notes: tuple[str, ...]  # what was put right or left out, a line each
     pages: int  # full-size pages of a TIFF; 1 for other formats
@@ -134,7 +136,7 @@ def read(path, *, max_pixels=250_000_000):
             Defaults to 250 million.
 
     Returns:
-        Array (H, W, 3), uint8, or uint16 for files with more than 8 bits per channel.
+        Array (H, W, 3) as `Photo.rgb`.
 
     Raises:
         ColorlibError: see `load`.
@@ -493,9 +495,12 @@ def _load_with_pillow(file, kind, name, max_pixels):
         picture = opener[kind](file)
         _check_size(*picture.size, name, max_pixels)
         picture.load()
+        depth = picture.info.get("bit_depth", 8)  # as HEIC tells it
         if kind == "JPEG 2000":  # Pillow passes its profile over.
             file.seek(0)
-            picture.info["icc_profile"] = formats.jp2_profile(file.read(_LARGEST_PROFILE))
+            head = file.read(_LARGEST_PROFILE)
+            picture.info["icc_profile"] = formats.jp2_profile(head)
+            depth = formats.jp2_depth(head)
     except ColorlibError:
         raise
     except Exception as error:  # Each decoder has its own.
@@ -504,8 +509,11 @@ def _load_with_pillow(file, kind, name, max_pixels):
             "fresh copy of the file, or save it again with another program"
         ) from error
     frames = getattr(picture, "n_frames", 1)
-    notes = (f"picture 1 of {frames}; the others are left out",) if frames > 1 else ()
-    return Photo(pixels.from_pillow(picture, name), of_pillow(picture), notes, 1)
+    notes = [f"picture 1 of {frames}; the others are left out"] if frames > 1 else []
+    rgb = pixels.from_pillow(picture, name)
+    if depth > 8 and rgb.dtype == np.uint8:
+        notes.append(f"{depth} bits a channel, of which 8 are read; a TIFF or PNG keeps 16")
+    return Photo(rgb, of_pillow(picture), tuple(notes), 1)
 
 
 def _photos_of(path):

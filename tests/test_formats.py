@@ -57,6 +57,25 @@ def test_heic_is_read_where_its_extra_is_installed(truth):
         assert np.abs(photos.load(path).rgb.astype(int) - truth).mean() < 3
 
 
+def test_a_photo_whose_depth_is_not_kept_says_so(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pip install -e '.[heic]'")
+    deep = np.full((64, 64, 3), 30000, np.uint16)
+    heif.from_bytes(mode="RGB;16", size=(64, 64), data=deep.tobytes()).save(tmp_path / "10.heic")
+    photo = photos.load(tmp_path / "10.heic")
+    assert photo.rgb.dtype == np.uint8
+    assert photo.notes == ("10 bits a channel, of which 8 are read; a TIFF or PNG keeps 16",)
+    assert not photos.load(CASES / "IMG_0001.HEIC").notes
+
+
+def test_the_depth_of_jpeg_2000():
+    """By its marker SIZ (ITU-T T.800, A.5.1)."""
+    head = (CASES / "archive.jp2").read_bytes()
+    assert formats.jp2_depth(head) == 8
+    place = head.index(b"\xff\x4f\xff\x51") + 42
+    assert formats.jp2_depth(head[:place] + b"\x0f" + head[place + 1 :]) == 16
+    assert formats.jp2_depth(head[:place]) == formats.jp2_depth(b"") == 8
+
+
 def test_the_profile_of_jpeg_2000_is_applied(tmp_path):
     colors = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
     buffer = io.BytesIO()

@@ -31,10 +31,10 @@ def withhold(content) -> tuple[bytes, bytes]:
     """Splits a photo's file: what a browser may fetch ahead, and what makes a photo of it.
 
     Every 16th byte is withheld until the trial begins. No viewer shows what is left: the code of a
-    JPEG isn't read across a gap. (Who writes a program that guesses what is missing sees parts.) What is withheld is small enough to come at once. So photos are
-    fetched ahead, and yet the server knows when each could be seen first, and how often. A cipher
-    would do the same with a key instead of bytes, but browsers offer ciphers on https only, and
-    Python has none.
+    JPEG isn't read across a gap. (Who writes a program that guesses what is missing sees parts.)
+    What is withheld is small enough to come at once. So photos are fetched ahead, and yet the
+    server knows when each could be seen first, and how often. A cipher would do the same with a key
+    instead of bytes, but browsers offer ciphers on https only, and Python has none.
 
     Returns:
         The part to be fetched ahead, and the part to be withheld.
