@@ -19,7 +19,7 @@ from skimage.segmentation import felzenszwalb
 
 # The scores that 05_verdicts reads, as scripts in tests/benchmarks/ write them.
 SHIPPED = Path(__file__).parent / "data"
-SCORES = ("ablation.parquet", "regions.parquet", "categories.csv")
+SCORES = ("ablation.parquet", "regions.parquet", "categories.csv", "peers")
 
 # Hue angles of CIE Lab, in degrees, where a group of colors begins, and what often has them.
 HUES = {
@@ -111,12 +111,17 @@ def hue_group(ab):
     return _group((hue - first) % 360, {name: (n - first) % 360 for name, n in HUES.items()})
 
 
+def resized_ab(ab, short_side):
+    """a and b (H, W, 2) of a photo, resized to this short side, px: float32 array (h, w, 2)."""
+    scale = short_side / min(ab.shape[:2])
+    shape = [max(1, round(scale * n)) for n in ab.shape[:2]]
+    planes = np.moveaxis(ab.astype("float32"), -1, 0)
+    return np.stack([photos.resize(plane, *shape) for plane in planes], -1)
+
+
 def _small_ab(rgb):
     """The a and b (h, w, 2) of a photo with a short side of `SHORT_SIDE` px."""
-    scale = SHORT_SIDE / min(rgb.shape[:2])
-    height, width = (max(1, round(scale * n)) for n in rgb.shape[:2])
-    ab = metrics.ab_of(rgb).astype("float32")
-    return np.stack([photos.resize(ab[..., i], height, width) for i in (0, 1)], -1)
+    return resized_ab(metrics.ab_of(rgb), SHORT_SIDE)
 
 
 def regions_picture(rgb):

@@ -9,6 +9,8 @@ import pytest
 from colorlib import ColorlibError, lab, metrics, photos
 from notebooks import verdicts
 
+SHIPPED = verdicts.SHIPPED / "peers"
+
 
 def scene():
     """A photo of like lightness: blue, with a green square of 4 % and a gray third."""
@@ -230,6 +232,21 @@ def test_costs_are_those_of_networks_with_scores(tmp_path):
     report = verdicts.costs_report(verdicts.peer_costs(tmp_path))
     assert list(report["parameters"].items()) == [("small", "1,000"), ("large", "9,000,000")]
     assert report.loc["small", "multiply-adds at 224 px, billions"] == "1.25"
+
+
+def test_the_networks_that_ship_had_the_same_minutes_on_one_processor():
+    settings = json.loads((SHIPPED / "settings.json").read_text())
+    costs = verdicts.peer_costs(SHIPPED)
+    assert costs["processor"].nunique() == 1
+    step = costs["step_seconds"] * 6 / 60  # minutes
+    assert (abs(costs["minutes"] - settings["minutes"]) <= step / 2 + 1e-6).all()
+    assert (costs["crops"] == 6 * settings["batch"] * costs["steps"]).all()
+    assert costs["learning_rate"].isin(settings["rates"]).all()
+    scores = verdicts.peer_scores(SHIPPED)
+    for name, photo_count in settings["sets"].items():
+        counts = scores[scores["set"] == name]["network"].value_counts()
+        assert set(counts.index) == {*costs.index, "gray", "mean ab"}
+        assert (counts == photo_count).all()
 
 
 def test_scores_of_ones_own_stand_before_those_that_ship(tmp_path):

@@ -196,20 +196,21 @@ class altered:
 # Training and scoring
 
 
-def config_of(name, seed, paths, validation, backbone, crops):
-    """The TrainingConfig of an arm."""
+def config_of(name, seed, paths, backbone, args):
+    """The TrainingConfig of an arm, with the options of the command."""
     arm = ARMS[name]
     return recipe(
         arm.network,
         map(str, paths),
-        str(validation),
+        str(args.validation),
         backbone_weights=str(backbone) if arm.random else None,
         size=SIZES,
         batch=BATCH,
         epochs=6,
-        steps_per_epoch=max(1, round(crops / BATCH / 6)),
+        steps_per_epoch=max(1, round(args.crops / BATCH / 6)),
         body_rate=1.0 if arm.network == "pyramid_scratch" else 0.2,
         seed=seed,
+        precision=args.precision,
     )
 
 
@@ -241,9 +242,9 @@ def scores(colorizer, paths, what, others, seed, own=None):
     return pd.DataFrame(rows), maps
 
 
-def score_run(run, name, seed, sets):
+def score_run(run, name, seed, sets, precision):
     """The scores of a run on every set: pandas.DataFrame."""
-    colorizer, tables, others = Colorizer.from_preset(run, "mixed_bfloat16"), [], {}
+    colorizer, tables, others = Colorizer.from_preset(run, precision), [], {}
     if colorizer.architecture.embedded:
         gray = np.full((1, colorizer.square, colorizer.square), 50.0)
         blank = colorizer.standardize(colorizer.embedder.embed(gray))[0]
@@ -271,6 +272,7 @@ def main(argv=None):
     add_options(parser, ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--crops", type=int, default=25_000)
+    parser.add_argument("--precision", default="mixed_bfloat16", help="or float32")
     args = parser.parse_args(argv)
     register()
     try:
@@ -288,10 +290,10 @@ def main(argv=None):
             if (name, seed) in done:
                 continue
             run = args.runs / f"{name}-{seed}"
-            config = config_of(name, seed, paths, args.validation, backbone, args.crops)
+            config = config_of(name, seed, paths, backbone, args)
             with altered(run, ARMS[name].embeddings, seed):
                 training.train(config, run)
-            tables.append(score_run(run, name, seed, sets).reindex(columns=KEPT))
+            tables.append(score_run(run, name, seed, sets, args.precision).reindex(columns=KEPT))
             target.parent.mkdir(parents=True, exist_ok=True)
             metrics.save_scores(pd.concat(tables, ignore_index=True), target, digits=4)
             keras.utils.clear_session()

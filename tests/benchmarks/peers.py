@@ -10,14 +10,12 @@ it, or a faster machine, makes it later or earlier, not different.
 Each network is trained at two learning rates for a sixth of the steps; the one with the lower
 validation loss goes on to the end. What is left to do is done when the command is repeated: a
 network whose scores are there isn't trained again, and a stopped training goes on. `--runs` holds
-the trainings. `--output` holds for each network what it costs (NAME.json), a row for each set and
-photo (NAME.parquet) and its colors of ten photos (NAME.npz). A network is added in
-`peer_networks.py`.
+the trainings. `--output` holds what 05_verdicts reads (notebooks/data/peers): for each network what
+it costs (NAME.json), a row for each set and photo (NAME.parquet) and its colors of ten photos
+(NAME.npz). A network is added in `peer_networks.py`.
 
-Equal minutes show what somebody gets who trains each network on this machine for this time, with
-settings that all have in common. They don't show what the networks reach at the end of a training
-of days or weeks on GPUs, as their authors gave them, and they leave out the training of the
-classifier that some of them start from. Each network is trained once: the intervals draw photos.
+05_verdicts says what equal minutes mean and what they don't. Small crops and batches give every
+network many steps in them.
 """
 
 import argparse
@@ -171,10 +169,8 @@ def shown_maps(colorizer):
     for index in sorted(np.random.default_rng(1).permutation(len(sample))[:SHOWN]):
         prepared = colorizer.prepare_photo(photos.to_uint8(photos.read(sample[index])))
         (ab,) = colorizer.predict_maps([prepared])
-        scale = min(1.0, MAP_SIDE / min(ab.shape[:2]))
-        shape = [max(1, round(scale * n)) for n in ab.shape[:2]]
-        small = [photos.resize(np.ascontiguousarray(ab[..., i]), *shape) for i in (0, 1)]
-        maps[sample[index].name] = np.clip(np.round(np.stack(small, -1)), -128, 127).astype("int8")
+        small = verdicts.resized_ab(ab, MAP_SIDE)
+        maps[sample[index].name] = np.clip(np.round(small), -128, 127).astype("int8")
     return maps
 
 
@@ -232,8 +228,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, NETWORKS)
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, for each network")
-    parser.add_argument("--size", type=int, default=128, help="of the crops, px")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=96, help="of the crops, px")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rates", type=float, nargs=2, default=[1e-3, 3e-4])
     parser.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
     try:
