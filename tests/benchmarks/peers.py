@@ -76,7 +76,7 @@ def measure(config, validation, minutes, steps=8):
         "minutes": (2 * start + PARTS * steps * step) / 60,
         "seconds_batch_1": alone,
         "seconds_batch_16": in_batch,
-        "processor": card["machine"]["processor"],
+        "processor": f"{card['machine']['cores']} cores of {card['machine']['processor']}",
     }
 
 
