@@ -50,10 +50,10 @@ def _uniform(shape, low, high, seed):
 def film(rgb, lightness, seed):
     """Makes photos look like scans of old prints.
 
-    Half of them see colors as an old emulsion did: blue counts for more than it does for the eye,
-    and red for less, down to nothing (orthochromatic film). Their gamma, contrast and brightness
-    vary; some glow around the lights (halation), some are blurred, all have grain, and some dark
-    corners, scratches, or the paper's border or gray mount.
+    Half of them see colors as an emulsion might: red counts for between nothing (orthochromatic
+    film) and twice as much as it does for the eye, and blue nearly always for more. Their gamma,
+    contrast and brightness vary; some glow around the lights (halation), some are blurred, all have
+    grain, and some dark corners, scratches, or the paper's border or gray mount.
 
     Args:
         rgb: float32 tensor (B, H, W, 3). sRGB in 0..1.

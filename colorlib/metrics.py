@@ -474,9 +474,11 @@ def compare_trainings(scores, baseline, n_bootstrap=2000, seed=1):
     Each way, an arm, was trained several times, with the same seeds, and every network was scored
     on the same photos. A metric is computed for each training, and averaged over the seeds. The
     intervals are 95 % percentile bootstraps that draw photos and seeds with replacement, the same
-    ones for both arms (two-way: Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111). With few
-    seeds, what differs between trainings is drawn from those few, and its share is a little too
-    small.
+    ones for both arms (two-way: Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111). Of n seeds
+    drawn with replacement, the means have (n - 1) / n of the variance that means of n new trainings
+    would have; so a seed's distance from the mean is enlarged by the root of n / (n - 1). Two or
+    three seeds still tell little of how much trainings vary, and one tells nothing: then the
+    interval draws photos alone.
 
     Args:
         scores: pandas.DataFrame, a row per `arm`, `seed` and `file` with the numbers of
@@ -514,7 +516,9 @@ def compare_trainings(scores, baseline, n_bootstrap=2000, seed=1):
             if arm != baseline:
                 base = np.mean([values[baseline][s][name] for s in shared])
                 each = np.stack([drawn[arm][s][name] - drawn[baseline][s][name] for s in shared], 1)
-                low, high = _interval(np.take_along_axis(each, picks, axis=1).mean(axis=1))
+                middle, count = each.mean(axis=1), len(shared)
+                away = np.take_along_axis(each, picks, axis=1).mean(axis=1) - middle
+                low, high = _interval(middle + away * np.sqrt(count / max(count - 1, 1)))
                 row |= {"difference": row["value"] - base, "low": low, "high": high}
             rows.append(row | {"seeds": len(shared), "photos": len(next(iter(photo_lists)))})
     return pd.DataFrame(rows).set_index(["arm", "metric"])

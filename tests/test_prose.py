@@ -251,6 +251,7 @@ def test_the_readme_says_what_the_fusion_adds():
         assert set(own) == set(none)
         assert all(none[seed] > own[seed] for seed in own), "in each of the trainings"
         assert_rounded(shown, 100 * (sum(none.values()) / sum(own.values()) - 1))
+        assert f"crops; {['one', 'two', 'three'][len(own) - 1]} for each" in README
 
 
 # Sizes

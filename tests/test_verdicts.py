@@ -130,7 +130,7 @@ def test_film_that_is_blind_to_red_is_scored_beside_the_other(colorizers):
 
 
 def regions(kept, error):
-    """Rows by hue and size of 40 photos: what of the chroma is kept in small and large regions,
+    """Rows of 40 photos: what of the chroma is kept in small and large regions, and in all pixels,
     and the error over the floor's in large ones."""
     rng, rows = np.random.default_rng(1), []
     for photo in range(40):
@@ -141,6 +141,7 @@ def regions(kept, error):
                 row |= {"n_pixels": n, "truth_chroma": 30 * n, "chroma": 30 * n * share * noise}
                 row |= {"gray": 900 * n, "mean ab": 800 * n, "ab_sse": 800 * n * error**2 * noise}
                 rows.append(row | {"preset": "paper"})
+                rows.append(row | {"preset": "paper", "by": "chroma", "group": "16 to 32"})
     return pd.DataFrame(rows)
 
 
@@ -197,6 +198,27 @@ def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted(films):
     for kept, verdict in halves.items():
         report = claims(table, regions(kept, 1.0), films)["verdict"]
         assert report[("Small objects stay gray", "paper")] == verdict
+
+
+def test_paler_is_judged_over_all_pixels(films):
+    """Pixels that are colored in truth look paler in any colors that err."""
+    table = regions((0.5, 0.5), 1.0)
+    everywhere = table["by"] == "chroma"
+    table.loc[everywhere, "chroma"] = 1.2 * table.loc[everywhere, "truth_chroma"]
+    found = claims(compared({("val", "none"): (0.1, 0.2, 0.3)}), table, films)["verdict"]
+    assert found[("Colors are paler than the true ones", "paper")] == "does not hold"
+
+
+def test_what_photos_do_not_hold_is_not_tested(films):
+    table = regions((0.5, 0.5), 1.0)
+    table = table[(table["size"] != verdicts.LARGE) | (table["by"] == "chroma")]
+    report = claims(compared({("val", "none"): (0.1, 0.2, 0.3)}), table, films)
+    for claim in (
+        "Small objects stay gray",
+        "Large natural areas",
+    ):
+        (row,) = [row for (name, _), row in report.iterrows() if name.startswith(claim)]
+        assert row["verdict"] == "not tested here" and row["number"] == ""
 
 
 def peers(errors):

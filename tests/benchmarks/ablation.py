@@ -16,7 +16,8 @@ random       the embedding is that of a backbone with random weights, never trai
 bins         `own`, with `pyramid`'s distribution and loss
 pyramid      `pyramid`, its upper blocks trained
 mse          `pyramid`, with the paper's output and loss
-scratch      `pyramid`, its backbone begins at random weights and all of it is trained
+scratch      `pyramid`, its backbone begins at random weights and all of it is trained; it has no
+             normalization layers, which are folded into the weights of the pretrained one
 
 And of the runs of `own`, at use: `swapped` (another photo's embedding), `averaged` (the mean
 embedding) and `blank` (that of a gray square). Photos are scored at a short side of 192 px, and

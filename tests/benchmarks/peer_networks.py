@@ -188,7 +188,9 @@ def larsson2016(size=None, dropout=0.0, dtype=None):
     EfficientNet-Lite2 (`embedding.lite2_body`, trained along as in `pyramid`) in the place of
     VGG-16: the gray and the maps of all scales at a place make its column, a layer of 1024 follows,
     a dropout of 0.5, and twice 32 bins. Color is coded as hue and chroma of Lab instead of HSL, and
-    all places of the quarter resolution are trained, not 128 of each photo. 7,340,040 parameters,
+    all places of the quarter resolution are trained, not 128 of each photo. A histogram is that of
+    4 x 4 pixels instead of 7 x 7, and chroma counts as much in dark and bright places as in others,
+    as in the paper; the authors' code lets it count for less there. 7,340,040 parameters,
     4,782,024 of them the backbone's.
 
     The first layer is applied to each map before it is enlarged: both are linear, so the order
