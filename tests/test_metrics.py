@@ -507,8 +507,8 @@ def trainings(shift, by_training, photos=80, seeds=3, seed=0):
 def test_two_trainings_vary_as_two_of_many_do():
     """Where photos vary in nothing, the interval is that of the mean of two: +- sqrt(2) of half of
     what lies between them, as its variance is half of that of two."""
-    table = trainings(1.0, 0.0, seeds=2).assign(ab_psnr=20.0)
-    table.loc[table["arm"] == "other", "ab_psnr"] += 1.0 + 2.0 * table["seed"]
+    table = trainings(1.0, 0.0, seeds=2)
+    table["ab_psnr"] = 20.0 + (table["arm"] == "other") * (1.0 + 2.0 * table["seed"])
     row = metrics.compare_trainings(table, "own").loc["other", "ab_psnr_mean"]
     assert row["difference"] == pytest.approx(2.0)
     assert [row["low"], row["high"]] == pytest.approx([2 - 2**0.5, 2 + 2**0.5])

@@ -200,6 +200,14 @@ def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted(films):
         assert report[("Small objects stay gray", "paper")] == verdict
 
 
+def test_the_fusion_is_settled_on_the_sets_that_the_readme_says():
+    """Of val it says by how much it helps, of the others that it is open."""
+    trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
+    for name, table in trainings.groupby("set", observed=True):
+        row = metrics.compare_trainings(table, "own").loc["none", "ab_rmse"]
+        assert (row["low"] > 0) == (name == "val") and row["high"] > 0, name
+
+
 def test_paler_is_judged_over_all_pixels(films):
     """Pixels that are colored in truth look paler in any colors that err."""
     table = regions((0.5, 0.5), 1.0)
