@@ -68,7 +68,7 @@ figures: .venv
 	@touch $@
 
 $(BIN)/python:
-	$(if $(UV),$(UV) venv --seed .venv,$(if $(PYTHON),$(PYTHON) -m venv .venv,\
+	$(if $(UV),$(UV) venv --seed .venv,$(if $(PYTHON),$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; },\
 	  $(error colorlib needs Python 3.11, 3.12 or 3.13: install one, or uv, and run make again)))
 
 # One version of a package for all platforms and Pythons. Versions stay as they are where they fit.

@@ -31,6 +31,7 @@ from notebooks import figures
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone
 SITE = ROOT / "notebooks" / "site"  # the pages' configuration
+OURS = "made.html"  # a page that is in every folder of pages
 UNUSED = (".buildinfo", "objects.inv", "*.map", "fontawesome*")  # what no page asks for
 PROFILES = tomllib.loads((ROOT / "notebooks" / "profiles.toml").read_text("utf-8"))
 
@@ -53,6 +54,7 @@ FIGURES = (
     "historical_colored",
 )
 
+PHOTO_FOLDERS = ("PHOTOS", "EVALUATE")
 # Parameters that may be paths. A notebook runs in its own folder, so they become absolute.
 PATHS = ("PRESET", "PRESETS", "FOLDER", "ORIGINALS", "PROTOCOL", "EXPORT", "STIMULI", "SCORES")
 
@@ -119,7 +121,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict:
     """`["STEPS=30", "PRESET=paper"]` to `{"STEPS": 30, "PRESET": "paper"}`.
 
     A value that Python reads as a literal (`3`, `1e-3`, `None`, `[0, 0, 1]`, `'3'`) becomes what it
-    says; anything else is text.
+    says; anything else is text, and so is a path.
 
     Raises:
         ColorlibError: If a pair has no `=` or no name.
@@ -132,7 +134,10 @@ def parse_parameters(pairs: Sequence[str]) -> dict:
         values[name] = text
         with suppress(ValueError, SyntaxError, TypeError):
             # By way of JSON, as papermill knows no tuples, sets or bytes.
-            values[name] = json.loads(json.dumps(ast.literal_eval(text)))
+            literal = json.loads(json.dumps(ast.literal_eval(text)))
+            # A folder may be named by a year.
+            if name not in (*PHOTO_FOLDERS, *PATHS) or literal is None or isinstance(literal, str):
+                values[name] = literal
     return values
 
 
@@ -181,7 +186,7 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
         raise ColorlibError(f"{profile}: no such profile; there are {', '.join(PROFILES)}")
     sources = [notebooks] if notebooks else [ROOT / folder for folder in FOLDERS]
     selected = _select([Path(source).resolve() for source in sources], only)
-    for name, folder in (("PHOTOS", photos), ("EVALUATE", evaluate)):
+    for name, folder in zip(PHOTO_FOLDERS, (photos, evaluate), strict=True):
         folder = folder if folder is not None else parameters.get(name)
         if folder is not None:
             parameters[name] = str(Path(folder).expanduser().resolve())
@@ -189,10 +194,9 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
                 raise ColorlibError(f"{folder}: no such folder of photos; check --{name.lower()}")
     for name in PATHS:
         value = parameters.get(name)
-        if isinstance(value, str) and value not in preset_names():
-            path = Path(value).expanduser()
-            if path.exists() or name == "STIMULI":  # which is a new folder
-                parameters[name] = str(path.resolve())
+        if isinstance(value, str):
+            parts = value.split(",") if name == "PRESETS" else [value]
+            parameters[name] = ",".join(_resolved(part, name == "STIMULI") for part in parts)
     if profile == "full" and not parameters.get("PHOTOS"):
         raise ColorlibError("full: trains from scratch and needs photos; add --photos DIR")
 
@@ -216,6 +220,13 @@ def _plan(profile, only, parameters, photos, evaluate, notebooks):
         given = table | {name: parameters[name] for name in parameters if name in defaults}
         plan.append((notebook, given, defaults | given))
     return plan
+
+
+def _resolved(text, new) -> str:
+    """The whole path of what is there, or is to be made; else the text, such as a preset's name."""
+    path = Path(text.strip()).expanduser()
+    known = text.strip() in preset_names()
+    return text if known or not (path.exists() or new) else str(path.resolve())
 
 
 def _select(sources, only) -> list[Path]:
@@ -247,6 +258,8 @@ def _runnable(selected) -> list[Path]:
             print(f"Skipped {path.stem}: {how}", flush=True)
         else:
             raise ColorlibError(f"{path.stem}: {how}")
+    if not runnable:
+        raise ColorlibError(f"nothing can be run: {how}")
     return runnable
 
 
@@ -497,6 +510,11 @@ def main(argv=None):
     try:
         output = args.output or ROOT / "outputs" / args.profile
         site = output / "site" if args.output else output.parent / "site"
+        if site.is_dir() and any(site.iterdir()) and not (site / OURS).exists():
+            raise ColorlibError(
+                f"{site}: holds other files than these pages, which would be lost; give another "
+                "--output"
+            )
         if args.site and read_records(output):
             code = int(not build_pages(output, site))
         else:

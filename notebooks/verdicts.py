@@ -8,6 +8,7 @@ verdicts on the paper's claims.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from colorlib import ColorlibError, lab, metrics, photos
@@ -198,17 +199,18 @@ def score_regions(colorizer, paths, vividness=None, batch=16):
         batch: int. Photos read at a time. Defaults to 16.
 
     Returns:
-        pandas.DataFrame: `region_scores` with the columns `file` and `category` (`categories`);
-        near-gray photos are left out.
+        pandas.DataFrame: `region_scores` with the columns `file` (its name; its path where another
+        photo has that name) and `category` (`categories`); near-gray photos are left out.
     """
-    tables = []
+    tables, names = [], Counter(path.name for path in paths)
     for path, truth, output in metrics.colored_photos(colorizer, paths, vividness, batch):
         if metrics.mean_chroma(truth) < lab.NEAR_GRAY:
             continue
         floors = metrics.floor_outputs(truth, colorizer.card["colors"]["mean_ab"])
         (category,) = categories(shared_embedder()([lab.lightness(truth)]))
         scores = region_scores(output, floors, truth)
-        tables.append(scores.assign(file=path.name, category=category))
+        file = path.name if names[path.name] == 1 else str(path)
+        tables.append(scores.assign(file=file, category=category))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -317,7 +319,8 @@ def differences_report(compared, arms):
                 label: _text(*found.loc[metric, ["difference", "low", "high"]], digits)
                 for metric, (label, digits) in DIFFERENCES.items()
             }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["arm", "set"])
+    index = pd.MultiIndex.from_tuples(rows, names=["arm", "set"]) if rows else None
+    return pd.DataFrame(list(rows.values()), index)
 
 
 # What a network costs, as tests/benchmarks/peers.py measures it: how it is shown, and from what.

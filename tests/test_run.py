@@ -326,6 +326,7 @@ def test_the_studys_notebooks_are_skipped_without_their_extra(monkeypatch, capsy
     names = "01_data, 02_training, 03_results, 04_historical_photos, 05_verdicts"
     refused(f"NUMBR: not a parameter of {names};", notebooks=None, only=[], parameters={"NUMBR": 3})
     assert re.search(f"^Skipped 01_stimuli: {how}", capsys.readouterr().out, re.MULTILINE)
+    refused("nothing can be run: pydantic", notebooks=None, only=["01_stimuli", "02_analysis"])
 
 
 def test_notebooks_need_one_parameters_cell(tmp_path):
@@ -351,6 +352,31 @@ def test_folders_are_checked_before_anything_runs(tmp_path):
     refused("nowhere: no such folder of photos", evaluate=tmp_path / "nowhere")
     refused("nowhere: no such folder of photos", parameters={"PHOTOS": str(tmp_path / "nowhere")})
     refused("full: .* needs photos; add --photos DIR", profile="full")
+
+
+def test_a_folder_named_by_a_year_is_a_path(tmp_path, monkeypatch):
+    for name in ("2024", "mine"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    texts = ["PHOTOS=2024", "EVALUATE=2024", "FOLDER=2024", "PRESETS=pyramid,mine", "SEED=2024"]
+    parameters = runner.parse_parameters([*texts, "SCORES=None", "EXPORT='2024'"])
+    assert parameters["SEED"] == 2024 and parameters["SCORES"] is None
+    assert {parameters[name] for name in ("PHOTOS", "EVALUATE", "FOLDER", "EXPORT")} == {"2024"}
+    monkeypatch.setattr(runner, "NEEDS", {})
+    given = {"PHOTOS": "2024", "PRESETS": "pyramid,mine"}
+    plan = runner._plan("quick", ["01_data", "01_stimuli"], given, None, None, None)
+    values = {name: value for _, injected, _ in plan for name, value in injected.items()}
+    assert values["PHOTOS"] == str(tmp_path / "2024")
+    assert values["PRESETS"] == f"pyramid,{tmp_path / 'mine'}"
+
+
+def test_pages_replace_no_other_files(tmp_path, capsys):
+    mine = tmp_path / "site" / "index.html"
+    mine.parent.mkdir()
+    mine.write_text("my homepage")
+    assert runner.main(["--output", str(tmp_path), "--only", "01_data"]) == 2
+    assert "would be lost" in capsys.readouterr().err and mine.read_text() == "my homepage"
+    assert list(tmp_path.iterdir()) == [mine.parent]
 
 
 def test_source_notebooks_are_never_written_over():

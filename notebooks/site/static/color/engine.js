@@ -29,6 +29,8 @@ function start() {
     for (const { reject } of waiting.values())
       reject(new Error(event.message || "The networks can't be started in this browser."));
     waiting.clear();
+    worker.terminate();
+    worker = null; // What is asked next starts another one.
   };
 }
 

@@ -56,13 +56,13 @@ async function show(file) {
     const photo = await opened(file);
     if (mine !== turn) return photo.close();
     tell("Coloring");
-    await knob.show(photo);
     open?.close();
-    [open, current] = [photo, file];
+    [open, current] = [photo, file]; // The knob shows it, gray at least, whatever happens now.
     for (const button of document.querySelectorAll(".save")) button.disabled = false;
+    await knob.show(photo);
     tell(`${file.name}, ${photo.width} × ${photo.height}`);
   } catch (error) {
-    if (mine === turn) press(current); // which is still there
+    if (mine === turn) press(current); // which is shown
     tell("");
     complain(`${file.name}: ${error.message}`);
   }
@@ -75,9 +75,9 @@ async function opened(file) {
   return Photo.open(file);
 }
 
-/** The file of a photo that was opened from `file`, colored and marked. */
-async function made(photo, file, type) {
-  const { preset, vividness } = knob, entry = (await presets())[preset];
+/** The file of a photo that was opened from `file`, colored as the knob has it, and marked. */
+async function made(photo, file, type, { preset, vividness } = knob) {
+  const entry = (await presets())[preset];
   const knobbed = entry.vividness === null ? "" : `, vividness ${vividness}`;
   const blob = await photo.ask("encode", { preset, vividness, type });
   return mark(blob, file, photo, `${entry.made_by}${knobbed}, in a browser`, entry.profile);
@@ -90,25 +90,33 @@ async function save(type) {
     offer(await made(open, current, type), name);
     tell(`${name} is with your downloads`);
   } catch (error) {
+    tell("");
     complain(`${current.name}: ${error.message}`);
   }
 }
 
 async function saveAll() {
+  // As things stand now, whatever is clicked meanwhile.
+  const all = files, how = { preset: knob.preset, vividness: knob.vividness };
   const done = [], taken = new Set();
   $("problems").replaceChildren();
-  for (const [i, file] of files.entries()) {
-    tell(`Coloring ${i + 1} of ${files.length}: ${file.name}`);
+  $("all").disabled = true;
+  for (const [i, file] of all.entries()) {
+    tell(`Coloring ${i + 1} of ${all.length}: ${file.name}`);
+    let photo;
     try {
-      const photo = await opened(file);
-      done.push({ name: nameFor(file.name, "image/jpeg", taken), blob: await made(photo, file, "image/jpeg") });
-      await photo.close();
+      photo = await opened(file);
+      const blob = await made(photo, file, "image/jpeg", how);
+      done.push({ name: nameFor(file.name, "image/jpeg", taken), blob });
     } catch (error) {
       complain(`${file.name}: ${error.message}`);
+    } finally {
+      photo?.close();
     }
   }
+  $("all").disabled = false;
   if (done.length) offer(await zip(done), "colored.zip");
-  tell(`${done.length} of ${files.length} photos are in colored.zip`);
+  tell(`${done.length} of ${all.length} photos are in colored.zip`);
 }
 
 async function sample(button) {
@@ -126,13 +134,17 @@ async function sample(button) {
 async function dropped(items) {
   const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean), found = [];
   for (let entry; (entry = entries.shift());) {
-    if (entry.isFile) {
-      found.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
-      continue;
+    try {
+      if (entry.isFile) {
+        found.push(await new Promise((...done) => entry.file(...done)));
+        continue;
+      }
+      const reader = entry.createReader();  // gives a hundred at a time
+      for (let some; (some = await new Promise((...done) => reader.readEntries(...done))).length;)
+        entries.push(...some);
+    } catch (error) {
+      complain(`${entry.name}: ${error.message}`);
     }
-    const reader = entry.createReader();  // gives a hundred at a time
-    for (let some; (some = await new Promise((...done) => reader.readEntries(...done))).length;)
-      entries.push(...some);
   }
   return found;
 }
@@ -173,5 +185,7 @@ function listen() {
     { once: true });
 }
 
-if (obstacle()) $("drop").hidden = $("choice").hidden = true;
-else presets().then(listen, () => { $("drop").hidden = true; });
+// Without networks the page shows what was colored beforehand.
+const rest = () => { for (const id of ["drop", "choice", "samples", "swap"]) $(id).hidden = true; };
+if (obstacle()) rest();
+else presets().then(listen, rest);

@@ -17,16 +17,25 @@ const TURNS = {
   8: (w) => [0, -1, 1, 0, 0, w],
 };
 
+export class TooLarge extends Error {
+  constructor() {
+    super("is too large for this browser; the command colorlib colors it");
+  }
+}
+
 /** A picture, upright sRGB on white, of at most `most` pixels: an OffscreenCanvas. */
 function drawn(picture, most = Infinity, orientation = 1) {
   const scale = Math.min(1, Math.sqrt(most / (picture.width * picture.height)));
   const [width, height] = [picture.width, picture.height].map((n) => Math.max(1, Math.round(n * scale)));
-  const canvas = new OffscreenCanvas(...(orientation > 4 ? [height, width] : [width, height]));
+  const turned = orientation in TURNS && orientation > 4;
+  const canvas = new OffscreenCanvas(...(turned ? [height, width] : [width, height]));
   // Without alpha nothing is divided by it when the pixels are read.
   const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);
+  // Beyond a browser's limit nothing is drawn, and nothing is said of it.
+  if (context.getImageData(canvas.width - 1, canvas.height - 1, 1, 1).data[0] !== 255) throw new TooLarge();
   if (orientation in TURNS) context.setTransform(...TURNS[orientation](width, height));
   context.drawImage(picture, 0, 0, width, height);
   return canvas;

@@ -18,11 +18,13 @@ export function swapEmbedding(panel, samples) {
   let preset, entry, classes;
 
   const known = (choice) => {
-    if (!open.has(choice))
+    if (!open.has(choice)) {
       open.set(choice, fetch(choice.address).then((response) => response.blob()).then(async (blob) => {
         const photo = await Photo.open(blob);
         return { photo, embedding: await photo.ask("embedding", { preset }) };
       }));
+      open.get(choice).catch(() => open.delete(choice)); // Another click tries again.
+    }
     return open.get(choice);
   };
 

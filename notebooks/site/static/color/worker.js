@@ -1,6 +1,6 @@
 // The worker in which photos are opened and colored: a page that asks never waits.
 import { onProgress, prepare } from "./networks.js";
-import { Photo } from "./photo.js";
+import { Photo, TooLarge } from "./photo.js";
 
 const photos = new Map();
 
@@ -10,7 +10,9 @@ const answers = {
     let photo;
     try {
       photo = await Photo.open(blob);
-    } catch {
+    } catch (error) {
+      if (error instanceof TooLarge) throw error;
+      if (error instanceof RangeError) throw new TooLarge(); // no memory for its pixels
       throw new Error("can't be read by this browser: save it as JPEG or PNG first");
     }
     photos.set(id, photo);
