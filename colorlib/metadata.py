@@ -18,6 +18,14 @@ _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _TIFF = "http://ns.adobe.com/tiff/1.0/"
+# What speaks of parts of the old file: a phone's video, depth and gain maps, further packets.
+_OF_PARTS = (
+    "http://ns.google.com/photos/1.0/camera/",
+    "http://ns.google.com/photos/1.0/container/",
+    "http://ns.google.com/photos/1.0/depthmap/",
+    "http://ns.adobe.com/hdr-gain-map/1.0/",
+    "http://ns.adobe.com/xmp/note/",
+)
 _NEW_PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
@@ -30,6 +38,7 @@ _LARGEST_SEGMENT = 65_000  # bytes; a JPEG's segments end at 64 KiB
 # description, make, model, page name, software, date, author, host, copyright, Windows' five.
 _DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, *range(40091, 40096))
 _EXIF, _GPS, _IIM, _RESOLUTION = 0x8769, 0x8825, 33723, (282, 283, 296)
+_COLOR_SPACE = 0xA001
 # Offsets into the old file, and the old size: interoperability, width, height.
 _NOT_CARRIED = (0xA005, 0xA002, 0xA003)
 # Types of values: bytes of a number, numbers in a value.
@@ -177,7 +186,7 @@ def _blob(image, name):
 
 
 def _checked(exif, xmp, iptc, dpi, texts=None):
-    exif = _without_thumbnail(exif)
+    exif = _as_srgb(_without_thumbnail(exif))
     dpi = dpi or _exif_dpi(exif)
     if dpi and not all(0.1 < value < 1e6 for value in dpi):
         dpi = None
@@ -200,6 +209,23 @@ def _without_thumbnail(exif):
     except struct.error:
         return None
     return bytes(block)
+
+
+def _as_srgb(exif):
+    """The block of pixels that are sRGB now: one that names a color space names that."""
+    block = bytearray(exif or b"")
+    order = "<" if block[:2] == b"II" else ">"
+
+    def find(start, wanted):
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        places = range(start + 2, start + 2 + 12 * count, 12)
+        return next(at for at in places if struct.unpack_from(f"{order}H", block, at) == (wanted,))
+
+    with contextlib.suppress(struct.error, StopIteration):  # or it names none
+        (first,) = struct.unpack_from(f"{order}L", block, 4)
+        (below,) = struct.unpack_from(f"{order}L", block, find(first, _EXIF) + 8)
+        struct.pack_into(f"{order}H", block, find(below, _COLOR_SPACE) + 8, 1)
+    return bytes(block) or None
 
 
 def _exif_dpi(exif):
@@ -250,8 +276,11 @@ def _upright_and_marked(xmp, made_by):
         for name in remove:
             if description.hasAttributeNS(*name):
                 description.removeAttributeNS(*name)
+        for attribute in list(description.attributes.values()):
+            if attribute.namespaceURI in _OF_PARTS:
+                description.removeAttributeNode(attribute)
         for child in list(description.childNodes):
-            if (child.namespaceURI, child.localName) in remove:
+            if (child.namespaceURI, child.localName) in remove or child.namespaceURI in _OF_PARTS:
                 description.removeChild(child)
     if made_by:
         about = descriptions[0].getAttributeNS(_RDF, "about") if descriptions else ""

@@ -197,6 +197,27 @@ def test_xmp_is_kept_and_says_who_made_the_colors(tmp_path, rgb, suffix):
 
 
 @pytest.mark.parametrize("suffix", EVERY)
+def test_nothing_speaks_of_what_the_new_file_has_not(tmp_path, rgb, suffix):
+    """Its pixels are sRGB, and a phone's video and gain map stay behind."""
+    block = Image.Exif()
+    block[ExifTags.IFD.Exif] = {ExifTags.Base.ColorSpace: 65535, ExifTags.Base.FNumber: 5.6}
+    phone = XMP.replace(
+        b' mine:box="',
+        b' xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1"'
+        b' xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" mine:box="',
+    ).replace(b"<xmp:Rating>", b"<hdrgm:Version>1.0</hdrgm:Version><xmp:Rating>")
+    Image.fromarray(rgb).save(tmp_path / "phone.jpg", exif=block.tobytes(), xmp=phone, quality=95)
+    photo = photos.load(tmp_path / "phone.jpg")
+    path = tmp_path / f"photo.{suffix}"
+    photos.write(path, photo.rgb, metadata=photo.metadata, made_by="a test")
+    with Image.open(path) as image:
+        found = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    assert found[ExifTags.Base.ColorSpace] == 1 and found[ExifTags.Base.FNumber] == 5.6
+    assert "MotionPhoto" not in xmp_of(path) and "hdrgm:Version" not in xmp_of(path)
+    assert "12 &amp; 13" in xmp_of(path) and "<xmp:Rating>4<" in xmp_of(path)
+
+
+@pytest.mark.parametrize("suffix", EVERY)
 def test_a_photo_without_metadata_says_who_made_its_colors(tmp_path, rgb, suffix):
     path = tmp_path / f"photo.{suffix}"
     photos.write(path, rgb, made_by="colorlib 2, preset paper")

@@ -27,7 +27,10 @@ XMP = (
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="uuid:1" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
     ' xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/"'
-    ' tiff:Orientation="6" xmp:CreatorTool="Scanner 3"><dc:creator><rdf:Seq>'
+    ' tiff:Orientation="6" xmp:CreatorTool="Scanner 3"'
+    ' xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1"'
+    " xmlns:hdrgm='http://ns.adobe.com/hdr-gain-map/1.0/'>"
+    "<hdrgm:Version>1.0</hdrgm:Version><dc:creator><rdf:Seq>"
     "<rdf:li>Zoë &amp; Ida</rdf:li></rdf:Seq></dc:creator><xmp:Rating>4</xmp:Rating>"
     "</rdf:Description></rdf:RDF></x:xmpmeta>"
 ).encode()
@@ -143,16 +146,57 @@ def test_several_photos_come_in_a_zip_and_a_broken_one_gets_a_line(opened, sampl
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no photo")
     opened.choose(sample[2], broken, sample[3])
-    download = opened.save("#all")
+    moved = """() => {
+      const knob = document.querySelector("#knob input"), before = knob.value;
+      document.querySelector("#all").click();
+      knob.value = 0;
+      return [before, document.querySelector("#all").disabled];
+    }"""
+    with opened.page.expect_download() as waiting:
+        before, disabled = opened.page.evaluate(moved)
+    assert disabled and float(before) > 0
+    download = waiting.value
     opened.wait_for("2 of 3 photos")
+    opened.page.evaluate(
+        "value => { document.querySelector('#knob input').value = value; }", before
+    )
     with zipfile.ZipFile(download.path()) as file:
         assert file.testzip() is None
         assert file.namelist() == [f"{path.stem}_colored.jpg" for path in (sample[2], sample[3])]
         for path in (sample[2], sample[3]):
-            rgb = photos.load(file.read(f"{path.stem}_colored.jpg")).rgb
-            assert rgb.shape == photos.read(path).shape
+            photo = photos.load(file.read(f"{path.stem}_colored.jpg"))
+            assert photo.rgb.shape == photos.read(path).shape
+            # As the knob stood at the click.
+            assert f"vividness {float(before):g}," in photo.metadata.xmp.decode()
     lines = opened.page.locator("#problems li").all_inner_texts()
     assert len(lines) == 1 and lines[0].startswith("broken.jpg: can't be read")
+
+
+def test_what_is_too_large_says_so(opened, tmp_path):
+    """Beyond its limit a canvas stays empty, and says nothing."""
+    Image.new("L", (70_000, 20), 140).save(tmp_path / "long.png")
+    opened.page.set_input_files("#drop input[multiple]", tmp_path / "long.png")
+    opened.page.get_by_text("long.png: is too large for this browser").wait_for()
+
+
+def test_what_fails_once_is_tried_again_and_saves_what_is_shown(opened, browser, sample):
+    page = browser.new_page()
+    page.set_default_timeout(240_000)
+    page.route("**/worker.js", lambda route: route.abort(), times=1)
+    page.goto(f"{opened.home}color.html")
+    page.wait_for_selector("#drop:enabled")
+    fresh = Opened.__new__(Opened)
+    fresh.page = page
+    page.set_input_files("#drop input[multiple]", sample[0])
+    page.locator("#problems li").first.wait_for()
+    fresh.choose(sample[0])  # by a new worker
+    page.route("**/networks/*", lambda route: route.abort())
+    page.locator("[name=preset][value=paper]").check(force=True)
+    page.set_input_files("#drop input[multiple]", sample[1])
+    page.get_by_text(f"{sample[1].name}: ").wait_for()
+    page.locator("[name=preset][value=pyramid]").check(force=True)
+    assert fresh.save("#jpeg").suggested_filename == f"{sample[1].stem}_colored.jpg"
+    page.close()
 
 
 def test_a_pixel_tells_its_distribution_by_mouse_and_keyboard(opened, sample, colorizers):
@@ -228,7 +272,7 @@ def originals(folder, source):
 
 
 FIRST = (0x10F, 0x112, 0x13B, 0x11A, 0x11B, 0x128)
-DETAILS = (0x9003, 0x829D, 0x9286, 0xA002, 0xA003)
+DETAILS = (0x9003, 0x829D, 0x9286, 0xA001, 0xA002, 0xA003)
 
 
 def said(path, with_exif):
@@ -251,6 +295,7 @@ def said(path, with_exif):
         "title": texts.get("Title"),
         "iptc": iptc,
         "xmp": [name in xmp for name in ("Zoë &amp; Ida", "Rating>4<", "Scanner", "Orientation")],
+        "parts": [name in xmp for name in ("MotionPhoto", "hdrgm:Version")],
         "marks": [xmp.count(name) for name in ("CreatorTool", MACHINE_COLORED, 'about="uuid:1"')],
         "size": photo.rgb.shape,
     }

@@ -7,6 +7,11 @@ const IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/";
 const TIFF = "http://ns.adobe.com/tiff/1.0/";
 const MACHINE =
   "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia";
+// What speaks of parts of the old file: a phone's video, depth and gain maps, further packets.
+const OF_PARTS = [
+  ...["camera", "container", "depthmap"].map((name) => `http://ns.google.com/photos/1.0/${name}/`),
+  "http://ns.adobe.com/hdr-gain-map/1.0/", "http://ns.adobe.com/xmp/note/",
+];
 const NEW_PACKET =
   '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
   + `<rdf:RDF xmlns:rdf="${RDF}"/></x:xmpmeta><?xpacket end="w"?>`;
@@ -209,12 +214,16 @@ export function packet(xmp, madeBy) {
   const remove = [[TIFF, "Orientation"], [XMP, "Thumbnails"], [XMP, "CreatorTool"],
     [IPTC, "DigitalSourceType"]];
   const descriptions = [...rdf.children].filter((node) => node.localName === "Description");
-  for (const description of descriptions)
+  for (const description of descriptions) {
+    for (const part of [...description.attributes, ...description.children])
+      if (OF_PARTS.includes(part.namespaceURI))
+        part.nodeType === Node.ATTRIBUTE_NODE ? description.removeAttributeNode(part) : part.remove();
     for (const [space, name] of remove) {
       description.removeAttributeNS(space, name);
       for (const child of [...description.children])
         if (child.namespaceURI === space && child.localName === name) child.remove();
     }
+  }
   const mark = page.createElementNS(RDF, "rdf:Description");
   mark.setAttributeNS(RDF, "rdf:about", descriptions[0]?.getAttributeNS(RDF, "about") ?? "");
   mark.setAttributeNS(XMP, "xmp:CreatorTool", madeBy);
