@@ -123,7 +123,7 @@ class Ledger:
 def written(folder):
     """The names of all outputs that a folder's ledger tells of: set of str, empty without one."""
     path = folder / LEDGER
-    if not path.exists():
+    if not os.path.exists(path):  # Of a folder that may not be entered, Path.exists would raise.
         return set()
     if os.access(folder, os.W_OK):
         with closing(Ledger(folder)) as ledger:
