@@ -266,6 +266,19 @@ def _same(path, row, which, fingerprint, digest):
                 return column
 
 
+def _is_elsewhere(source, recorded):
+    return files.utf8(os.path.realpath(source)) != os.path.realpath(recorded)
+
+
+def replaceable(row):
+    """The hashes of what may be replaced at an output's place: tuple, empty if it is none of ours.
+
+    Args:
+        row: dict of the ledger, or None.
+    """
+    return tuple(filter(None, (row["output_sha256"], row["replaced_sha256"]))) if row else ()
+
+
 def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.sha256):
     """What to do with a job: (outcome or None to color it, a line about it or "").
 
@@ -284,8 +297,7 @@ def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.
                 "knows; rename it, or replace it with --overwrite"
             )
         same = _same(job.source, row, "source", fingerprint, digest)
-        moved = files.utf8(os.path.realpath(job.source)) != os.path.realpath(row["source"])
-        if moved and not same and not overwrite:
+        if not same and not overwrite and _is_elsewhere(job.source, row["source"]):
             return "failed", (
                 f"{job.target}: holds the colors of {row['source']}; color {job.source} into "
                 "another --output, or replace them with --overwrite"
@@ -398,7 +410,7 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
                 row = ledger.get(_name(job))
                 outcome, line = decide(job, row, options.settings, options.overwrite)
                 lines = (line,) if line else ()
-                if outcome == "failed" and not (row and row["output_sha256"]):
+                if outcome == "failed" and not replaceable(row):
                     refused.append({**_source_of(job), "error": line})
                 if outcome or dry_run:
                     yield Result(job, outcome or "would color", lines)
@@ -493,9 +505,8 @@ def _finish(photo, result, ledger, options, lines):
             raise result
         part, digest = result
         before = files.sha256(job.target) if os.path.isfile(job.target) else None
-        row = ledger.get(_name(job)) or {}
-        ours = (None, row.get("output_sha256"), row.get("replaced_sha256"))
-        if before not in ours and not options.overwrite:
+        ours = replaceable(ledger.get(_name(job)))
+        if before and before not in ours and not options.overwrite:
             raise ColorlibError(APPEARED.format(job.target))
         notes = (*lines[job], *photo.notes)
         ledger.put(

@@ -180,8 +180,8 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
                 outcome, line = archive.decide(
                     photo, row, options.settings, options.overwrite, stamp, stores.sha256
                 )
-                ours = tuple(row and (row["output_sha256"], row["replaced_sha256"]) or ())
-                if outcome == "failed" and not dry_run and not any(ours):
+                ours = archive.replaceable(row)
+                if outcome == "failed" and not dry_run and not ours:
                     refused = True
                     ledger.put(**shards.row_of(photo, line))
                 if outcome or dry_run:
