@@ -498,7 +498,7 @@ def compare_trainings(scores, baseline, n_bootstrap=2000, seed=1):
     """
     values, drawn, photo_lists, rows = {}, {}, set(), []
     for (arm, training), table in scores.groupby(["arm", "seed"], sort=False):
-        table = table[~table["near_gray"].astype(bool)].sort_values("file")
+        table = table[~table["near_gray"].astype(bool)].sort_values("file", kind="stable")
         photo_lists.add(tuple(table["file"]))
         columns = _columns(table, arm)
         values.setdefault(arm, {})[training] = _all_metrics(columns)
