@@ -107,8 +107,9 @@ def _parser():
         help="litert starts at once (default); keras can use a GPU",
     )  # fmt: skip
     command.add_argument(
-        "--precision", default="float32", help="of Keras: float32 or mixed_bfloat16"
-    )
+        "--precision", choices=("float32", "mixed_bfloat16"),
+        help="of --runtime keras (default: float32)",
+    )  # fmt: skip
     command.add_argument(
         "--format", choices=("jpg", "png", "tif", "webp", "avif"),
         help="of the results (default: each photo's own, else png)",
@@ -176,6 +177,8 @@ def _colorize(args):
     if args.preset and args.preset not in presets.preset_names() and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
     card = presets.load_card(args.preset)  # A wrong name is told before all else.
+    if args.precision and args.runtime != "keras":
+        raise ColorlibError("--precision belongs to --runtime keras")
     if args.engine == "local":
         for name in ("address", "workers", "gpus_per_worker"):
             if getattr(args, name) is not None:
@@ -286,7 +289,7 @@ def _colorizer(args, count, cores=None):
     else:
         from colorlib.colorizer import Colorizer
 
-        colorizer = Colorizer.from_preset(args.preset, args.precision)
+        colorizer = Colorizer.from_preset(args.preset, args.precision or "float32")
         colorizer.working_size = args.size or colorizer.working_size
     colorizer.predict_maps(
         [], vividness=args.vividness

@@ -55,7 +55,7 @@ class Cluster:
 def require():
     """Says how to get Ray where it is missing, without importing it."""
     if not (find_spec("ray") and find_spec("fsspec")):
-        raise ColorlibError("--engine ray needs more packages: pip install 'colorlib[cluster]'")
+        raise ColorlibError("--engine ray needs more packages: pip install -e '.[cluster]'")
 
 
 def _absolute(path):

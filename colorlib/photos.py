@@ -488,7 +488,7 @@ def _load_with_pillow(file, kind, name, max_pixels):
             from pillow_heif import HeifImageFile
         except ImportError:
             raise ColorlibError(
-                f"{name}: a HEIC photo; pip install 'colorlib[heic]' adds what reads it"
+                f"{name}: a HEIC photo; pip install -e '.[heic]' adds what reads it"
             ) from None
         opener[kind] = HeifImageFile
     try:

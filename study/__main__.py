@@ -63,7 +63,9 @@ def _parser():
     command = commands.add_parser("export", help="write the answers as a Psych-DS folder")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     command.add_argument(
-        "--without-panel", action="store_true", help="leave out the hashes of panel ids, to publish"
+        "--without-panel",
+        action="store_true",
+        help="leave out the hashes of panel ids, and the hours, to publish",
     )
     _database(command)
 

@@ -363,7 +363,7 @@ def test_without_the_extra_one_line_says_so_at_once(many, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "2 []\n"
     assert done.stderr == (
-        "colorlib: --engine ray needs more packages: pip install 'colorlib[cluster]'\n"
+        "colorlib: --engine ray needs more packages: pip install -e '.[cluster]'\n"
     )
 
 

@@ -514,6 +514,24 @@ def test_two_trainings_vary_as_two_of_many_do():
     assert [row["low"], row["high"]] == pytest.approx([2 - 2**0.5, 2 + 2**0.5])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.61), (3, 0.81)])
+def test_how_often_intervals_of_few_trainings_hold_the_truth(seeds, share):
+    """Where trainings are all that varies: what the function's docstring and 05_verdicts say."""
+    rng, held = np.random.default_rng(1), 0
+    table = trainings(1.0, 0.0, seeds=seeds).drop_duplicates(["arm", "seed"])
+    columns = ["arm", "seed", "file", "near_gray", "n_pixels", "ab_psnr"]
+    table = table[columns].assign(file="1.jpg")
+    for _ in range(200):
+        table["ab_psnr"] = 20.0 + rng.normal(size=len(table)) * (table["arm"] == "other")
+        row = metrics.compare_trainings(table, "own", n_bootstrap=200).loc["other", "ab_psnr_mean"]
+        held += row["low"] <= 0 <= row["high"]
+    assert held / 200 == pytest.approx(share, abs=0.08)
+    notebook = ASSETS.parents[1] / "notebooks" / "05_verdicts.ipynb"
+    assert f"{100 * share:.0f}" in metrics.compare_trainings.__doc__
+    assert f"{100 * share:.0f}" in notebook.read_text(encoding="utf-8")
+
+
 def test_trainings_are_compared_over_photos_and_seeds():
     table = metrics.compare_trainings(trainings(1.21, 0.0), "own")
     row, base = table.loc["other", "ab_rmse"], table.loc["own", "ab_rmse"]

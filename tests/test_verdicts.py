@@ -140,8 +140,8 @@ def regions(kept, error):
                 row = {"by": "hue and size", "group": hue, "size": size, "file": str(photo)}
                 row |= {"n_pixels": n, "truth_chroma": 30 * n, "chroma": 30 * n * share * noise}
                 row |= {"gray": 900 * n, "mean ab": 800 * n, "ab_sse": 800 * n * error**2 * noise}
-                rows.append(row | {"preset": "paper"})
-                rows.append(row | {"preset": "paper", "by": "chroma", "group": "16 to 32"})
+                row |= {"preset": "paper", "set": ("val", "kodak24")[photo % 2]}
+                rows += [row, row | {"by": "chroma", "group": "16 to 32"}]
     return pd.DataFrame(rows)
 
 
@@ -163,7 +163,7 @@ def test_verdicts_follow_from_the_intervals(as_claimed, films):
     sign = 1 if as_claimed else -1
     table = compared(
         {(name, arm): (sign * 0.1, sign * 0.2, sign * 0.3) for name in ("val", "kodak24")
-         for arm in ("none", "shuffled")}
+         for arm in ("none", "shuffled", "constant")}
     )  # fmt: skip
     colored = regions((0.3, 0.6) if as_claimed else (1.4, 1.2), 0.8 if as_claimed else 1.2)
     report = claims(table, colored, films, same=(True, as_claimed))
@@ -177,9 +177,10 @@ def test_verdicts_follow_from_the_intervals(as_claimed, films):
         assert set(rest) == {"holds"}
         number = report.loc["Small objects stay gray", "number"].iloc[0]
         assert number.startswith("kept 30 [30, 3") and "; in large regions 60 %, diff" in number
+        assert number.endswith("; in each set by itself, 4 of 4 hold")
     else:
         sizes_claim = "Photos of any size and aspect ratio are colored"
-        assert rest.pop(sizes_claim) == "holds in part"
+        assert rest.pop(sizes_claim) == "holds and fails in part"
         assert set(rest) == {"does not hold"}
 
 
@@ -194,10 +195,35 @@ def test_what_an_interval_leaves_open_is_neither_shown_nor_refuted(films):
     report = claims(table, regions((0.6, 0.6), 1.0), films)["verdict"]
     assert report[("The fusion helps", "paper")] == "not shown"
     assert report[("Small objects stay gray", "paper")] == "not shown"
-    halves = {(0.3, 0.6): "holds", (0.7, 0.9): "holds in part", (0.4, 0.3): "holds in part"}
-    for kept, verdict in halves.items():
+    halves = {(0.7, 0.9): "holds and fails in part", (0.4, 0.3): "holds and fails in part"}
+    for kept, verdict in ({(0.3, 0.6): "holds"} | halves).items():
         report = claims(table, regions(kept, 1.0), films)["verdict"]
         assert report[("Small objects stay gray", "paper")] == verdict
+
+
+def test_a_claim_on_regions_is_judged_in_each_set(films):
+    """All photos in one heap would say that it holds."""
+    table = regions((0.3, 0.6), 0.8)
+    few = (table["set"] == "kodak24") & (table["group"] == list(verdicts.NATURAL)[1])
+    table.loc[few, "ab_sse"] = 800 * 1000 * 1.05**2
+    report = claims(compared({("val", "none"): (0.1, 0.2, 0.3)}), table, films)
+    (row,) = [row for (claim, _), row in report.iterrows() if claim.startswith("Large natural")]
+    assert row["verdict"] == "holds and fails in part"
+    assert row["number"].endswith("in each set by itself, 5 of 6 hold, 1 the contrary")
+
+
+def test_an_embedding_helps_by_what_it_says_only_where_it_helps(films):
+    worse, open_, better = (0.1, 0.2, 0.3), (-0.1, 0.1, 0.3), (-0.3, -0.2, -0.1)
+    claim = "It helps because the embedding says what the photo shows"
+    for none, constant, verdict in (
+        (worse, worse, "holds"),
+        (open_, worse, "not shown"),
+        (worse, better, "does not hold"),
+    ):
+        arms = {"none": none, "shuffled": worse, "constant": constant}
+        table = compared({("val", arm): interval for arm, interval in arms.items()})
+        report = claims(table, regions((0.3, 0.6), 0.8), films)
+        assert report.loc[(claim, "paper"), "verdict"] == verdict
 
 
 def test_the_fusion_is_settled_on_the_sets_that_the_readme_says():
@@ -287,3 +313,23 @@ def test_scores_of_ones_own_stand_before_those_that_ship(tmp_path):
     own = tmp_path / "regions.parquet"
     own.touch()
     assert verdicts.find_scores(tmp_path) == shipped | {"regions.parquet": own}
+
+
+def test_peers_are_shown_on_sets_of_ones_own(tmp_path):
+    """05_verdicts with SCORES: networks that were scored elsewhere than those of the ablation."""
+    for path in SHIPPED.glob("*.parquet"):
+        scores = pd.read_parquet(path)
+        mine = scores["set"].map({"sample": "sample", "kodak24": "mine"})
+        scores.assign(set=mine).dropna(subset="set").to_parquet(tmp_path / path.name)
+    notebook = json.loads((verdicts.SHIPPED.parent / "05_verdicts.ipynb").read_text("utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"]]
+    (cell,) = [source for source in sources if "verdicts.peers_report(" in source]
+    cell, last = cell.rsplit("\n", 1)
+    told, given = [], {"pd": pd, "metrics": metrics, "verdicts": verdicts, "SEED": 1}
+    given |= {"peers": verdicts.peer_scores(tmp_path), "found": {"peers": tmp_path}}
+    exec(cell, given | {"forest": lambda *told_: told.append(told_)})
+    (against, networks, *_) = told[0]
+    assert set(against.index.get_level_values("set")) == {"sample", "mine"}
+    assert {"gray", "mean ab", "pyramid"} <= set(networks)
+    table = eval(last, given)
+    assert set(table.index.get_level_values("set")) == {"sample", "mine"}

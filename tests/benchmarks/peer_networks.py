@@ -51,7 +51,10 @@ def zhang2016(size=None, dropout=0.0, dtype=None):
     """Eight blocks of convolutions, dilated in the middle, then a distribution over colors.
 
     The layers of `colorizers/eccv16.py` in github.com/richzhang/colorization. 32,240,377
-    parameters: 32,235,385 that are trained, and the running statistics of batch normalization.
+    parameters: 32,235,385 that are trained, and the running statistics of batch normalization. The
+    targets are shared by the five nearest bins, as in the paper, where the authors' code takes ten;
+    its mask, which leaves nearly gray photos out of the loss, is not needed here, because such
+    photos are not trained on.
 
     Returns:
         keras.Model: `l` (B, H, W, 1), multiples of 8 -> float32 logits (B, H/4, W/4, 313).
@@ -107,8 +110,11 @@ def rebalancing(ab_counts):
 
 
 def rebalanced_cross_entropy(ab, logits, weights):
-    """Cross-entropy against `model.soft_targets`, times the weight of the nearest bin: (B,)."""
-    targets = model.soft_targets(ops.reshape(ops.average_pool(ab, 4, 4), (-1, 2)), zhang_bins)
+    """Cross-entropy against `model.soft_targets`, times the weight of the nearest bin: (B,).
+
+    Of every fourth pixel, as the authors' code does it: means would be paler.
+    """
+    targets = model.soft_targets(ops.reshape(ab[:, ::4, ::4], (-1, 2)), zhang_bins)
     losses = ops.categorical_crossentropy(
         targets, ops.reshape(logits, (-1, ZHANG_BINS)), from_logits=True
     )
@@ -130,8 +136,9 @@ def iizuka2016(size=None, dropout=0.0, dtype=None):
     Section 3 and table 1: low-level features, from which mid-level and global ones go out, then
     fusion and colorization. The low-level layers work twice with the same weights: on the photo at
     its size, and for the global features on the photo at 224 x 224 px, however large it is. So on
-    crops of 128 px they take four times as long as they would on shared maps. Batch normalization
-    after each layer but the last. The output's sigmoid is brought to -1..1.
+    crops of 96 px they take six times as long as they would on shared maps. While the network is
+    trained, the whole photo is the crop. Batch normalization after each layer but the last. The
+    output's sigmoid is brought to -1..1, and enlarged bilinearly.
 
     Left out: the classification of the scene, whose loss trained the global features too. It wants
     labels, which the photos don't have, and nothing stands in for it: the answers of a classifier
@@ -170,7 +177,8 @@ def iizuka2016(size=None, dropout=0.0, dtype=None):
     x = _follow(upsampling()(x), normalized(conv(64), conv(64)))
     x = _follow(upsampling()(x), normalized(conv(32)))
     x = _conv(dtype, activation="sigmoid")(2)(x)
-    x = layers.Rescaling(2.0, -1.0, name="ab", dtype="float32")(upsampling()(x))
+    x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(x)
+    x = layers.Rescaling(2.0, -1.0, name="ab", dtype="float32")(x)
     return keras.Model({"l": lightness}, x, name="iizuka2016")
 
 
@@ -190,7 +198,9 @@ def larsson2016(size=None, dropout=0.0, dtype=None):
     a dropout of 0.5, and twice 32 bins. Color is coded as hue and chroma of Lab instead of HSL, and
     all places of the quarter resolution are trained, not 128 of each photo. A histogram is that of
     4 x 4 pixels instead of 7 x 7, and chroma counts as much in dark and bright places as in others,
-    as in the paper; the authors' code lets it count for less there. 7,340,040 parameters,
+    as in the paper; the authors' code lets it count for less there. The loss weighs the hue of a
+    place by the mean chroma there, not by that of its one pixel, and color is made at the quarter
+    resolution and then enlarged, where the authors enlarge the histograms. 7,340,040 parameters,
     4,782,024 of them the backbone's.
 
     The first layer is applied to each map before it is enlarged: both are linear, so the order
