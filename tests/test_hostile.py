@@ -702,7 +702,7 @@ def test_read_write_read(tmp_path, suffix, size, deep, seed):
 
 
 @pytest.mark.slow
-@settings(hypothetical, max_examples=1500)
+@settings(hypothetical, max_examples=500)
 @given(**cases)
 def test_read_write_read_of_many(tmp_path, suffix, size, deep, seed):
     survives(tmp_path, suffix, size, deep, seed)

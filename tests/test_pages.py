@@ -237,6 +237,7 @@ def test_without_scripts_code_folds_and_photos_are_seen(visit):
 def test_figures_are_numbered_and_say_where_they_come_from(smoke, stem):
     page = BeautifulSoup((smoke / "site" / f"{stem}.html").read_text("utf-8"), "html.parser")
     captions = [caption.get_text(" ", strip=True) for caption in page.select("figure figcaption")]
+    assert captions and page.select("figure.picture")
     numbers = [re.match(r"Figure (\d+)\. \w.{10,}", caption) for caption in captions]
     assert [int(number[1]) for number in numbers] == list(range(1, len(captions) + 1))
     made = BeautifulSoup((smoke / "site" / "made.html").read_text("utf-8"), "html.parser")

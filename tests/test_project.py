@@ -56,10 +56,13 @@ def test_every_dependency_says_what_it_is_for(file):
     needed = requirements(PROJECT["dependencies"])
     for extra in PROJECT["optional-dependencies"].values():
         needed |= requirements(extra)
+    said = set()
     for line in (ROOT / file).read_text().splitlines():
         name = re.search(r"([a-z0-9-]+)(\[[\w,-]+\])?[>=]=", line)
         if name and name[1] in needed:
             assert "# " in line, f"{file}: {line.strip()} has no comment"
+            said.add(name[1])
+    assert said >= set(requirements(PROJECT["dependencies"]))
 
 
 def test_lock_pins_every_requirement_with_hashes():

@@ -536,6 +536,7 @@ def server(stimuli, tmp_path):
 
 def test_one_client_at_full_speed_does_not_slow_down_the_others(server):
     hostile, stop, heard = Person(server.address), threading.Event(), []
+    hostile.start()
 
     def attack():
         while not stop.is_set():
@@ -557,6 +558,27 @@ def test_one_client_at_full_speed_does_not_slow_down_the_others(server):
         thread.join()
     assert statistics.quantiles(waits, n=100)[98] < 2, "p99, s"
     assert sum(heard) <= SESSION_BURST + SESSION_RATE * (time.monotonic() - begin)
+
+
+def test_a_session_asks_only_so_often(study):
+    first, second = study.person(), study.person()
+    for person in (first, second):
+        person.take_part(upto=0)
+    study.app.sessions = Buckets(0, 3)
+    replies = [first.http.post("/api/answers", json={}).status_code for _ in range(5)]
+    assert replies == [422, 422, 422, 429, 429]
+    assert second.http.post("/api/answers", json={}).status_code == 422
+
+
+def test_a_bucket_fills_again(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("study.survey.guards.time.monotonic", lambda: clock[0])
+    bucket = Buckets(2, 3)
+    assert [bucket.take("somebody") for _ in range(4)] == [True, True, True, False]
+    clock[0] += 0.6
+    assert [bucket.take("somebody") for _ in range(2)] == [True, False]
+    clock[0] += 1000
+    assert [bucket.take("somebody") for _ in range(4)] == [True, True, True, False]
 
 
 def test_one_address_does_not_begin_sessions_without_end(study):
