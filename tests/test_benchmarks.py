@@ -290,9 +290,9 @@ def test_peers_are_compared_and_not_trained_again(
         for path in chosen:
             (tmp_path / name / path.name).write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
-    # Ten photos of it are drawn, sixteen timed.
-    monkeypatch.setattr(photos, "packaged", lambda kind: packaged[::3])
+    monkeypatch.setattr(photos, "packaged", lambda kind: packaged[::9])
     peers = script("peers")
+    monkeypatch.setattr(peers, "SHOWN", 4)
     small = ARCHITECTURES[small_config.network]
     monkeypatch.setattr(peers, "architectures", lambda counts: {"wallner2017": small})
 
@@ -306,7 +306,7 @@ def test_peers_are_compared_and_not_trained_again(
     scores = verdicts.peer_scores(folder)
     counts = scores.groupby(["network", "set"]).size().unstack()
     assert set(counts.index) == {"wallner2017", "gray", "mean ab"}
-    assert (counts == [3, len(packaged[::3])]).all(axis=None)
+    assert (counts == [3, len(packaged[::9])]).all(axis=None)
     costs = verdicts.peer_costs(folder)
     assert list(costs.index) == ["wallner2017"]
     (cost,) = costs.to_dict("records")
@@ -314,7 +314,7 @@ def test_peers_are_compared_and_not_trained_again(
     assert cost["parameters"] == small.build().count_params()
     assert cost["learning_rate"] in (1e-3, 3e-4)
     maps = np.load(folder / "wallner2017.npz")
-    assert len(maps) == 10 and {ab.dtype for ab in maps.values()} == {np.dtype("int8")}
+    assert len(maps) == 4 and {ab.dtype for ab in maps.values()} == {np.dtype("int8")}
     printed = capsys.readouterr().out
     assert "of them trained" in printed and "the originals" in printed
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("state.npz")}

@@ -155,10 +155,10 @@ def test_half_precision_is_close(tiny_run, colorizer, sample):
 
 def test_vividness_adds_chroma_and_keeps_lightness(sample, colorizers):
     colorizer = colorizers("pyramid")
-    paths = sample[:4]
+    paths = sample[:2]
     gray = [lab.lightness(photos.read(path)) for path in paths]
     chroma = []
-    for vividness in (0, 0.25, 0.5, 0.75, 1):
+    for vividness in (0, 0.5, 1):
         outputs = [rgb2lab(rgb) for rgb in colorizer.colorize_batch(paths, vividness)]
         chroma.append(np.mean([np.hypot(*np.moveaxis(x[..., 1:], -1, 0)).mean() for x in outputs]))
         for output, lightness in zip(outputs, gray, strict=True):
@@ -196,7 +196,7 @@ def test_vividness_out_of_range_or_without_a_distribution(colorizer, colorizers,
 
 
 def test_lightness_is_kept_under_exaggerated_color(vivid):
-    paths = list(photos.packaged("sample")["path"][::6])
+    paths = list(photos.packaged("sample")["path"][::18])
     for path in paths:
         rgb = photos.read(path)
         output = vivid.colorize(rgb)

@@ -151,9 +151,7 @@ def go_through(page, act, look=lambda page: None, until="Thank you"):
         pytest.param("balanced-yesno", press, id="balanced-yesno-keyboard"),
         # The other ways through the same pages.
         pytest.param("2afc-1s", tap, id="2afc-1s-touch", marks=pytest.mark.slow),
-        pytest.param("balanced-yesno", tap, id="balanced-yesno-touch", marks=pytest.mark.slow),
         pytest.param("2afc-1s", press, id="2afc-1s-keyboard", marks=pytest.mark.slow),
-        pytest.param("replicate-2017", press, id="replicate-keyboard", marks=pytest.mark.slow),
         pytest.param("replicate-2017", tap, id="replicate-touch", marks=pytest.mark.slow),
     ],
 )
