@@ -36,5 +36,7 @@ def test_full_trains_from_scratch_and_scores_the_result(tmp_path):
     output = tmp_path / "out"
     code = run.run("full", ["02_training", "03_results"], parameters, photos=folder, output=output)
     assert code == 0
-    cards = list(output.rglob("card.json"))
-    assert any(json.loads(card.read_text())["history"][-1]["step"] == 3 for card in cards)
+    assert json.loads((output / "run" / "card.json").read_text())["history"][-1]["step"] == 3
+    figure = figures.read_manifest(output / "figures")["results_drawn"]
+    trained = [path for path in figure["inputs"] if path.endswith("weights.weights.h5")]
+    assert len(trained) == 1 and "run/weights" in trained[0], "others were scored"
