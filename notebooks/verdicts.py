@@ -529,7 +529,7 @@ ON_REGIONS = {
     ),
     "Colors are paler than the true ones": (
         _pale,
-        "over all pixels, the chroma is less than the true one",
+        "the chroma over all pixels is less than the true one",
     ),
 }
 
@@ -544,7 +544,7 @@ def _claims_on_regions(name, regions, source, seed):
         ]
         number = look(regions, seed)[1]
         number += f"; in each set by itself, {_count(parts)}" if parts else ""
-        yield _claim(claim, name, _judge(parts), number, f"in each set {test}", source)
+        yield _claim(claim, name, _judge(parts), number, f"in each set, {test}", source)
 
 
 # The arms that must all be worse: that a wrong embedding does harm is not yet a help of the own.

@@ -25,6 +25,14 @@ NOTEBOOKS = {
 }
 PAGES = ["index", "made", "quiz", "search", *NOTEBOOKS]
 
+# Names of rows that lie over one another once a table is scrolled to its end.
+OVERLAPPING = """() => [...document.querySelectorAll("table.dataframe")].flatMap((table) => {
+  for (let e = table; e !== document.body; e = e.parentElement) e.scrollLeft = e.scrollWidth;
+  const names = [...table.querySelectorAll("tbody th")].map((e) => [e, e.getBoundingClientRect()]);
+  return names.filter(([, a], i) => names.slice(0, i).some(([, b]) => a.left < b.right - 2
+    && b.left < a.right - 2 && a.top < b.bottom - 2 && b.top < a.bottom - 2));
+}).map(([e]) => e.textContent)"""
+
 # A frame is transparent, which axe can't see through.
 OPAQUE = """document.body.style.background = "";
 document.body.style.background = getComputedStyle(top.document.body).background"""
@@ -163,6 +171,7 @@ def test_every_page_fits_a_phone_and_keeps_nobody_out(visit, smoke):
             assert box["y"] + box["height"] < 844, name
         scroll(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        assert page.evaluate(OVERLAPPING) == [], name
         if name == "index":  # the first
             assert size() <= 1_000_000
         # What fades from one color to the other has neither while axe looks.
