@@ -48,7 +48,7 @@ class Pictures:
                 if plot
                 else {"Q": quality, "smart_subsample": True}
             )
-            picture.webpsave(str(target), effort=2, **how)
+            picture.webpsave(str(target), effort=4, **how)
             self.sizes[address] = picture.width, picture.height
         return address, *self.sizes[address]
 
