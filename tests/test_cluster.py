@@ -341,10 +341,11 @@ def test_two_at_one_output_do_not_disturb_each_other(colorize, many, tmp_path):
     assert (code, out) == (2, []) and "another colorlib is at work" in line
 
 
-def test_options_of_ray_without_it_and_addresses_on_one_machine(capsys, many, tmp_path):
+def test_options_of_what_is_not_used_and_addresses_on_one_machine(capsys, many, tmp_path):
     for arguments, message in [
         ((many, "--workers", "2"), "--workers belongs to --engine ray"),
         ((many, "--gpus-per-worker", "1"), "--gpus-per-worker belongs to --engine ray"),
+        ((many, "--precision", "float32"), "--precision belongs to --runtime keras"),
         (("s3://bucket/box", "--output", tmp_path / "out"), "s3://bucket/box: an address needs"),
         ((many, "--output", "gs://bucket/out"), "gs://bucket/out: an address needs"),
     ]:
