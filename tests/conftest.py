@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,12 +110,33 @@ def tiny_config(sample):
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tiny_config, tmp_path_factory):
-    """The folder of that run, finished: what takes a preset's name takes this path."""
+def trained_once(config, name):
+    """The folder of a finished run, which the first process that asks for it makes for all."""
     from colorlib.training import train
 
-    return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", verbose=0)
+    run, done = (Path(SCRATCH, "runs", part) for part in (name, f"{name} is done"))
+    run.parent.mkdir(exist_ok=True)
+    try:
+        run.mkdir()
+    except FileExistsError:
+        while not done.exists():
+            time.sleep(0.1)
+        assert done.read_text() == "well", f"the run {name} failed in another process"
+        return run
+    result = "badly"
+    try:
+        train(config, run, verbose=0)
+        result = "well"
+    finally:
+        done.with_suffix(".part").write_text(result)
+        done.with_suffix(".part").rename(done)
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config):
+    """The folder of that run, finished: what takes a preset's name takes this path."""
+    return trained_once(tiny_config, "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -130,11 +152,9 @@ KNOW_SMALL = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); impo
 
 
 @pytest.fixture(scope="session")
-def small_run(small_config, tmp_path_factory):
+def small_run(small_config):
     """The folder of a run of that network, finished."""
-    from colorlib.training import train
-
-    return train(small_config, tmp_path_factory.mktemp("runs") / "small", verbose=0)
+    return trained_once(small_config, "small")
 
 
 @pytest.fixture(scope="session")
