@@ -1,6 +1,6 @@
 # make reproduce   execute every notebook on the packaged photos and build the pages: outputs/site
 # make site        build the pages of what is executed, and say how to serve them
-# make test        run the quick tests, five to eight minutes on two cores
+# make test        run the quick tests, eight minutes on two cores
 # make test-all    run all tests that download nothing, then those of the backends once more on JAX
 # make lab         open the notebooks in JupyterLab
 # make figures     reproduce, then publish the figures to figures/

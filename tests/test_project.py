@@ -155,7 +155,7 @@ def test_make_test_leads_to_all_tests_and_its_time_is_told_alike():
     recipe = re.search(r"^test: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1].splitlines()
     assert recipe[0].strip() == "$(PYTEST)" and "make test-all runs all" in recipe[-1]
     said = makefile + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    minutes = re.findall(r"quick tests, ([\w ]+ minutes on two cores)", said)
+    minutes = re.findall(r"quick tests, (\w+ minutes on two cores)", said)
     assert len(minutes) == 2 and len(set(minutes)) == 1
 
 
