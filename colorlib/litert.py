@@ -10,7 +10,9 @@ finds the raw files there, too.
 import hashlib
 import json
 import os
+import sqlite3
 import sys
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +41,26 @@ def exported(name=None, size=None, raw=False):
     known = json.dumps(card, sort_keys=True) + files.sha256(folder / presets.WEIGHTS)
     digest = hashlib.sha256(known.encode()).hexdigest()[:16]
     path = files.cache_folder() / "litert" / f"{card['name']}-{digest}-{size}-{_VERSION}"
-    if not (path / record_file(raw)).exists():
+    record = path / record_file(raw)
+    if not record.exists():
         print(f"colorlib: preparing {card['name']} for this machine (once)", file=sys.stderr)
-        export(folder, path, size, raw)
+        with _alone(path):
+            if not record.exists():  # Another process may have made it while this one waited.
+                export(folder, path, size, raw)
     return path
+
+
+@contextmanager
+def _alone(folder):
+    """While it is entered, other processes that enter it for this folder wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(folder.name + ".lock")
+    # A lock of SQLite's ends with its process, however that ends.
+    with closing(sqlite3.connect(path, timeout=1)) as lock:
+        while not lock.in_transaction:  # While SQLite waits, Ctrl-C does nothing.
+            with suppress(sqlite3.OperationalError):
+                lock.execute("BEGIN EXCLUSIVE")
+        yield
 
 
 def export(name, folder, size=None, raw=False):
@@ -96,13 +114,19 @@ def export(name, folder, size=None, raw=False):
 
 
 def _convert(function, model, path, **shapes):
+    import keras
     import tensorflow as tf
 
-    module = tf.Module()  # The converter finds variables in it; in a Keras model not all.
-    module.held = [variable.value for variable in model.variables]
+    weights = [(variable, variable.numpy()) for variable in model.variables]
+
+    def program(**inputs):
+        # As constants: with variables the converter takes nearly twice as long.
+        with keras.StatelessScope(state_mapping=weights):
+            return function(**inputs)
+
     specs = {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
-    program = tf.function(function).get_concrete_function(**specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([program], module)
+    traced = tf.function(program, autograph=False).get_concrete_function(**specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
     with quiet():

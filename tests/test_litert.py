@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -47,19 +49,36 @@ def test_colors_are_those_of_keras(preset, colorizers, tiny_run):
             assert np.percentile(np.abs(rgb - wanted), 99.9) <= 2
 
 
-def test_another_card_is_another_export(tiny_run, tmp_path, monkeypatch):
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The folders that were exported to, in an empty cache; nothing but the record is in them."""
+    made = []
+
     def record(name, folder, size, raw):
-        folder.mkdir(parents=True)
+        made.append(folder)
+        time.sleep(0.2)
+        folder.mkdir()
         (folder / litert.record_file(raw)).touch()
 
+    monkeypatch.setenv("COLORLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(litert, "export", record)
+    return made
+
+
+def test_what_several_ask_for_at_once_is_made_once(tiny_run, made):
+    with ThreadPoolExecutor(3) as pool:
+        folders = set(pool.map(exported, [tiny_run] * 3))
+    assert folders == set(made) and len(made) == 1
+
+
+def test_another_card_is_another_export(tiny_run, tmp_path, made):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     card = presets.load_card(run)
     first = exported(run)
     presets.write_card(run, card | {"colors": card["colors"] | {"mean_ab": [0.0, 0.0]}})
     assert exported(run) != first
     presets.write_card(run, card)
-    assert exported(run) == first
+    assert exported(run) == first and len(made) == 2
 
 
 @pytest.mark.slow
