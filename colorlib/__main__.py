@@ -40,7 +40,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from colorlib import ColorlibError, __version__, files
+from colorlib import ColorlibError, __version__, files, presets
 from colorlib.ledger import LedgerError
 
 
@@ -76,7 +76,7 @@ _TRAINING = {
     ),
     "backbone": (str, "EfficientNetLite2 (packaged) or a keras.applications model"),
     "backbone_weights": (str, "path of the backbone's weights file"),
-    "precision": (str, "float32 or mixed_bfloat16"),
+    "precision": (str, " or ".join(presets.PRECISIONS)),
     "validation_fraction": (float, "share kept for validation when there is no --validation"),
     "checkpoint_seconds": (float, "how often the state is saved"),
     "seed": (int, "of order, crops, flips and initial weights"),
@@ -107,7 +107,7 @@ def _parser():
         help="litert starts at once (default); keras can use a GPU",
     )  # fmt: skip
     command.add_argument(
-        "--precision", choices=("float32", "mixed_bfloat16"),
+        "--precision", choices=presets.PRECISIONS,
         help="of --runtime keras (default: float32)",
     )  # fmt: skip
     command.add_argument(
@@ -172,7 +172,7 @@ def _parser():
 def _colorize(args):
     # NumPy's own threads spin while they wait, and take the cores from the network.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from colorlib import archive, presets
+    from colorlib import archive
 
     if args.preset and args.preset not in presets.preset_names() and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
@@ -243,7 +243,7 @@ def _machines(args):
 
 def _colorize_stream(args):
     """Colors one photo, of which input, output or both are a stream."""
-    from colorlib import framing, photos, presets
+    from colorlib import framing, photos
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
@@ -337,9 +337,7 @@ def _train(args):
     options = {name: getattr(args, name) for name in _TRAINING}
     options = {name: value for name, value in options.items() if value is not None}
     if args.start and not args.paper:
-        from colorlib.presets import load_card
-
-        card = load_card(args.start)
+        card = presets.load_card(args.start)
         own = {"network": card["network"], "backbone": card["embedding"]["backbone"]}
         options = own | options
     make = TrainingConfig.paper if args.paper else TrainingConfig
@@ -359,10 +357,8 @@ def _train(args):
 
 
 def _package(args):
-    from colorlib.presets import package
-
     options = {"vividness": args.vividness, "keep": args.keep, "of": args.of}
-    package(args.run, args.output, args.evaluate, args.working_size, **options)
+    presets.package(args.run, args.output, args.evaluate, args.working_size, **options)
     return 0
 
 

@@ -88,9 +88,10 @@ class Colorizer:
         Raises:
             ColorlibError: unknown preset, damaged weights, or a backbone without weights.
         """
-        if precision not in ("float32", "mixed_bfloat16"):
+        if precision not in presets.PRECISIONS:
             raise ColorlibError(
-                f"precision must be 'float32' or 'mixed_bfloat16'. Received: {precision!r}"
+                f"precision must be {' or '.join(map(repr, presets.PRECISIONS))}. "
+                f"Received: {precision!r}"
             )
         folder = presets.preset_folder(name)
         try:

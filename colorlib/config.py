@@ -6,6 +6,7 @@ from pathlib import Path
 from colorlib import ColorlibError
 from colorlib.embedding import DEFAULT_BACKBONE, PAPER_BACKBONE
 from colorlib.model import get_architecture
+from colorlib.presets import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,6 @@ class TrainingConfig:
         architecture = get_architecture(self.network)
         stride = 1 if architecture.any_size else architecture.stride
         steps, ema, scales = self.steps_per_epoch, self.ema, self.scales
-        precisions = ("float32", "mixed_bfloat16")
         for name, holds, what in (
             ("short_side", self.short_side >= 1, "at least 1"),
             ("batch", self.batch >= 1, "at least 1"),
@@ -123,7 +123,7 @@ class TrainingConfig:
             ("erase", 0 <= self.erase <= 1, "in 0..1"),
             ("ema", ema is None or 0 <= ema < 1, "in 0..1, or None"),
             ("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'"),
-            ("precision", self.precision in precisions, " or ".join(map(repr, precisions))),
+            ("precision", self.precision in PRECISIONS, " or ".join(map(repr, PRECISIONS))),
             (
                 "backbone",
                 architecture.embedded or self.backbone == DEFAULT_BACKBONE,

@@ -19,6 +19,7 @@ CARD = "card.json"
 WEIGHTS = "weights.weights.h5"
 MANIFEST = "manifest.csv.gz"
 SCORES = "scores.parquet"
+PRECISIONS = ("float32", "mixed_bfloat16")  # what a network is trained and run in
 _KEYS = ("name", "network", "working_size", "embedding", "colors", "config")  # of every card
 
 
