@@ -686,6 +686,9 @@ def survives(folder, suffix, size, deep, seed):
         assert np.percentile(difference, 99.9) <= (0.01 if deep else 0.5)
     else:
         assert back.dtype == np.uint8
+        # Noise is what these formats are worst at, and WebP keeps color at half the resolution.
+        difference = np.abs(lab.lightness(back) - lab.lightness(colored))
+        assert difference.mean() <= (8 if suffix == ".webp" else 1.5)
 
 
 hypothetical = settings(

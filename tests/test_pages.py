@@ -349,6 +349,11 @@ def test_axe_finds_nothing_serious_in_the_quiz(visit, scheme):
     answered(page, lambda file: page.keyboard.press("f"))
     assert page.locator(".quiz-right, .quiz-wrong").count() == 12
     assert serious(page) == []
+    planted = "<img src='favicon.ico'><p style='color: #777; background: #888'>hardly seen</p>"
+    page.evaluate(
+        "html => document.querySelector('main').insertAdjacentHTML('beforeend', html)", planted
+    )
+    assert {rule for _, rule, _ in serious(page)} == {"image-alt", "color-contrast"}
 
 
 def test_the_quiz_is_light_and_reveals_nothing_by_its_files(smoke, colored):
