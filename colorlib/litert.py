@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import sys
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +55,15 @@ def _alone(folder):
     """While it is entered, other processes that enter it for this folder wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(folder.name + ".lock")
+    path.touch()  # If that is forbidden, the error names the file: SQLite's doesn't.
     # A lock of SQLite's ends with its process, however that ends.
     with closing(sqlite3.connect(path, timeout=1)) as lock:
         while not lock.in_transaction:  # While SQLite waits, Ctrl-C does nothing.
-            with suppress(sqlite3.OperationalError):
+            try:
                 lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    break  # No locks, as on some network drives: several make the same files.
         yield
 
 
