@@ -3,8 +3,9 @@
 import hashlib
 import os
 import secrets
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -48,6 +49,26 @@ def write_atomically(path, content):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder):
+    """While it is entered, other processes that enter it for this folder wait.
+
+    A file beside the folder, with `.lock` behind its name, stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(folder.name + ".lock")
+    path.touch()  # If that is forbidden, the error names the file: SQLite's doesn't.
+    # A lock of SQLite's ends with its process, however that ends.
+    with closing(sqlite3.connect(path, timeout=1)) as lock:
+        while not lock.in_transaction:  # While SQLite waits, Ctrl-C does nothing.
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    break  # No locks, as on some network drives: several make the same files.
+        yield
 
 
 def utf8(text):

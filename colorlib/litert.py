@@ -10,9 +10,7 @@ finds the raw files there, too.
 import hashlib
 import json
 import os
-import sqlite3
 import sys
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,27 +42,10 @@ def exported(name=None, size=None, raw=False):
     record = path / record_file(raw)
     if not record.exists():
         print(f"colorlib: preparing {card['name']} for this machine (once)", file=sys.stderr)
-        with _alone(path):
+        with files.alone(path):
             if not record.exists():  # Another process may have made it while this one waited.
                 export(folder, path, size, raw)
     return path
-
-
-@contextmanager
-def _alone(folder):
-    """While it is entered, other processes that enter it for this folder wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(folder.name + ".lock")
-    path.touch()  # If that is forbidden, the error names the file: SQLite's doesn't.
-    # A lock of SQLite's ends with its process, however that ends.
-    with closing(sqlite3.connect(path, timeout=1)) as lock:
-        while not lock.in_transaction:  # While SQLite waits, Ctrl-C does nothing.
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    break  # No locks, as on some network drives: several make the same files.
-        yield
 
 
 def export(name, folder, size=None, raw=False):

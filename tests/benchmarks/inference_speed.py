@@ -24,13 +24,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from colorlib import Colorizer, ColorlibError, colorizer, framing, photos, preset_names
+from colorlib import Colorizer, ColorlibError, colorizer, framing, photos, preset_names, presets
 from colorlib.data import resize_short_side
 from colorlib.embedding import Embedder, efficientnet_lite2, shared_embedder
 from colorlib.model import ARCHITECTURES
 from colorlib.training import machine
 
-PRECISIONS = ["float32", "mixed_bfloat16"]
 STAGES = {
     "prepare": (Colorizer, "prepare_photo"),
     "embed": (Embedder, "embed"),
@@ -169,7 +168,7 @@ def ratios(models, colored, bare, batch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", default=preset_names())
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", default=presets.PRECISIONS)
     parser.add_argument("--photos", help="folder (default: the packaged sample)")
     parser.add_argument("--size", type=int, default=256, help="of the photos, a multiple of 32 px")
     parser.add_argument("--batch", type=int, default=16)
