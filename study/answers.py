@@ -45,7 +45,7 @@ class Study:
         """The answers that count: unflagged main trials of unflagged people."""
         kept = self.participants.loc[self.counted(), ["participant", "session"]]
         rows = self.trials[(self.trials["kind"] == "main") & ~_flagged(self.trials)]
-        rows = rows.merge(kept, on=["participant", "session"])
+        rows = rows.merge(kept, on=["participant", "session"], validate="many_to_one")
         columns = ["participant", "scene", "stimulus", "method", "said_real", "correct"]
         return rows[columns].assign(method=rows["method"].fillna(ORIGINAL))
 
@@ -59,7 +59,9 @@ def flag_exclusions(study: Study, protocol) -> Study:
     """Flags the protocol's preregistered exclusions; no row is changed or lost.
 
     Args:
-        protocol: a `study.protocol.Protocol`; its `exclusions` has the rules.
+        protocol: a `study.protocol.Protocol`; its `exclusions` has the rules. Those on how a person
+            answers need ten answers, or all where a session has fewer: whoever stops before has
+            not answered badly.
     """
     rules, trials, people = protocol.exclusions, study.trials, study.participants
     main, catch = (trials[trials["kind"] == kind] for kind in ("main", "catch"))
@@ -70,13 +72,18 @@ def flag_exclusions(study: Study, protocol) -> Study:
         return found.reindex(key).astype(float).to_numpy()
 
     most = by_person(main, "answer", lambda said: said.value_counts(normalize=True).max())
+    # Few answers of somebody who stopped tell nothing of how they answer.
+    enough = by_person(main, "answer", "size") >= min(_RUN, protocol.design.scenes)
+    wrong = by_person(catch, "correct", lambda right: (right == 0).sum())
+    most_wrong = protocol.design.catch - rules.min_catch_correct
     rates = _highest_rate(trials)
     people = people.assign(
         excluded_incomplete=rules.incomplete & ~people["complete"].astype(bool),
         excluded_repeat=rules.repeats & people["repeat"].astype(bool),
-        excluded_catch=np.nan_to_num(by_person(catch, "correct", "sum")) < rules.min_catch_correct,
-        excluded_fast=by_person(main, "response_ms", "median") < rules.min_median_response_ms,
-        excluded_same=most > rules.max_same_answer_share,
+        excluded_catch=np.nan_to_num(wrong) > most_wrong,
+        excluded_fast=enough
+        & (by_person(main, "response_ms", "median") < rules.min_median_response_ms),
+        excluded_same=enough & (most > rules.max_same_answer_share),
         excluded_rate=[rates.get(person, 0) > rules.max_answers_per_minute for person in key],
         excluded_total=_total_s(people) < rules.min_total_s,
     )
@@ -116,16 +123,22 @@ def _is_too_soon(trials, least):
 
 
 def _highest_rate(trials):
-    """Answers per minute in the fastest run of ten (or of all), by (participant, session)."""
+    """Answers per minute in the fastest run of ten (or of all), by (participant, session).
+
+    Sessions with fewer answers than such a run has aren't in it.
+    """
     if not {"released_at", "received_at"} <= set(trials):
         return {}
     times = trials[["participant", "session", "trial"]].assign(
         released=_moments(trials["released_at"]), received=_moments(trials["received_at"])
     )
+    planned = times.groupby(["participant", "session"]).size()
     times = times.dropna().sort_values("trial", key=pd.to_numeric)
     rates = {}
     for person, rows in times.groupby(["participant", "session"]):
-        count = min(_RUN, len(rows))
+        count = min(_RUN, planned[person])
+        if len(rows) < count:
+            continue
         starts, ends = (rows[name].to_numpy() for name in ("released", "received"))
         spans = ends[count - 1 :] - starts[: len(rows) - count + 1]
         rates[person] = 60_000 * count / max(spans.min(), 1)
@@ -189,13 +202,14 @@ def read_export(folder) -> Study:
 
     Raises:
         ColorlibError: a file or column is missing, a value is not one of its levels, a person
-            answered a trial twice, or tables contradict each other; the line says where.
+            answered a trial twice, a session or photo is listed twice, or tables contradict each
+            other; the line says where.
     """
     folder = Path(folder)
     description = _description(folder / "dataset_description.json")
     tables = {name: _read_table(folder / "data" / NAME.format(name), name) for name in COLUMNS}
     trials, participants, images = tables.values()
-    _check_agreement(folder / "data" / NAME.format("trials"), trials, participants, images)
+    _check_agreement(trials, participants, images)
     modes = sorted(set(trials["mode"]))
     if len(modes) != 1:
         raise ColorlibError(f"{folder}: must hold answers of one mode. Received: {modes or 'none'}")
@@ -291,34 +305,35 @@ def _numbers(path, column):
     return numbers
 
 
-def _check_agreement(path, trials, participants, images):
-    def complain(row, column, problem):
-        value = trials[column].iloc[row]
-        raise ColorlibError(f"{path.name}, row {row + 2}, {column}: {problem}. Received: {value!r}")
+def _check_agreement(trials, participants, images):
+    def check(name, rows, wrong, column, problem):
+        """Complains of the first row of a table that is wrong."""
+        if np.any(wrong):
+            row = int(np.flatnonzero(wrong)[0])
+            raise ColorlibError(
+                f"{NAME.format(name)}, row {row + 2}, {column}: {problem}. "
+                f"Received: {rows[column].iloc[row]!r}"
+            )
 
-    def first(wrong):
-        return int(np.flatnonzero(wrong)[0]) if np.any(wrong) else None
-
-    row = first(trials.duplicated(["participant", "session", "trial"]))
-    if row is not None:
-        complain(row, "trial", "this trial of this session stands in an earlier row too")
+    session, twice = ["participant", "session"], "stands in an earlier row too"
+    check("participants", participants, participants.duplicated(session), "session", twice)
+    check("images", images, images.duplicated("stimulus"), "stimulus", twice)
+    repeated = trials.duplicated([*session, "trial"])
+    check("trials", trials, repeated, "trial", f"this trial of this session {twice}")
     for column in ("stimulus", "second_stimulus"):
-        row = first(trials[column].notna() & ~trials[column].isin(images["stimulus"]))
-        if row is not None:
-            complain(row, column, "is not in the table of images")
-    row = first(~trials["participant"].isin(participants["participant"]))
-    if row is not None:
-        complain(row, "participant", "is not in the table of participants")
-    single = trials["mode"] == "yesno"
-    known = images.drop_duplicates("stimulus").set_index("stimulus")
+        unknown = trials[column].notna() & ~trials[column].isin(images["stimulus"])
+        check("trials", trials, unknown, column, "is not in the table of images")
+    people = participants.set_index(session).index
+    for column, unknown in (
+        ("participant", ~trials["participant"].isin(participants["participant"])),
+        ("session", ~trials.set_index(session).index.isin(people)),
+    ):
+        check("trials", trials, unknown, column, "is not in the table of participants")
+    single, known = trials["mode"] == "yesno", images.set_index("stimulus")
     for column in ("scene", "version", "method"):
         truth = trials["stimulus"].map(known[column])
-        row = first(single & (truth.fillna("") != trials[column].fillna("")))
-        if row is not None:
-            complain(row, column, "contradicts the table of images")
+        wrong = single & (truth.fillna("") != trials[column].fillna(""))
+        check("trials", trials, wrong, column, "contradicts the table of images")
     told = trials["answer"].map({"real": 1.0, "fake": 0.0})
-    row = first(
-        single & ~((told == trials["said_real"]) | (told.isna() & trials["said_real"].isna()))
-    )
-    if row is not None:
-        complain(row, "said_real", "contradicts the answer")
+    agrees = (told == trials["said_real"]) | (told.isna() & trials["said_real"].isna())
+    check("trials", trials, single & ~agrees, "said_real", "contradicts the answer")

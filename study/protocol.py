@@ -201,14 +201,16 @@ class Exclusions(_Part):
     `excluded_fast`, `excluded_same`, `excluded_rate`, `excluded_total`; of a single answer:
     `excluded_response`, `excluded_exposure`, `excluded_server`, `excluded_presentations`. Rows stay
     as they are. What the browser measured can be forged; the last four fields go by what the
-    server saw.
+    server saw. Fast, same and rate need ten answers, or all that a session has: whoever stops
+    before is incomplete, and no more is known.
     """
 
     preregistered_on: Date
     registry: str  # where the plan can be read
     incomplete: bool  # people who did not answer all trials
     repeats: bool  # people who took part before, as far as that shows
-    min_catch_correct: int = Field(ge=0)  # people with fewer right catch trials
+    # People who get so many catch trials wrong that fewer than these could be right.
+    min_catch_correct: int = Field(ge=0)
     min_median_response_ms: float = Field(ge=0)  # people whose median answer was faster
     max_same_answer_share: float = Field(gt=0, le=1)  # people who said one thing more often
     min_response_ms: float = Field(ge=0)  # single answers that were faster

@@ -10,6 +10,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -530,6 +531,47 @@ def test_exclusions_are_flags_by_the_protocol(study):
     assert table.loc["any", "people"] == out.sum() and table.loc["of", "people"] == 20
 
 
+def test_whoever_stops_is_incomplete_and_not_careless(study):
+    """Somebody with one quick answer was flagged by five rules, and so counted in the tables."""
+    rules = protocol.load("balanced-yesno")
+    before = analysis.flag_exclusions(study, rules)
+    careful = before.participants.index[~before.participants.filter(like="excluded_").any(axis=1)]
+    one, two = before.participants.loc[careful[:2], "participant"]
+    trials = study.trials.assign(released_at="2026-01-01T10:00:00Z", received_at=None)
+    order = pd.to_numeric(trials["trial"])
+    clock = pd.Timestamp("2026-01-01T10:00:00Z") + pd.to_timedelta(order * 0.2, unit="s")
+    trials["received_at"] = clock.map(pd.Timestamp.isoformat)  # faster than the rule of ten allows
+    for person, kept in ((one, 1), (two, 9)):
+        gone = (trials["participant"] == person) & (order > kept)
+        trials.loc[gone, ["answer", "said_real", "correct", "response_ms", "received_at"]] = None
+        trials.loc[(trials["participant"] == person) & ~gone, "answer"] = "real"
+        trials.loc[(trials["participant"] == person) & ~gone, "response_ms"] = 100.0
+    stopped = study.participants["participant"].isin([one, two])
+    people = study.participants.assign(complete=1.0 - stopped)
+    flags = analysis.flag_exclusions(
+        replace(study, trials=trials, participants=people), rules
+    ).participants
+    flags = flags.filter(like="excluded_").astype(bool)
+    assert (flags[stopped].sum() == stopped.sum()).to_dict() == {
+        name: name == "excluded_incomplete" for name in flags
+    }
+    assert flags.loc[~stopped, "excluded_rate"].all()
+
+
+def test_catch_trials_that_nobody_saw_are_not_wrong(study):
+    rules = protocol.load("balanced-yesno")  # three of four are to be right
+    catch = study.trials.index[study.trials["kind"] == "catch"]
+    person = study.trials.loc[catch[0], "participant"]
+    mine = [row for row in catch if study.trials.loc[row, "participant"] == person]
+    for right, flagged in (([1, 1, None, None], False), ([0, 0, None, None], True)):
+        trials = study.trials.copy()
+        trials.loc[mine, "correct"] = pd.Series(right, mine, dtype=float)
+        people = analysis.flag_exclusions(
+            replace(study, trials=trials), rules
+        ).participants.set_index("participant")
+        assert people.loc[person, "excluded_catch"] == flagged
+
+
 def test_flags_are_the_same_for_columns_that_know_missing_values(study):
     """The export's own tables have pandas' nullable types."""
     rules = protocol.load("balanced-yesno")
@@ -592,6 +634,22 @@ def broken(study, column, value):
     trials[column] = trials[column].astype(object)
     trials.loc[2, column] = value
     return trials
+
+
+def test_rows_that_would_double_answers_or_drop_them_are_named(study, tmp_path):
+    """Two exports in one file doubled every answer of the people in both."""
+    people, images = study.participants, study.images
+    strangers = people.assign(session=[f"other-{number}" for number in range(len(people))])
+    for number, (changed, message) in enumerate(
+        (
+            ({"participants": pd.concat([people, people[:1]])}, "participants.*row 22, session"),
+            ({"images": pd.concat([images, images[1:2]])}, "images.*stimulus: stands in an earl"),
+            ({"participants": strangers}, "trials.*row 2, session: is not in the table of part"),
+        )
+    ):
+        folder = write_export(tmp_path / str(number), study, **changed)
+        with pytest.raises(ColorlibError, match=message):
+            analysis.read_export(folder)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ WITHDRAWALS = {
 _FLAGS = {
     "excluded_incomplete": "the session was not finished",
     "excluded_repeat": "the person had taken part before",
-    "excluded_catch": "too few right answers to catch trials",
+    "excluded_catch": "too many wrong answers to catch trials",
     "excluded_fast": "the median answer was too fast",
     "excluded_same": "nearly always the same answer",
     "excluded_rate": "ten answers in a row were faster than a person can be",
