@@ -102,7 +102,26 @@ def _parser():
         "--width",
         type=float,
         default=0.1,
-        help="of the 95 %% interval of a share, from end to end (default: 0.1)",
+        help="of the 95 %% interval, from end to end (default: 0.1, which is 10 points)",
+    )
+    for option, rate, of in (
+        ("--accepted", 0.46, "colored photos"),
+        ("--original", 0.67, "originals"),
+    ):
+        command.add_argument(
+            option,
+            type=float,
+            default=rate,
+            metavar="RATE",
+            help=f"how often {of} are called real, as you suppose (default: {rate})",
+        )
+    command.add_argument(
+        "--people-agreement",
+        type=float,
+        default=0.5,
+        metavar="R",
+        help="1 if who calls originals real more often does so of colored photos to the same "
+        "degree, 0 if one tells nothing of the other (default: 0.5)",
     )
     command.add_argument("--people", type=_numbers, default=(20, 40, 80, 160), metavar="N,N")
     command.add_argument("--photos", type=_numbers, default=(12, 24, 48, 96), metavar="N,N")
@@ -227,11 +246,12 @@ def _resume(args):
 
 
 def _paid(args):
-    from study.survey import payment, sessions
+    from study.survey import export, payment, sessions, versions
 
     with _opened(args.database) as store:
-        salt = store.read(sessions.salt)
-    for name, outcome in payment.check(salt, args.file):
+        salt, asked = store.read(sessions.salt), store.read(versions.used)
+    panels = [export.read_protocol(row).panel for row in asked]
+    for name, outcome in payment.check(salt, panels, args.file):
         print(f"{name}\t{outcome}")
     return 0
 
@@ -239,9 +259,17 @@ def _paid(args):
 def _power(args):
     from study import simulation
 
-    table = simulation.power(args.people, args.photos, studies=args.studies)
+    people = simulation.Population(
+        {"accepted": args.accepted}, args.original, people_agreement=args.people_agreement
+    )
+    table = simulation.power(args.people, args.photos, people, studies=args.studies)
     plan = simulation.plan(args.width, table)
-    print("Simulated people and photos; widths of 95 % intervals from end to end:")
+    print(
+        f"Simulated people call {100 * args.accepted:g} % of the colored photos real, and "
+        f"{100 * args.original:g} % of the originals. How prone a person is\nto say so of the one "
+        f"and of the other is correlated by {args.people_agreement:g}. Power is the share of "
+        "studies that see the difference.\nWidths are those of 95 % intervals from end to end:"
+    )
     print(table.to_string(index=False, float_format="%.3f"))
     print(f"\nPeople needed for a width of {args.width:g} (empty: more photos are needed):")
     print(plan.to_string(index=False, na_rep=""))

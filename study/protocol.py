@@ -548,11 +548,28 @@ def load(name=DEFAULT) -> Protocol:
     try:
         protocol = Protocol.model_validate(content)
         check_numbers(protocol)
+        _check_questions(protocol)
     except ValidationError as error:
         raise ColorlibError(f"{path.name}: {_first_problem(error)}") from None
     except ColorlibError as error:
         raise ColorlibError(f"{path.name}: {error}") from None
     return protocol
+
+
+# What the server takes and the database keeps, of the replies to optional questions.
+WORD, QUESTIONS = 64, 100
+
+
+def _check_questions(protocol):
+    """Not a rule of the model: what a database has kept can be read whatever it is."""
+    if len(protocol.questions) > QUESTIONS:
+        raise ColorlibError(f"questions: must be {QUESTIONS} at most")
+    for place, question in enumerate(protocol.questions):
+        for word in (question.id, *(option.value for option in question.options)):
+            if len(word) > WORD:
+                raise ColorlibError(
+                    f"questions.{place}: {word!r} must have {WORD} characters at most"
+                )
 
 
 def kept(content) -> tuple[Protocol, list[str]]:

@@ -12,9 +12,9 @@ _NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "sev
 _NUMBERS |= {"nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20}
 _NUMBERS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "hundred": 100}
 _PHOTOS = "photos|photographs|pictures|images|pairs"
+_NUMBER = rf"(?<![\w.,-])(\d{{1,3}}(?:,\d{{3}})+|\d+(?:\.\d+)?|{'|'.join(_NUMBERS)})"
 _COUNTED = re.compile(
-    rf"\b(\d+|{'|'.join(_NUMBERS)})\s+(?:of\s+the\s+)?(?:\w+\s+)?({_PHOTOS}|seconds|minutes|hours)\b",
-    re.IGNORECASE,
+    rf"{_NUMBER}\s+(?:of\s+the\s+)?(?:\w+\s+)?({_PHOTOS}|seconds|minutes|hours)\b", re.IGNORECASE
 )
 _HALF = re.compile(
     rf"\bhalf\s+(?:of\s+)?(?:the\s+|your\s+|these\s+)?(?:{_PHOTOS})\b", re.IGNORECASE
@@ -65,7 +65,7 @@ def check_numbers(protocol) -> None:
         if not protocol.language.lower().startswith("en"):
             continue
         for number, unit in _COUNTED.findall(text):
-            count = int(_NUMBERS.get(number.lower(), number))
+            count = float(_NUMBERS.get(number.lower(), number.replace(",", "")))
             right = known.get(unit.lower(), photos)
             if count not in right:
                 have = ", ".join(f"{value:g}" for value in sorted(right))

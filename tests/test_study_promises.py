@@ -17,6 +17,7 @@ from sqlalchemy import event, inspect, select, text
 from survey_parts import (
     PostgreSQL,
     Study,
+    an_answer,
     command,
     content,
     fill_in,
@@ -137,6 +138,7 @@ def test_another_version_goes_on_in_the_same_database_and_stays_apart(make, data
     trials = done.take_part()
     done.post("/api/finish", {})
     stopped.take_part(upto=2)
+    stopped.show(3)
     first.close()
 
     second = make(texts={'version = "1"': 'version = "2"', **SWAPPED})
@@ -144,7 +146,8 @@ def test_another_version_goes_on_in_the_same_database_and_stays_apart(make, data
         person.http.base_url = second.address
     assert done.get("/api/session").json()["state"] == "finished"
     assert stopped.get("/api/session").json()["state"] == "changed"
-    assert stopped.answer(3).status_code == 200, "was shown before, and sent late"
+    late = stopped.post("/api/answers", an_answer(3, "real"))
+    assert late.status_code == 200, "was shown before, and sent late"
     new = second.person()
     new.take_part(upto=1)
     assert [row.list for row in second.rows(tables.sessions)] == [0, 1, 0], "lists begin anew"
@@ -162,6 +165,25 @@ def test_another_version_goes_on_in_the_same_database_and_stays_apart(make, data
     assert [part["first_answer"] for part in labels] == ["Real", "Fake"]
     with pytest.raises(ColorlibError, match=f"several versions.*{one.name}, {two.name}"):
         read_export(folder)
+
+
+def test_a_page_that_outlives_its_server_loses_nothing(make):
+    """It stays open while another version starts: its replies are those that the person saw."""
+    first = make()
+    through, halfway = first.person(), first.person()
+    through.take_part()
+    halfway.take_part(upto=2)
+    first.close()
+    second = make(texts={'version = "1"': 'version = "2"', 'value = "hobby"': 'value = "leisure"'})
+    for person in (through, halfway):
+        person.http.base_url = second.address
+    given = {"replies": {"photography": "hobby"}, "agreed": []}
+    assert through.post("/api/replies", given).status_code == 200
+    assert through.post("/api/finish", {}).status_code == 200
+    (kept,) = second.rows(tables.replies)
+    assert (kept.question, kept.value) == ("photography", "hobby")
+    refused = halfway.show(3)
+    assert (refused.status_code, refused.json()["error"]) == (409, "changed")
 
 
 def test_until_somebody_agrees_the_protocol_may_change(make):

@@ -142,6 +142,8 @@ def test_a_translation_is_a_file(edited):
         ("min_catch_correct = 3", "min_catch_correct = 5", "exclusions.min_catch_correct: is 5"),
         ('id = "age"', 'id = "known"', "has the question 'known' twice"),
         ('value = "hobby"', 'value = "work"', "questions.0: has the option 'work' twice"),
+        ('value = "hobby"', f'value = "{65 * "x"}"', "questions.0: 'xxx.*x' must have 64 char"),
+        ('id = "age"', f'id = "{65 * "x"}"', "questions.1: 'xxx.*x' must have 64 char"),
         ('ways = ["open", "invitation", "panel"]', "ways = []", "entry.ways"),
         ('mode = "yesno"', 'mode = "2afc"', "design.exposure_s: must be above 0 in mode 2afc"),
         ('name = "balanced-yesno"', "name = balanced", "not a TOML file .*line 9"),
@@ -166,6 +168,11 @@ def test_numbers_that_texts_write_out_are_held_against_the_design(edited):
     protocols.load(edited(half))
     protocols.load(edited(share))
     protocols.load(edited({"{photos} photos, one": "40 new photos, one"}))
+    paused = {"pause_s = 0": "pause_s = 1.5", "minutes = 8 ": "minutes = 9 "}
+    protocols.load(edited(paused | {"{photos} photos, one": "After 1.5 seconds one"}))
+    for text in ("2.5 seconds", "1,040 photos"):  # were read as 5 seconds and 040 photos
+        with pytest.raises(ColorlibError, match=f"consent.body.1: says '{text}', where"):
+            protocols.load(edited(paused | {"{photos} photos, one": f"After {text} one"}))
     with pytest.raises(ColorlibError, match="debriefing.body.1: says 'half', but 10 of 40 photos"):
         protocols.load(edited(share | half))
     none = {"catch = 4 ": "catch = 0 ", "min_catch_correct = 3 ": "min_catch_correct = 0 "}

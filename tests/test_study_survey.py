@@ -872,6 +872,19 @@ def test_power_tells_people_and_photos():
     options = ["--people", "10,20", "--photos", "12", "--studies", "3", "--width", "0.5"]
     done = command("power", *options)
     assert "acceptance_width" in done.stdout and "People needed for a width of 0.5" in done.stdout
+    assert "call 46 % of the colored photos real, and 67 % of the originals" in done.stdout
+
+
+def test_power_depends_on_the_rates_that_are_supposed():
+    options = ["--people", "40", "--photos", "24", "--studies", "20"]
+    found = []
+    for accepted in ("0.3", "0.6"):
+        said = command("power", *options, "--accepted", accepted, "--original", "0.65").stdout
+        (row,) = [line.split() for line in said.splitlines() if line.split()[:2] == ["40", "24"]]
+        found.append(float(row[-1]))
+    assert found[0] == 1 and found[1] < 0.6
+    done = typed("power", "--accepted", "46", code=2)
+    assert "accepted: must be a rate above 0 and below 1. Received: 46" in done.stderr
 
 
 def test_help_answers_without_heavy_imports():

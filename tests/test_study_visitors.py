@@ -390,13 +390,18 @@ def test_completion_codes_say_who_finished(serve, database, tmp_path):
     assert code.encode() not in content(database), "no record of it is kept"
 
 
-def test_a_code_that_is_the_same_for_all_is_for_those_who_finish(serve):
+def test_a_code_that_is_the_same_for_all_is_for_those_who_finish(serve, database, tmp_path):
     study = serve(completion_code="C0FFEE")
     person = study.person()
     assert person.enter(panel="P1").json()["declined"] == {}
     person.take_part(upto=1, panel="P1")
     assert person.get("/api/session").json()["stopped"] == {}
     assert resume(person)["completion_code"] == "C0FFEE"
+    file = tmp_path / "ids.txt"
+    file.write_text("P1 C0FFEE")
+    # Nobody is called a liar for having the code that all have.
+    done = command("paid", file, "--database", database, code=2)
+    assert "have no {code}" in done.stderr and "P1" not in done.stdout
 
 
 def test_a_list_of_ids_that_is_none_gets_one_line(serve, database, tmp_path):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from study.protocol import QUESTIONS, WORD
 from study.survey import entry
 from study.survey.guards import body
 from study.survey.store import Refusal
@@ -15,7 +16,7 @@ class _Body(BaseModel):
 
 # Letters, digits and what links of panels have; no control characters, nothing that is not text.
 _Code = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
-_Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+_Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=WORD)]
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 _TrialNumber = Annotated[int, Field(ge=1, le=10_000)]
 _Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -91,8 +92,8 @@ class Answer(_Body):
 class Replies(_Body):
     """Replies to optional questions, and the separate consents that were given."""
 
-    replies: Annotated[dict[_Word, _Word], Field(max_length=100)]
-    agreed: Annotated[list[_Word], Field(max_length=100)] = []
+    replies: Annotated[dict[_Word, _Word], Field(max_length=QUESTIONS)]
+    agreed: Annotated[list[_Word], Field(max_length=QUESTIONS)] = []
 
 
 class Finish(_Body):

@@ -42,30 +42,39 @@ def completion(protocol, salt, hashed, outcome="finished") -> dict:
     return {name: text.replace("{code}", code) for name, text in fields.items() if text}
 
 
-def check(salt, path) -> list[tuple[str, str]]:
+def check(salt, panels, path) -> list[tuple[str, str]]:
     """Reads a panel's list and says of each person what their code stands for.
 
     Args:
         salt: str. The study's.
+        panels: list of `study.protocol.Panel`. Those of the protocols that people were shown.
         path: of a text file. Each line holds an id and a code, with a comma, a semicolon or blanks
             between.
 
     Returns:
-        [(id, outcome)]: one of `OUTCOMES`, `wrong code` (which another's is, too) or `no code`.
+        [(id, outcome)]: one of `OUTCOMES`, `same for all` (a code that tells no person from
+        another), `wrong code` (which another's is, too) or `no code`.
 
     Raises:
-        ColorlibError: the file can't be read.
+        ColorlibError: the file can't be read, or no panel has a code of the person's own.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ColorlibError(f"{path}: can't be read ({reason}); give a text file of ids") from None
+    fields = [text for panel in panels for text in (panel.completion_code, panel.completion_url)]
+    if not any("{code}" in text for text in fields):
+        raise ColorlibError(
+            "panel.completion_code and panel.completion_url have no {code}: what they show is the "
+            "same for all and can't be checked"
+        )
+    same = {plain(text) for text in fields if text and "{code}" not in text}
     people = [re.split(r"[,;\s]+", line.replace('"', "").strip(), maxsplit=1) for line in lines]
-    return [(name, _outcome(salt, name, rest)) for name, *rest in people if name]
+    return [(name, _outcome(salt, same, name, rest)) for name, *rest in people if name]
 
 
-def _outcome(salt, name, rest):
+def _outcome(salt, same, name, rest):
     given = plain("".join(rest))
     if not given:
         return "no code"
@@ -74,4 +83,4 @@ def _outcome(salt, name, rest):
         # A protocol may write something before and after the code.
         if plain(signed(salt, hashed, outcome)) in given:
             return outcome
-    return "wrong code"
+    return "same for all" if given in same else "wrong code"

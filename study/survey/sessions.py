@@ -10,6 +10,7 @@ from functools import cache
 from sqlalchemy import and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from study.protocol import kept as read_kept
 from study.survey import doors, entry
 from study.survey.codes import code
 from study.survey.payment import completion
@@ -21,6 +22,7 @@ from study.survey.store import (
     invitations,
     now,
     presentations,
+    protocols,
     replies,
     sessions,
     study,
@@ -72,6 +74,14 @@ def is_expired(session, protocol) -> bool:
 def is_changed(session, protocol) -> bool:
     """Whether an unfinished session was begun under a protocol that is no longer asked."""
     return session.finished_at is None and session.protocol_sha256 != protocol.sha256
+
+
+def _asked(connection, session, protocol):
+    """The protocol that the person of a session was shown; a page may outlive its server."""
+    if session.protocol_sha256 in (None, protocol.sha256):
+        return protocol
+    query = select(protocols.c.content).where(protocols.c.sha256 == session.protocol_sha256)
+    return read_kept(connection.execute(query).scalar_one())[0]
 
 
 def start(connection, cookie_hash, protocol, material, entrance, before=None, another=False):
@@ -195,9 +205,9 @@ def _current(connection, cookie_hash):
 def _query(*columns):
     """A trial of a session, and further columns, by the session's cookie; made once, for speed."""
     found = and_(trials.c.session == sessions.c.session, trials.c.trial == bindparam("number"))
-    of_session = (sessions.c.session, sessions.c.started_at, sessions.c.finished_at)
+    names = ("session", "started_at", "finished_at", "protocol_sha256")
     return (
-        select(*of_session, *_TRIAL, *columns)
+        select(*(sessions.c[name] for name in names), *_TRIAL, *columns)
         .outerjoin(trials, found)
         .where(sessions.c.cookie_hash == bindparam("who"))
         .order_by(sessions.c.started_at.desc())
@@ -236,9 +246,12 @@ def present(connection, cookie_hash, protocol, number, name):
         list of the trial's stimuli, in their order.
 
     Raises:
-        Refusal: no session or trial, one that is answered or not yet due, or a session that ended.
+        Refusal: no session or trial, one that is answered or not yet due, or a session that ended
+            or was begun under another protocol.
     """
     trial = _trial(connection, _TO_PRESENT, cookie_hash, number)
+    if is_changed(trial, protocol):
+        raise Refusal(409, "changed", "another protocol is asked now")
     if trial.answered or trial.finished_at or is_expired(trial, protocol):
         raise Refusal(409, "answered", "this trial is answered, or the session has ended")
     # The answer to the trial before may still be on its way, but no other.
@@ -331,7 +344,8 @@ def reply(connection, cookie_hash, protocol, given, agreed):
         Refusal: no session, one that has ended, an unknown question or option, a missing consent.
     """
     session = _current(connection, cookie_hash)
-    known = {question.id: question for question in protocol.questions}
+    asked = _asked(connection, session, protocol)
+    known = {question.id: question for question in asked.questions}
     for name, value in given.items():
         if name not in known or value not in {option.value for option in known[name].options}:
             raise Refusal(422, "bad_reply", "no such question or option")
@@ -371,7 +385,8 @@ def finish(connection, cookie_hash, protocol):
         ended = {"finished_at": now(), "invitation_hash": None}
         mine = sessions.c.session == session.session
         connection.execute(update(sessions).where(mine).values(ended))
-    given = completion(protocol, salt(connection), session.panel_hash)
+    asked = _asked(connection, session, protocol)
+    given = completion(asked, salt(connection), session.panel_hash)
     return {"withdrawal_code": session.withdrawal_code, "answers": counts[1]} | given
 
 

@@ -11,7 +11,7 @@ const HALF_FRAME_MS = 8; // at 60 frames a second
 const CARD_MM = 53.98; // the shorter side of a bank card (ISO/IEC 7810, ID-1)
 const USUAL_PX_PER_MM = 96 / 25.4;
 // What the server says when it knows more of the session than this page does.
-const STALE = ["answered", "not_due", "no_session", "no_trial"];
+const STALE = ["answered", "changed", "not_due", "no_session", "no_trial"];
 
 const stage = document.getElementById("stage");
 const status = document.getElementById("status");
@@ -137,7 +137,7 @@ async function consent(another) {
         `<div class="text">${heading(consent.title)}${paragraphs(consent.body)}` +
         `${box("adult", consent.adult)}${box("agree", consent.agree)}</div>` +
         `<button type="button" class="button quiet" id="decline">${html(consent.decline)}</button>`,
-      button_label: consent.accept,
+      button_label: html(consent.accept),
       on_load: () => {
         arrive("consent");
         const form = document.getElementById("jspsych-survey-html-form");
@@ -476,7 +476,7 @@ async function questions(outbox) {
     {
       type: jsPsychSurveyHtmlForm,
       html: `<div class="text">${heading(texts.questions.title)}${paragraphs(texts.questions.body)}${parts}</div>`,
-      button_label: texts.questions.next,
+      button_label: html(texts.questions.next),
       on_load: () => {
         arrive("text");
         for (const opener of stage.querySelectorAll("[data-opens]")) {
