@@ -289,6 +289,16 @@ def test_a_card_that_is_held_to_the_screen_fixes_the_size(serve, visit):
     assert rows(server)[0]["px_per_mm"] == pytest.approx(270 / 53.98, abs=0.01)
 
 
+def test_a_size_in_millimeters_below_the_least_in_pixels_is_no_dead_end(serve, visit):
+    """No window was large enough, and the server took no answer."""
+    server = serve(practice=0, scenes=2, catch=0, side_mm=30.0)
+    page = visit(server.address)
+    go_through(page, click)  # 30 mm are 113 px here
+    first = rows(server)[0]
+    assert first["image_width_css"] / first["px_per_mm"] <= 30.1
+    assert len(rows(server)) == 2
+
+
 @pytest.mark.parametrize("forced", ["none", "active"])
 def test_the_surround_stays_gray_under_a_dark_scheme(serve, visit, forced):
     dark = DESKTOP | {"color_scheme": "dark", "forced_colors": forced}

@@ -268,8 +268,10 @@ def longest_side(width_css, size) -> float:
     return width_css * max(1, height / width)
 
 
-def _least(protocol):
-    return protocol.design.min_side_css - 1  # browsers round
+def _least(protocol, px_per_mm):
+    """The least longest side, CSS px; a size that the protocol fixes in mm may be smaller."""
+    least, side_mm = protocol.design.min_side_css, protocol.design.side_mm
+    return (min(least, side_mm * px_per_mm) if side_mm and px_per_mm else least) - 1  # rounding
 
 
 def answer(connection, cookie_hash, protocol, material, values):
@@ -296,7 +298,8 @@ def answer(connection, cookie_hash, protocol, material, values):
         raise Refusal(422, "bad_answer", f"answer must be one of {', '.join(choices)}")
     if not trial.presented:
         raise Refusal(409, "not_shown", "the photos of this trial have not been released")
-    if longest_side(values["image_width_css"], material.size[trial.stimulus]) < _least(protocol):
+    side = longest_side(values["image_width_css"], material.size[trial.stimulus])
+    if side < _least(protocol, values["px_per_mm"]):
         raise Refusal(422, "too_small", "the photo was smaller than design.min_side_css")
     row = {"session": trial.session} | values
     stamped = row | {"received_at": now()}

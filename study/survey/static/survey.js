@@ -268,7 +268,9 @@ function place(image) {
 
 // Covers a screen for as long as its photo would be too small to judge.
 function askForRoom(side) {
-  stage.inert = side < study.min_side;
+  // A size that the protocol fixes may be smaller, on a screen of few px.
+  const least = pxPerMm ? Math.min(study.min_side, study.side_mm * pxPerMm - 1) : study.min_side;
+  stage.inert = side < least;
   const text = stage.inert ? texts.trial.enlarge : "";
   if (enlarge.textContent !== text) enlarge.textContent = text;
 }
