@@ -310,6 +310,12 @@ def test_the_surround_stays_gray_under_a_dark_scheme(serve, visit, forced):
     assert set(scheme.split()) == {"only", "light"}
 
 
+def test_a_button_shows_quotation_marks(serve, visit):
+    """The text ended before the first one."""
+    page = visit(serve(accept='Click to "begin"').address)
+    page.get_by_role("button", name='Click to "begin"').wait_for()
+
+
 def test_photos_are_not_translated_and_have_no_ring(serve, visit):
     server = serve("2afc-1s", scenes=2, practice=0, catch=0, exposure_s=0.8)
     page = visit(server.address)
