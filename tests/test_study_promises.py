@@ -28,7 +28,7 @@ from survey_parts import (
 from colorlib import ColorlibError
 from study import protocol as protocols
 from study.answers import read_export
-from study.survey import log, migrations, server
+from study.survey import log, migrations, retention, server
 from study.survey import store as tables
 from study.survey.store import Store
 
@@ -281,6 +281,86 @@ def test_the_server_carries_out_at_its_start_what_each_version_has_promised(make
     assert third.person().start().status_code == 200
 
 
+def of_sessions(store):
+    """{table: the sessions of its rows, one after the other as they lie in the database}."""
+    place = "ctid" if store.url.get_backend_name() == "postgresql" else "rowid"
+    names = ("sessions", "trials", "tokens", "presentations", "answers", "replies")
+
+    def read(connection):
+        rows = {name: text(f"SELECT session FROM {name} ORDER BY {place}") for name in names}
+        return {name: list(connection.execute(query).scalars()) for name, query in rows.items()}
+
+    return {name: list(dict.fromkeys(found)) for name, found in store.read(read).items()}
+
+
+def take_part_in_turn(study, count=7):
+    """People who come one after the other and answer side by side."""
+    people = [study.person() for _ in range(count)]
+    for person in people:
+        person.take_part(upto=0)
+        person.post("/api/replies", {"replies": {"age": "60"}})
+    for trial in range(1, 8):
+        for person in people:
+            assert person.answer(trial).status_code == 200
+    return of_sessions(study.store)["sessions"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_no_row_tells_by_its_place_who_came_when(stimuli, moved, tmp_path, request, kind):
+    moved("2027-03-01T12:00:00")
+    path = fill_in(write_protocol(tmp_path / "p.toml"), anonymized_on="2027-03-31")
+    database = tmp_path / "study.sqlite3"
+    if kind == "postgresql":
+        database = request.getfixturevalue("postgresql").create(f"order_{time_ns()}")
+    with Study(path, stimuli, database, demo=False) as study:
+        came = take_part_in_turn(study)
+        assert of_sessions(study.store)["answers"] == came
+        before = {name: set(study.rows(table)) for name, table in tables.metadata.tables.items()}
+        moved("2027-04-01T12:00:00")
+        retention.carry_out(study.store)
+        assert study.store.read(retention.since)
+        for name, sessions in of_sessions(study.store).items():
+            assert sessions == sorted(came), name
+        for name in ("trials", "tokens", "replies"):
+            assert set(study.rows(tables.metadata.tables[name])) == before[name]
+        assert len(study.rows(tables.answers)) == 7 * 7
+
+
+def test_an_export_does_not_tell_by_its_rows_who_came_when(make, database, tmp_path):
+    study = make()
+    came = take_part_in_turn(study)
+    leaves = study.person()
+    leaves.take_part(upto=1)
+    command("withdraw", study.rows(tables.sessions)[-1].withdrawal_code, "--database", database)
+    for folder, options in (("whole", []), ("open", ["--without-panel"])):
+        command("export", "--output", tmp_path / folder, *options, "--database", database)
+        exported = read_export(tmp_path / folder)
+        assert list(exported.participants["session"]) == sorted(came)
+        assert list(exported.trials["session"].unique()) == sorted(came)
+    (gone,) = study.rows(tables.withdrawals)
+    name = "data/study-koala_table-withdrawals_data.csv"
+    told = [(tmp_path / folder / name).read_text().split()[1] for folder in ("whole", "open")]
+    assert told == [gone.withdrawn_at, gone.withdrawn_at[:10]], "no hours"
+
+
+def test_what_an_older_version_made_anonymous_loses_its_order_too(make, moved, database):
+    moved("2027-03-01T12:00:00")
+    study = make(live={"anonymized_on": "2027-03-31"})
+    came = take_part_in_turn(study)
+    study.close()
+    with sqlite3.connect(database) as connection:  # as schema 2 left it
+        connection.executescript(
+            "UPDATE protocols SET anonymized_at = '2027-03-31T00:00:00.000Z';"
+            "UPDATE meta SET value = '2' WHERE name = 'schema';"
+        )
+    connection.close()
+    moved("2027-04-01T12:00:00")
+    assert "7 sessions of version 1 anonymized" in command("status", "--database", database).stderr
+    store = Store(database)
+    assert all(found == sorted(came) for found in of_sessions(store).values())
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("day", "sentence"),
     [
@@ -385,7 +465,8 @@ def test_old_answers_are_exported_and_withdrawn(old, tmp_path):
     assert "brought from schema 1 to" in said
     assert "kept by another version" in said and "design.minutes" in said
     exported = read_export(tmp_path / "export")
-    assert list(exported.participants["complete"]) == [1, 0] and len(exported.trials) == 4
+    people = exported.participants.set_index("session")["complete"]
+    assert people.to_dict() == {"aaaa": 1, "bbbb": 0} and len(exported.trials) == 4
     assert exported.participants["protocol_sha256"].notna().all()
     assert "1 answers deleted" in command("withdraw", "aaaa-bbbb-bbbb", "--database", old).stdout
     assert "2 answers deleted" in command("withdraw", "AAAA-BBBB-AAAA", "--database", old).stdout

@@ -12,7 +12,7 @@ import json
 from sqlalchemy import inspect, text
 from sqlalchemy.schema import CreateColumn
 
-VERSION = 2
+VERSION = 3
 
 
 def version(connection) -> int:
@@ -88,4 +88,18 @@ def _keep_protocols(connection):
     connection.execute(text("UPDATE invitations SET used_at = substr(used_at, 1, 10)"))
 
 
-STEPS = {2: _keep_protocols}
+def _keep_less(connection):
+    """Schema 3: what is anonymous is out of its order, too.
+
+    Where the days of anonymization have come already, they are carried out once more, right after
+    this: times that were moved stay as they are.
+    """
+    connection.execute(
+        text(
+            "UPDATE protocols SET anonymized_at = NULL "
+            "WHERE sha256 IN (SELECT protocol_sha256 FROM sessions)"
+        )
+    )
+
+
+STEPS = {2: _keep_protocols, 3: _keep_less}

@@ -287,6 +287,7 @@ def _engine(url):
             "synchronous=FULL",  # WAL's default flushes at checkpoints only
             "foreign_keys=ON",
             "secure_delete=ON",  # who withdraws is overwritten, not just unlinked
+            "temp_store=MEMORY",  # a copy of answers would stay in a temporary file's blocks
         ):
             connection.execute(f"PRAGMA {pragma}")
 
