@@ -361,6 +361,28 @@ def test_what_an_older_version_made_anonymous_loses_its_order_too(make, moved, d
     store.close()
 
 
+def test_an_older_database_forgets_which_invitations_were_used(make, database):
+    study = make(ways=["invitation"])
+    one, other = command("invite", "2", "--database", database).stdout.split()
+    study.person().take_part(upto=1, invitation=one)
+    study.close()
+    hashed = sha256(one.encode()).hexdigest()
+    with sqlite3.connect(database) as connection:  # as schema 2 left it
+        connection.execute("DELETE FROM invitations WHERE used_at IS NOT NULL")
+        row = (hashed, "2027-01-01T12:00:00.000Z", "2027-01-02")
+        connection.execute("INSERT INTO invitations VALUES (?, ?, ?)", row)
+        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
+    connection.close()
+    study = make(ways=["invitation"])
+    used, unused = sorted(study.rows(tables.invitations), key=lambda row: row.used_at is None)
+    assert (used.created_at, used.used_at) == ("2027-01-02", "2027-01-02")
+    assert unused.code_hash == sha256(other.encode()).hexdigest()
+    assert study.person().enter(invitation=one).json()["state"] == "elsewhere", "it goes on"
+    assert study.person().start(invitation=other).status_code == 200
+    study.close()
+    assert hashed.encode() not in content(database)
+
+
 @pytest.mark.parametrize(
     ("day", "sentence"),
     [

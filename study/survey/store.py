@@ -99,7 +99,7 @@ images = _table(
 )
 invitations = _table(
     "invitations",
-    Column("code_hash", String(64), primary_key=True),
+    Column("code_hash", String(64), primary_key=True),  # of a used one: a random name
     Column("created_at", String(27), nullable=False),
     Column("used_at", String(27)),
 )
