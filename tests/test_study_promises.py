@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sqlite3
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -20,6 +22,7 @@ from survey_parts import (
     command,
     content,
     fill_in,
+    free_port,
     make_stimuli,
     wait_for,
     write_protocol,
@@ -413,7 +416,6 @@ def test_preregistration_is_held_against_the_first_answer(
 def postgresql():
     if not PostgreSQL.programs():
         pytest.skip(PostgreSQL.MISSING)
-    import shutil
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="colorlib-postgresql-")
@@ -640,6 +642,64 @@ def test_a_command_on_a_full_disk_says_so_in_a_line(make, database, monkeypatch,
     assert not [line for line in said if "Traceback" in line or "INSERT" in line]
     command("export", "--output", tmp_path / "export", "--database", database)
     command("status", "--database", database)
+
+
+# The proxy
+
+
+def configurations():
+    """The proxies' configurations in the README: Caddy's and nginx's."""
+    readme = (Path(__file__).parents[1] / "study" / "README.md").read_text(encoding="utf-8")
+    found = [block for block in readme.split("```") if "127.0.0.1:8000" in block and "{" in block]
+    return dict(zip(("caddy", "nginx"), found, strict=True))
+
+
+def test_the_readme_turns_off_both_logs_of_a_proxy():
+    caddy, nginx = configurations().values()
+    assert caddy.split()[:7] == ["{", "log", "default", "{", "exclude", "http.log", "http.handlers"]
+    assert "output discard" in caddy
+    assert {"access_log off;", "error_log /dev/null emerg;"} <= set(nginx.splitlines())
+
+
+@pytest.mark.parametrize("name", ["caddy", "nginx"])
+def test_a_proxy_keeps_no_ids_and_addresses_while_the_study_restarts(name, tmp_path):
+    import httpx
+
+    if not shutil.which(name):
+        pytest.skip(f"no {name}: install the system's package")
+    port, nobody = free_port(), free_port()
+    text = configurations()[name].replace("127.0.0.1:8000", f"127.0.0.1:{nobody}")
+    path = tmp_path / "configuration"
+    if name == "caddy":
+        text = text.replace("{", "{\n    admin off", 1)
+        path.write_text(text.replace("study.example.org", f"http://127.0.0.1:{port}"))
+        line = [name, "run", "--config", path, "--adapter", "caddyfile"]
+    else:
+        paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{part}_temp_path {tmp_path}/{part};" for part in paths)
+        path.write_text(
+            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}"
+            f"http {{ {temporary} access_log {tmp_path}/log;"
+            f"server {{ listen 127.0.0.1:{port}; {text} }} }}"
+        )
+        line = [name, "-p", tmp_path, "-c", path]
+    log = tmp_path / "log"
+    with log.open("a") as file:
+        proxy = subprocess.Popen(line, stdout=file, stderr=file)
+    try:
+        asked = f"http://127.0.0.1:{port}/?PROLIFIC_PID=somebody"
+
+        def is_up():
+            try:
+                return httpx.get(asked).status_code == 502
+            except httpx.ConnectError:
+                return False
+
+        wait_for(is_up)
+    finally:
+        proxy.terminate()
+        proxy.wait()
+    assert "somebody" not in log.read_text()
 
 
 # The operator
