@@ -416,6 +416,21 @@ def test_a_bad_invitation_is_told_before_consent(serve, visit):
     assert not rows(server, "SELECT * FROM sessions")
 
 
+@pytest.mark.parametrize("link", ["{code}%20", "{code}%0A", "%E2%80%8B{code}"])
+def test_an_invitation_from_a_mail_is_good_or_told_to_be_bad(serve, visit, link):
+    server = serve(demo=False, ways=["invitation"])
+    (code,) = command("invite", "1", "--database", server.database).stdout.split()
+    page = visit(f"{server.address}/?invitation={link.format(code=code)}", tolerate=["422"])
+    if link.startswith("%"):  # a character that nobody sees
+        page.get_by_text("This invitation is not known").wait_for()
+        assert not page.locator("[name=adult]").count()
+    else:
+        ready(page)
+        go_on(page, click)
+        page.get_by_text("Your withdrawal code is").wait_for()
+        assert rows(server, "SELECT * FROM sessions")[0]["entry"] == "invitation"
+
+
 # Whose session it is
 
 

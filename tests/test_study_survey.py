@@ -272,6 +272,13 @@ def test_invitation_works_once(make, database):
     assert study.person().start(invitation="ABCD-EFGH-JKMN").status_code == 403
 
 
+def test_no_invitation_is_made_that_opens_nothing(make, database):
+    study = make(demo=False, ways=["open", "panel"])
+    said = command("invite", "1", "--database", database, code=2).stderr
+    assert "entry.ways is open, panel: nobody could enter by an invitation" in said
+    assert len(said.splitlines()) == 1 and not study.rows(tables.invitations)
+
+
 def test_panel_id_is_kept_as_a_hash_and_excludes_nobody(make, database):
     study = make(demo=False, completion_code="C0FFEE")
     person = study.person()

@@ -699,7 +699,9 @@ async function onlyTab(entry) {
 main().catch((error) => {
   const shut = { closed: false, paused: false, full: false }; // nobody may begin
   const known = { bad_invitation: false, ...shut, photo_failed: true, no_cookie: true };
-  const name = error.message === "no_photo" ? "photo_failed" : error.message;
+  // Of what is sent from here, only the link can be in a bad form.
+  const causes = { no_photo: "photo_failed", bad_form: "bad_invitation" };
+  const name = causes[error.message] ?? error.message;
   if (error instanceof Refused && name in known) return problem(name, { reload: known[name] });
   console.error(error);
   if (texts) problem("unexpected", { reload: true });
