@@ -196,7 +196,8 @@ def test_photo_fills_what_the_window_leaves(serve, visit):
     photo = page.locator("#stage .photo").bounding_box()
     assert photo["height"] > 500 and photo["width"] > 1200
     # The second and the third belong to the first photo.
-    press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'r' }))"
+    key = "new KeyboardEvent('keydown', { key: 'r', bubbles: true })"
+    press = f"document.activeElement.dispatchEvent({key})"
     page.evaluate(f"() => {{ {press}; {press}; {press} }}")
     wait_for(lambda: page.locator("#progress label").inner_text() != "Photo 1 of 5")
     ready(page)

@@ -23,6 +23,7 @@ const mturk = turk();
 let study, texts;
 let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
+let covered; // what had the focus when the stage was covered
 let pxPerMm = null; // by the person's own calibration, where the protocol asks for it
 
 // Small helpers
@@ -219,8 +220,10 @@ function openWithdrawal() {
     `<div><button class="button">${html(confirm)}</button>` +
     `<button type="button" class="button quiet">${html(cancel)}</button></div></form>`;
   dialog.querySelector(known ? "[type=button]" : "input").autofocus = true;
-  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // answers nothing below
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    stage.querySelector("h2")?.focus({ preventScroll: true }); // the keys answer again
+  });
   dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
   dialog.querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -268,7 +271,11 @@ function place(image) {
 
 // Covers a screen for as long as its photo would be too small to judge.
 function askForRoom(side) {
-  stage.inert = side < study.min_side;
+  const small = side < study.min_side;
+  if (small && !stage.inert) covered = document.activeElement;
+  const back = stage.inert && !small;
+  stage.inert = small;
+  if (back) covered.focus({ preventScroll: true }); // what is inert loses the focus
   const text = stage.inert ? texts.trial.enlarge : "";
   if (enlarge.textContent !== text) enlarge.textContent = text;
 }
@@ -387,7 +394,9 @@ function questionScreen(image, measured) {
     enable_button_after: DEAF_MS,
     on_load: () => {
       arrive(image ? "trial" : "question");
-      document.addEventListener("keydown", press);
+      // Not on the whole page: a single key may act only where the focus is (WCAG 2.1.4). `arrive`
+      // has put it here, and a click on the photo does, too.
+      stage.addEventListener("keydown", press);
       if (!image) return;
       place(image);
       stop = watchSize(() => {
@@ -397,7 +406,7 @@ function questionScreen(image, measured) {
     },
     on_finish: () => {
       stop?.();
-      document.removeEventListener("keydown", press);
+      stage.removeEventListener("keydown", press);
     },
   };
 }
