@@ -1,6 +1,7 @@
 """The survey as people meet it: in a browser, by keys and fingers, with lost connections."""
 
 import http.server
+import json
 import sqlite3
 import threading
 import urllib.parse
@@ -10,7 +11,16 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
 from conftest import serious
-from survey_parts import Server, Study, command, fill_in, make_stimuli, wait_for, write_protocol
+from survey_parts import (
+    ROOT,
+    Server,
+    Study,
+    command,
+    fill_in,
+    make_stimuli,
+    wait_for,
+    write_protocol,
+)
 
 from study.survey import entry, payment
 
@@ -398,7 +408,13 @@ def test_panel_gets_its_code_after_the_confirmation_only(serve, visit):
         completion_url="https://example.org/done?cc=C0DE",
     )
     page = visit(f"{server.address}/?PROLIFIC_PID=panel-person-1")
+    assert page.evaluate("sessionStorage.length + localStorage.length") == 0, "before consent"
     go_through(page, click)
+    kept = page.evaluate("Object.entries(sessionStorage)")
+    ((name, values),) = kept  # what the README tells the data-protection officer
+    told = {"entry", "code", "stopped", "thanks", "turk"}
+    assert name == "koala-tab" and set(json.loads(values)) == told
+    assert "`koala-tab`" in (ROOT / "study" / "README.md").read_text(encoding="utf-8")
     assert page.url == f"{server.address}/", "the id left the address"
     assert page.get_by_text("Your completion code is C0DE").is_visible()
     assert page.get_by_role("link", name="Go back to the panel").is_visible()
