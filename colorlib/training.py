@@ -130,7 +130,7 @@ def _check_config(run, config):
         return
     current = _plain(config)
     # What a version before this one didn't know was as it is by default.
-    before = _plain(type(config)(config.photos)) | json.loads(path.read_text(encoding="utf-8"))
+    before = _plain(type(config)(config.photos)) | _record(path)
     may_differ = {"checkpoint_seconds"}
     if current["epochs"] > before.get("epochs", 0):
         may_differ.add("epochs")
@@ -141,6 +141,17 @@ def _check_config(run, config):
             f"{run}: holds a run with another config ({changes[:300]}); give another folder, "
             "or delete it"
         )
+
+
+def _record(path):
+    """What a run's JSON file holds: dict."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise ColorlibError(f"{path}: damaged; restore it, or give another folder for the run")
+    return record
 
 
 def _check_photos(run, sets):
@@ -286,7 +297,7 @@ def _is_finished(run, config):
     """Whether a run has made all epochs of a config."""
     if not (run / presets.CARD).exists():
         return False
-    card = json.loads((run / presets.CARD).read_text(encoding="utf-8"))
+    card = presets.load_card(run)
     return "stopped" not in card and card["config"]["epochs"] >= config.epochs
 
 

@@ -211,7 +211,7 @@ def _invite(args):
     from study.survey import doors, sessions
 
     with _opened(args.database) as store:
-        store.read(doors.check_places, args.count)
+        store.read(doors.check_invitations, args.count)
         codes = store.write(sessions.invite, args.count)
     for code in codes:
         print(f"{args.address.rstrip('/')}/?invitation={code}" if args.address else code)

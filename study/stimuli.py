@@ -164,7 +164,11 @@ class Stimuli:
                 "study/01_stimuli.ipynb"
             ) from None
         except ValueError:
-            raise ColorlibError(f"{folder / INFO}: damaged; make the stimuli again") from None
+            info = None
+        if not isinstance(info, dict) or not {"media_type", "presets"} <= info.keys():
+            raise ColorlibError(
+                f"{folder / INFO}: damaged; restore it, or make the stimuli again"
+            ) from None
         tables = [
             _read_table(folder / name, info.get(f"{Path(name).stem}_sha256"))
             for name in (KEY, LISTS, PRACTICE)

@@ -343,7 +343,7 @@ class PostgreSQL:
             shutil.chown(self.folder, "postgres")
         data = self.folder / "data"
         self._run("initdb", "-D", data, "-U", "koala", "--auth=trust", "-E", "UTF8", "--no-sync")
-        self.port = _free_port()
+        self.port = free_port()
         options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
         self._run(
             "pg_ctl", "-D", data, "-w", "-o", options, "-l", self.folder / "log",
@@ -379,7 +379,7 @@ class PostgreSQL:
         assert done.returncode == 0, f"{program}: {done.stderr or done.stdout}"
 
 
-def _free_port():
+def free_port():
     import socket
 
     with socket.socket() as some:

@@ -106,6 +106,15 @@ def test_a_damaged_card_is_named_by_every_command(here, folder, tiny_run, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("config", ["{", "[]", "1", b"\xff"])
+def test_a_damaged_config_of_a_run_is_named(here, folder, tiny_run, tmp_path, config):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "config.json").write_bytes(config if isinstance(config, bytes) else config.encode())
+    code, lines, (line,) = here("train", "--photos", folder, "--output", run)
+    assert (code, lines) == (2, [])
+    assert line.startswith(f"colorlib: {run / 'config.json'}: damaged; restore it")
+
+
 def test_a_folder_and_a_preset_of_one_name(here, folder, tiny_run, tmp_path, monkeypatch):
     """The name means the preset, a path the folder."""
     shutil.copytree(tiny_run, tmp_path / "paper")

@@ -1,6 +1,7 @@
 """The survey as people meet it: in a browser, by keys and fingers, with lost connections."""
 
 import http.server
+import json
 import sqlite3
 import threading
 import urllib.parse
@@ -10,7 +11,16 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install -e '.[study]'")
 from conftest import serious
-from survey_parts import Server, Study, command, fill_in, make_stimuli, wait_for, write_protocol
+from survey_parts import (
+    ROOT,
+    Server,
+    Study,
+    command,
+    fill_in,
+    make_stimuli,
+    wait_for,
+    write_protocol,
+)
 
 from study.survey import entry, payment
 
@@ -196,7 +206,8 @@ def test_photo_fills_what_the_window_leaves(serve, visit):
     photo = page.locator("#stage .photo").bounding_box()
     assert photo["height"] > 500 and photo["width"] > 1200
     # The second and the third belong to the first photo.
-    press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'r' }))"
+    key = "new KeyboardEvent('keydown', { key: 'r', bubbles: true })"
+    press = f"document.activeElement.dispatchEvent({key})"
     page.evaluate(f"() => {{ {press}; {press}; {press} }}")
     wait_for(lambda: page.locator("#progress label").inner_text() != "Photo 1 of 5")
     ready(page)
@@ -397,7 +408,13 @@ def test_panel_gets_its_code_after_the_confirmation_only(serve, visit):
         completion_url="https://example.org/done?cc=C0DE",
     )
     page = visit(f"{server.address}/?PROLIFIC_PID=panel-person-1")
+    assert page.evaluate("sessionStorage.length + localStorage.length") == 0, "before consent"
     go_through(page, click)
+    kept = page.evaluate("Object.entries(sessionStorage)")
+    ((name, values),) = kept  # what the README tells the data-protection officer
+    told = {"entry", "code", "stopped", "thanks", "turk"}
+    assert name == "koala-tab" and set(json.loads(values)) == told
+    assert "`koala-tab`" in (ROOT / "study" / "README.md").read_text(encoding="utf-8")
     assert page.url == f"{server.address}/", "the id left the address"
     assert page.get_by_text("Your completion code is C0DE").is_visible()
     assert page.get_by_role("link", name="Go back to the panel").is_visible()
@@ -414,6 +431,21 @@ def test_a_bad_invitation_is_told_before_consent(serve, visit):
     page.get_by_text("This invitation is not known").wait_for()
     assert not page.locator("[name=adult]").count()
     assert not rows(server, "SELECT * FROM sessions")
+
+
+@pytest.mark.parametrize("link", ["{code}%20", "{code}%0A", "%E2%80%8B{code}"])
+def test_an_invitation_from_a_mail_is_good_or_told_to_be_bad(serve, visit, link):
+    server = serve(demo=False, ways=["invitation"])
+    (code,) = command("invite", "1", "--database", server.database).stdout.split()
+    page = visit(f"{server.address}/?invitation={link.format(code=code)}", tolerate=["422"])
+    if link.startswith("%"):  # a character that nobody sees
+        page.get_by_text("This invitation is not known").wait_for()
+        assert not page.locator("[name=adult]").count()
+    else:
+        ready(page)
+        go_on(page, click)
+        page.get_by_text("Your withdrawal code is").wait_for()
+        assert rows(server, "SELECT * FROM sessions")[0]["entry"] == "invitation"
 
 
 # Whose session it is

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sqlite3
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -21,6 +23,7 @@ from survey_parts import (
     command,
     content,
     fill_in,
+    free_port,
     make_stimuli,
     wait_for,
     write_protocol,
@@ -29,7 +32,7 @@ from survey_parts import (
 from colorlib import ColorlibError
 from study import protocol as protocols
 from study.answers import read_export
-from study.survey import log, migrations, server
+from study.survey import log, migrations, retention, server
 from study.survey import store as tables
 from study.survey.store import Store
 
@@ -303,6 +306,108 @@ def test_the_server_carries_out_at_its_start_what_each_version_has_promised(make
     assert third.person().start().status_code == 200
 
 
+def of_sessions(store):
+    """{table: the sessions of its rows, one after the other as they lie in the database}."""
+    place = "ctid" if store.url.get_backend_name() == "postgresql" else "rowid"
+    names = ("sessions", "trials", "tokens", "presentations", "answers", "replies")
+
+    def read(connection):
+        rows = {name: text(f"SELECT session FROM {name} ORDER BY {place}") for name in names}
+        return {name: list(connection.execute(query).scalars()) for name, query in rows.items()}
+
+    return {name: list(dict.fromkeys(found)) for name, found in store.read(read).items()}
+
+
+def take_part_in_turn(study, count=7):
+    """People who come one after the other and answer side by side."""
+    people = [study.person() for _ in range(count)]
+    for person in people:
+        person.take_part(upto=0)
+        person.post("/api/replies", {"replies": {"age": "60"}})
+    for trial in range(1, 8):
+        for person in people:
+            assert person.answer(trial).status_code == 200
+    return of_sessions(study.store)["sessions"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_no_row_tells_by_its_place_who_came_when(stimuli, moved, tmp_path, request, kind):
+    moved("2027-03-01T12:00:00")
+    path = fill_in(write_protocol(tmp_path / "p.toml"), anonymized_on="2027-03-31")
+    database = tmp_path / "study.sqlite3"
+    if kind == "postgresql":
+        database = request.getfixturevalue("postgresql").create(f"order_{time_ns()}")
+    with Study(path, stimuli, database, demo=False) as study:
+        came = take_part_in_turn(study)
+        assert of_sessions(study.store)["answers"] == came
+        before = {name: set(study.rows(table)) for name, table in tables.metadata.tables.items()}
+        moved("2027-04-01T12:00:00")
+        retention.carry_out(study.store)
+        assert study.store.read(retention.since)
+        for name, sessions in of_sessions(study.store).items():
+            assert sessions == sorted(came), name
+        for name in ("trials", "tokens", "replies"):
+            assert set(study.rows(tables.metadata.tables[name])) == before[name]
+        assert len(study.rows(tables.answers)) == 7 * 7
+
+
+def test_an_export_does_not_tell_by_its_rows_who_came_when(make, database, tmp_path):
+    study = make()
+    came = take_part_in_turn(study)
+    leaves = study.person()
+    leaves.take_part(upto=1)
+    command("withdraw", study.rows(tables.sessions)[-1].withdrawal_code, "--database", database)
+    for folder, options in (("whole", []), ("open", ["--without-panel"])):
+        command("export", "--output", tmp_path / folder, *options, "--database", database)
+        exported = read_export(tmp_path / folder)
+        assert list(exported.participants["session"]) == sorted(came)
+        assert list(exported.trials["session"].unique()) == sorted(came)
+    (gone,) = study.rows(tables.withdrawals)
+    name = "data/study-koala_table-withdrawals_data.csv"
+    told = [(tmp_path / folder / name).read_text().split()[1] for folder in ("whole", "open")]
+    assert told == [gone.withdrawn_at, gone.withdrawn_at[:10]], "no hours"
+
+
+def test_what_an_older_version_made_anonymous_loses_its_order_too(make, moved, database):
+    moved("2027-03-01T12:00:00")
+    study = make(live={"anonymized_on": "2027-03-31"})
+    came = take_part_in_turn(study)
+    study.close()
+    with sqlite3.connect(database) as connection:  # as schema 2 left it
+        connection.executescript(
+            "UPDATE protocols SET anonymized_at = '2027-03-31T00:00:00.000Z';"
+            "UPDATE meta SET value = '2' WHERE name = 'schema';"
+        )
+    connection.close()
+    moved("2027-04-01T12:00:00")
+    assert "7 sessions of version 1 anonymized" in command("status", "--database", database).stderr
+    store = Store(database)
+    assert all(found == sorted(came) for found in of_sessions(store).values())
+    store.close()
+
+
+def test_an_older_database_forgets_which_invitations_were_used(make, database):
+    study = make(ways=["invitation"])
+    one, other = command("invite", "2", "--database", database).stdout.split()
+    study.person().take_part(upto=1, invitation=one)
+    study.close()
+    hashed = sha256(one.encode()).hexdigest()
+    with sqlite3.connect(database) as connection:  # as schema 2 left it
+        connection.execute("DELETE FROM invitations WHERE used_at IS NOT NULL")
+        row = (hashed, "2027-01-01T12:00:00.000Z", "2027-01-02")
+        connection.execute("INSERT INTO invitations VALUES (?, ?, ?)", row)
+        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
+    connection.close()
+    study = make(ways=["invitation"])
+    used, unused = sorted(study.rows(tables.invitations), key=lambda row: row.used_at is None)
+    assert (used.created_at, used.used_at) == ("2027-01-02", "2027-01-02")
+    assert unused.code_hash == sha256(other.encode()).hexdigest()
+    assert study.person().enter(invitation=one).json()["state"] == "elsewhere", "it goes on"
+    assert study.person().start(invitation=other).status_code == 200
+    study.close()
+    assert hashed.encode() not in content(database)
+
+
 @pytest.mark.parametrize(
     ("day", "sentence"),
     [
@@ -333,7 +438,6 @@ def test_preregistration_is_held_against_the_first_answer(
 def postgresql():
     if not PostgreSQL.programs():
         pytest.skip(PostgreSQL.MISSING)
-    import shutil
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="colorlib-postgresql-")
@@ -407,7 +511,8 @@ def test_old_answers_are_exported_and_withdrawn(old, tmp_path):
     assert "brought from schema 1 to" in said
     assert "kept by another version" in said and "design.minutes" in said
     exported = read_export(tmp_path / "export")
-    assert list(exported.participants["complete"]) == [1, 0] and len(exported.trials) == 4
+    people = exported.participants.set_index("session")["complete"]
+    assert people.to_dict() == {"aaaa": 1, "bbbb": 0} and len(exported.trials) == 4
     assert exported.participants["protocol_sha256"].notna().all()
     assert "1 answers deleted" in command("withdraw", "aaaa-bbbb-bbbb", "--database", old).stdout
     assert "2 answers deleted" in command("withdraw", "AAAA-BBBB-AAAA", "--database", old).stdout
@@ -559,6 +664,64 @@ def test_a_command_on_a_full_disk_says_so_in_a_line(make, database, monkeypatch,
     assert not [line for line in said if "Traceback" in line or "INSERT" in line]
     command("export", "--output", tmp_path / "export", "--database", database)
     command("status", "--database", database)
+
+
+# The proxy
+
+
+def configurations():
+    """The proxies' configurations in the README: Caddy's and nginx's."""
+    readme = (Path(__file__).parents[1] / "study" / "README.md").read_text(encoding="utf-8")
+    found = [block for block in readme.split("```") if "127.0.0.1:8000" in block and "{" in block]
+    return dict(zip(("caddy", "nginx"), found, strict=True))
+
+
+def test_the_readme_turns_off_both_logs_of_a_proxy():
+    caddy, nginx = configurations().values()
+    assert caddy.split()[:7] == ["{", "log", "default", "{", "exclude", "http.log", "http.handlers"]
+    assert "output discard" in caddy
+    assert {"access_log off;", "error_log /dev/null emerg;"} <= set(nginx.splitlines())
+
+
+@pytest.mark.parametrize("name", ["caddy", "nginx"])
+def test_a_proxy_keeps_no_ids_and_addresses_while_the_study_restarts(name, tmp_path):
+    import httpx
+
+    if not shutil.which(name):
+        pytest.skip(f"no {name}: install the system's package")
+    port, nobody = free_port(), free_port()
+    text = configurations()[name].replace("127.0.0.1:8000", f"127.0.0.1:{nobody}")
+    path = tmp_path / "configuration"
+    if name == "caddy":
+        text = text.replace("{", "{\n    admin off", 1)
+        path.write_text(text.replace("study.example.org", f"http://127.0.0.1:{port}"))
+        line = [name, "run", "--config", path, "--adapter", "caddyfile"]
+    else:
+        paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{part}_temp_path {tmp_path}/{part};" for part in paths)
+        path.write_text(
+            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}"
+            f"http {{ {temporary} access_log {tmp_path}/log;"
+            f"server {{ listen 127.0.0.1:{port}; {text} }} }}"
+        )
+        line = [name, "-p", tmp_path, "-c", path]
+    log = tmp_path / "log"
+    with log.open("a") as file:
+        proxy = subprocess.Popen(line, stdout=file, stderr=file)
+    try:
+        asked = f"http://127.0.0.1:{port}/?PROLIFIC_PID=somebody"
+
+        def is_up():
+            try:
+                return httpx.get(asked).status_code == 502
+            except httpx.ConnectError:
+                return False
+
+        wait_for(is_up)
+    finally:
+        proxy.terminate()
+        proxy.wait()
+    assert "somebody" not in log.read_text()
 
 
 # The operator

@@ -424,13 +424,50 @@ def test_keys_of_every_layout(serve, visit, event, said):
     server = serve(scenes=2, practice=0, catch=0)
     page = visit(server.address)
     answered(page, 0)
-    page.evaluate("e => document.dispatchEvent(new KeyboardEvent('keydown', e))", event)
+    event = event | {"bubbles": True}
+    page.evaluate(
+        "e => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', e))", event
+    )
     if said is None:
         page.wait_for_timeout(500)
         assert not rows(server)
     else:
         wait_for(lambda: page.wait_for_timeout(50) or rows(server))
         assert rows(server)[0]["answer"] == said
+
+
+def test_keys_answer_only_where_the_focus_is(serve, visit):
+    """WCAG 2.1.4: what is typed or said to another part of the page answers nothing."""
+    server = serve(scenes=4, practice=0, catch=0)
+    page = visit(server.address)
+    answered(page, 0)
+    page.keyboard.press("r")  # nobody has to click first
+    wait_for(lambda: page.wait_for_timeout(50) or len(rows(server)) == 1)
+    ready(page)
+    for leave in (page.locator("#withdraw").focus, page.locator("h1").click):
+        leave()
+        for key in ("r", "f", "ArrowLeft"):
+            page.keyboard.press(key)
+    page.wait_for_timeout(500)
+    assert len(rows(server)) == 1
+    page.locator("#stage img").click()
+    page.keyboard.press("f")
+    wait_for(lambda: page.wait_for_timeout(50) or len(rows(server)) == 2)
+    ready(page)
+    page.locator("#withdraw").click()
+    page.get_by_role("button", name="Go back").click()
+    page.wait_for_function("document.querySelector('#stage').contains(document.activeElement)")
+    page.keyboard.press("f")
+    wait_for(lambda: page.wait_for_timeout(50) or len(rows(server)) == 3)
+    ready(page)
+    page.set_viewport_size({"width": 330, "height": 170})
+    page.get_by_text("too small to be judged").wait_for()
+    page.wait_for_function("document.activeElement === document.body")
+    page.set_viewport_size(DESKTOP["viewport"])
+    page.get_by_text("too small to be judged").wait_for(state="hidden")
+    page.keyboard.press("r")
+    wait_for(lambda: page.wait_for_timeout(50) or len(rows(server)) == 4)
+    assert [row["answer"] for row in rows(server)] == ["real", "fake", "fake", "real"]
 
 
 def test_a_finger_is_told_nothing_of_keys(serve, visit):

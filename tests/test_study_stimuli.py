@@ -309,6 +309,13 @@ def test_the_folder_holds_what_a_study_needs(stimuli):
     assert not list(stimuli.folder.parent.glob(".*"))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "1", "null", '"name"', "{}"])
+def test_a_damaged_description_is_noticed(copy, text):
+    (copy / "stimuli.json").write_text(text)
+    with pytest.raises(ColorlibError, match=r"stimuli.json: damaged; restore it, or make the"):
+        Stimuli.load(copy)
+
+
 @pytest.mark.parametrize("name", ["key.csv", "lists.csv", "practice.csv"])
 def test_a_changed_table_is_noticed(copy, name):
     text = (copy / name).read_text()

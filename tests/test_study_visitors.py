@@ -12,6 +12,7 @@ from survey_parts import Study, command, content, fill_in, make_stimuli, write_p
 
 from study.survey import retention
 from study.survey import store as tables
+from study.survey.entry import invitation_hash, sha256
 from study.survey.guards import Buckets, network
 
 
@@ -89,6 +90,7 @@ def test_who_uses_a_strangers_id_first_excludes_nobody(serve, database, tmp_path
     finish(study.person(), panel="P1")
     command("export", "--output", tmp_path / "out", "--database", database)
     people = pd.read_csv(tmp_path / "out/data/study-koala_table-participants_data.csv")
+    people = people.sort_values("started_at")
     assert not people["excluded_repeat"].any() and not people["excluded_incomplete"].any()
     assert list(people["panel_repeat"]) == [False, True], "it can still be looked at"
     assert people["participant"].nunique() == 2
@@ -109,6 +111,7 @@ def test_a_panels_person_on_a_second_device_is_excluded_once(serve, database, tm
     finish(second, panel="P1")
     command("export", "--output", tmp_path / "out", "--database", database)
     people = pd.read_csv(tmp_path / "out/data/study-koala_table-participants_data.csv")
+    people = people.sort_values("started_at")
     assert list(people["superseded_at"].notna()) == [True, False]
     excluded = people[["excluded_incomplete", "excluded_repeat"]].any(axis=1)
     assert list(excluded) == [True, False]
@@ -152,6 +155,39 @@ def test_nothing_joins_an_invitation_to_answers_after_the_end(serve, database):
     assert before.invitation_hash and after.invitation_hash is None
     (invitation,) = study.rows(tables.invitations)
     assert invitation.used_at == after.started_at[:10], "the day, and no time"
+
+
+def test_no_used_invitation_is_kept(serve, database, monkeypatch):
+    study = serve()
+    codes = invitations(database, 5)
+    used, kept = codes[2::-1], codes[3:]
+    for code in used:
+        study.person().take_part(upto=1, invitation=code)
+    rows = study.rows(tables.invitations)
+    day = tables.now()[:10]
+    assert sorted(row.code_hash for row in rows if not row.used_at) == sorted(map(sha256, kept))
+    assert {(row.created_at, row.used_at) for row in rows if row.used_at} == {(day, day)}
+    assert not {row.code_hash for row in rows} & set(map(sha256, used))
+    assert "5 made, 3 used" in command("status", "--database", database).stdout
+    monkeypatch.setattr(tables, "clock", lambda: datetime(2099, 1, 1, tzinfo=UTC))
+    retention.carry_out(study.store)
+    study.close()
+    salt = study.survey.salt
+    left = content(database)
+    for code in used:
+        for trace in (code, sha256(code), invitation_hash(salt, code)):
+            assert trace.encode() not in left
+
+
+def test_who_withdraws_does_not_begin_again_by_the_same_invitation(serve, database):
+    study = serve()
+    (code,) = invitations(database, 1)
+    person = study.person()
+    person.take_part(upto=1, invitation=code)
+    (row,) = study.rows(tables.sessions)
+    assert person.post("/api/withdraw", {"code": row.withdrawal_code}).status_code == 200
+    for reply in (person.enter(invitation=code), study.person().start(invitation=code)):
+        assert reply.json()["error"] == "bad_invitation"
 
 
 # Shared computers

@@ -43,10 +43,19 @@ def closed(connection, protocol, sha256) -> str | None:
     return "full" if places_left(connection, protocol, sha256) == 0 else None
 
 
-def check_places(connection, count):
-    """Raises a ColorlibError if the quota leaves no place for so many more people."""
+def check_invitations(connection, count):
+    """Checks that so many more people can come by an invitation.
+
+    Raises:
+        ColorlibError: the protocol has no such way in, or the quota leaves no place for them.
+    """
     row = versions.current(connection)
     protocol, _ = protocols.kept(row.content)
+    if "invitation" not in protocol.entry.ways:
+        raise ColorlibError(
+            f"entry.ways is {', '.join(protocol.entry.ways)}: nobody could enter by an invitation; "
+            "add it in a new version of the protocol"
+        )
     left = places_left(connection, protocol, row.sha256)
     if left is not None and count > left:
         raise ColorlibError(

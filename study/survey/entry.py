@@ -7,9 +7,10 @@ it never opens, ends, merges or excludes a session.
 
 import hashlib
 import hmac
+import secrets
 from typing import NamedTuple
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, delete, insert, select, update
 
 from study.survey import doors
 from study.survey.store import Refusal, ago, invitations, now, sessions
@@ -147,12 +148,11 @@ def admit(connection, salt, protocol, entrance):
     if entrance.way not in protocol.entry.ways:
         raise Refusal(403, "bad_invitation", f"this study is not entered by {entrance.way}")
     if entrance.way == "invitation":
-        code = invitations.c.code_hash == sha256(entrance.name)
-        row = connection.execute(select(invitations.c.used_at).where(code)).one_or_none()
         begun = select(sessions.c.session).where(_begun(salt, protocol, entrance.name))
-        if row and row.used_at and connection.execute(begun).one_or_none():
+        if connection.execute(begun).one_or_none():
             return "elsewhere"
-        if row is None or row.used_at:
+        unused = select(invitations.c.code_hash).where(_unused(entrance.name))
+        if connection.execute(unused).one_or_none() is None:
             raise Refusal(403, "bad_invitation", "unknown, or used already")
     shut = doors.closed(connection, protocol, protocol.sha256)
     if shut:
@@ -169,15 +169,20 @@ def _begun(salt, protocol, invitation):
     )
 
 
-def use(connection, invitation):
-    """Uses an invitation up.
+def _unused(invitation):
+    """The condition of an invitation that nobody has used; of a used one, no hash is kept."""
+    return and_(invitations.c.code_hash == sha256(invitation), invitations.c.used_at.is_(None))
 
-    Its day is kept, and no time: the time would tell whose answers came by which invitation.
+
+def use(connection, invitation):
+    """Uses an invitation up: another row, with a random name, says that one was used that day.
+
+    Its hash, its place among the others, and the time would tell whom a session belongs to.
     """
-    unused = and_(invitations.c.code_hash == sha256(invitation), invitations.c.used_at.is_(None))
-    used = connection.execute(update(invitations).where(unused).values(used_at=now()[:10]))
-    if not used.rowcount:
+    if not connection.execute(delete(invitations).where(_unused(invitation))).rowcount:
         raise Refusal(403, "bad_invitation", "unknown, or used already")
+    used = {"code_hash": secrets.token_hex(32), "created_at": now()[:10], "used_at": now()[:10]}
+    connection.execute(insert(invitations).values(used))
 
 
 def go_on(connection, cookie_hash, salt, protocol, invitation):

@@ -166,7 +166,8 @@ IMAGES = {
 }
 WITHDRAWALS = {
     "withdrawn_at": Variable(
-        "when somebody's rows were deleted, of whatever version of the protocol, UTC, ISO 8601"
+        "when somebody's rows were deleted, of whatever version of the protocol, UTC, ISO 8601; "
+        "only the day where panel ids are left out"
     )
 }
 # The rules stand in the protocol under [exclusions], with the day on which they were fixed.
@@ -296,6 +297,8 @@ def read_tables(connection, protocol, sha256, panel=True):
         starts = people.set_index("session")["started_at"].to_dict()
         for name in ("trials", "participants"):
             _move_times(tables[name], starts)
+        gone = tables["withdrawals"]
+        gone["withdrawn_at"] = gone["withdrawn_at"].str[:10]
     tables = {name: _typed(table, variables[name]) for name, table in tables.items()}
     three = [tables[name] for name in ("trials", "participants", "images")]
     flagged = flag_exclusions(Study(*three, source=protocol.name, mode=protocol.mode), protocol)
@@ -309,7 +312,8 @@ def read_tables(connection, protocol, sha256, panel=True):
 def _people(connection, protocol, sha256):
     """The table of participants, and the variables of the optional questions."""
     query = select(sessions).where(sessions.c.protocol_sha256 == sha256)
-    people = _frame(connection, query.order_by(sessions.c.started_at, sessions.c.session))
+    # By their random names: the order in which people came would tell the hours that are left out.
+    people = _frame(connection, query.order_by(sessions.c.session))
     people["protocol"], people["protocol_version"] = protocol.name, protocol.version
     people["complete"] = people["finished_at"].notna()
     given = _frame(connection, select(replies))

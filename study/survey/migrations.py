@@ -8,11 +8,12 @@ written in SQL, because the tables of `store.py` will have changed when it runs.
 
 import hashlib
 import json
+import secrets
 
 from sqlalchemy import inspect, text
 from sqlalchemy.schema import CreateColumn
 
-VERSION = 2
+VERSION = 3
 
 
 def version(connection) -> int:
@@ -88,4 +89,25 @@ def _keep_protocols(connection):
     connection.execute(text("UPDATE invitations SET used_at = substr(used_at, 1, 10)"))
 
 
-STEPS = {2: _keep_protocols}
+def _keep_less(connection):
+    """Schema 3: what is anonymous is out of its order, too, and no used invitation is known.
+
+    Where the days of anonymization have come already, they are carried out once more, right after
+    this: times that were moved stay as they are. Sessions that may go on name their invitation.
+    """
+    query = "SELECT used_at FROM invitations WHERE used_at IS NOT NULL ORDER BY used_at"
+    used = connection.execute(text(query))
+    rows = [{"name": secrets.token_hex(32), "day": row.used_at} for row in used.all()]
+    connection.execute(text("DELETE FROM invitations WHERE used_at IS NOT NULL"))
+    if rows:
+        new = "INSERT INTO invitations (code_hash, created_at, used_at) VALUES (:name, :day, :day)"
+        connection.execute(text(new), rows)
+    connection.execute(
+        text(
+            "UPDATE protocols SET anonymized_at = NULL "
+            "WHERE sha256 IN (SELECT protocol_sha256 FROM sessions)"
+        )
+    )
+
+
+STEPS = {2: _keep_protocols, 3: _keep_less}

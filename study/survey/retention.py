@@ -7,7 +7,7 @@ treated as the protocol promises that they agreed to, whatever a later version s
 import json
 from datetime import date
 
-from sqlalchemy import and_, delete, inspect, select, table, update
+from sqlalchemy import and_, delete, inspect, select, table, text, update
 from sqlalchemy import column as named
 
 from study.survey.log import log
@@ -107,6 +107,7 @@ def _anonymize(connection, sha256):
     theirs = sessions.c.protocol_sha256 == sha256
     _move_times(connection, theirs)
     count = connection.execute(update(sessions).where(theirs).values(ANONYMOUS)).rowcount
+    _lose_order(connection, sha256)
     _stamp(connection, sha256, "anonymized_at")
     return count, "anonymized"
 
@@ -128,6 +129,24 @@ def _move_times(connection, which):
             connection.execute(update(table_).where(key).values(moved))
 
 
+def _lose_order(connection, sha256):
+    """Writes the rows of a protocol's sessions anew, in the order of the sessions' random names.
+
+    Tables keep their rows in the order in which they came, which tells who came after whom.
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    names = [(quote(name), quote(f"kept_{name}")) for name in _of_sessions(connection)]
+    theirs = "SELECT session FROM sessions WHERE protocol_sha256 = :sha256"
+    for name, kept in names:
+        chosen = f"SELECT * FROM {name} WHERE session IN ({theirs})"
+        copy = text(f"CREATE TEMPORARY TABLE {kept} AS {chosen}")
+        connection.execute(copy, {"sha256": sha256})
+    delete_sessions(connection, sessions.c.protocol_sha256 == sha256)
+    for name, kept in names:
+        connection.execute(text(f"INSERT INTO {name} SELECT * FROM {kept} ORDER BY session"))
+        connection.execute(text(f"DROP TABLE {kept}"))
+
+
 def _delete(connection, sha256):
     count = delete_sessions(connection, sessions.c.protocol_sha256 == sha256)
     _stamp(connection, sha256, "deleted_at")
@@ -142,9 +161,6 @@ def _stamp(connection, sha256, name):
 def delete_sessions(connection, which) -> int:
     """Deletes sessions with all that belongs to them, in every table that has a column `session`.
 
-    The tables are the database's own: one that a newer version of this program has made may have
-    more of them than this version knows.
-
     Args:
         connection: of a transaction that writes.
         which: a condition on `store.sessions`.
@@ -153,10 +169,20 @@ def delete_sessions(connection, which) -> int:
         int: how many sessions are gone.
     """
     theirs = select(sessions.c.session).where(which)
-    there = inspect(connection)
-    for name, _ in reversed(there.get_sorted_table_and_fkc_names()):
-        columns = {column["name"] for column in there.get_columns(name)} if name else ()
-        if "session" in columns and name != sessions.name:
+    for name in reversed(_of_sessions(connection)):
+        if name != sessions.name:
             rows = table(name, named("session"))
             connection.execute(delete(rows).where(rows.c.session.in_(theirs)))
     return connection.execute(delete(sessions).where(which)).rowcount
+
+
+def _of_sessions(connection) -> list[str]:
+    """The tables that have a column `session`, each after those that it depends on.
+
+    They are the database's own: one that a newer version of this program has made may have more of
+    them than this version knows.
+    """
+    there = inspect(connection)
+    names = [name for name, _ in there.get_sorted_table_and_fkc_names() if name]
+    columns = {name: {column["name"] for column in there.get_columns(name)} for name in names}
+    return [name for name in names if "session" in columns[name]]

@@ -99,7 +99,7 @@ images = _table(
 )
 invitations = _table(
     "invitations",
-    Column("code_hash", String(64), primary_key=True),
+    Column("code_hash", String(64), primary_key=True),  # of a used one: a random name
     Column("created_at", String(27), nullable=False),
     Column("used_at", String(27)),
 )
@@ -287,6 +287,7 @@ def _engine(url):
             "synchronous=FULL",  # WAL's default flushes at checkpoints only
             "foreign_keys=ON",
             "secure_delete=ON",  # who withdraws is overwritten, not just unlinked
+            "temp_store=MEMORY",  # a copy of answers would stay in a temporary file's blocks
         ):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -23,6 +23,7 @@ const mturk = turk();
 let study, texts;
 let release = () => {}; // lets another tab have the study
 let jsPsych; // the one that shows the present screen
+let covered; // what had the focus when the stage was covered
 let pxPerMm = null; // by the person's own calibration, where the protocol asks for it
 
 // Small helpers
@@ -219,8 +220,10 @@ function openWithdrawal() {
     `<div><button class="button">${html(confirm)}</button>` +
     `<button type="button" class="button quiet">${html(cancel)}</button></div></form>`;
   dialog.querySelector(known ? "[type=button]" : "input").autofocus = true;
-  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // answers nothing below
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    stage.querySelector("h2")?.focus({ preventScroll: true }); // the keys answer again
+  });
   dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
   dialog.querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -270,7 +273,11 @@ function place(image) {
 function askForRoom(side) {
   // A size that the protocol fixes may be smaller, on a screen of few px.
   const least = pxPerMm ? Math.min(study.min_side, study.side_mm * pxPerMm - 1) : study.min_side;
-  stage.inert = side < least;
+  const small = side < least;
+  if (small && !stage.inert) covered = document.activeElement;
+  const back = stage.inert && !small;
+  stage.inert = small;
+  if (back) covered.focus({ preventScroll: true }); // what is inert loses the focus
   const text = stage.inert ? texts.trial.enlarge : "";
   if (enlarge.textContent !== text) enlarge.textContent = text;
 }
@@ -389,7 +396,9 @@ function questionScreen(image, measured) {
     enable_button_after: DEAF_MS,
     on_load: () => {
       arrive(image ? "trial" : "question");
-      document.addEventListener("keydown", press);
+      // Not on the whole page: a single key may act only where the focus is (WCAG 2.1.4). `arrive`
+      // has put it here, and a click on the photo does, too.
+      stage.addEventListener("keydown", press);
       if (!image) return;
       place(image);
       stop = watchSize(() => {
@@ -399,7 +408,7 @@ function questionScreen(image, measured) {
     },
     on_finish: () => {
       stop?.();
-      document.removeEventListener("keydown", press);
+      stage.removeEventListener("keydown", press);
     },
   };
 }
@@ -701,7 +710,9 @@ async function onlyTab(entry) {
 main().catch((error) => {
   const shut = { closed: false, paused: false, full: false }; // nobody may begin
   const known = { bad_invitation: false, ...shut, photo_failed: true, no_cookie: true };
-  const name = error.message === "no_photo" ? "photo_failed" : error.message;
+  // Of what is sent from here, only the link can be in a bad form.
+  const causes = { no_photo: "photo_failed", bad_form: "bad_invitation" };
+  const name = causes[error.message] ?? error.message;
   if (error instanceof Refused && name in known) return problem(name, { reload: known[name] });
   console.error(error);
   if (texts) problem("unexpected", { reload: true });

@@ -33,9 +33,11 @@ export const tab = {
   },
 };
 
+// A link that was copied from a mail may have a blank at its end.
 export function link(parameter) {
   const given = new URLSearchParams(location.search);
-  return { invitation: given.get("invitation") || null, panel: given.get(parameter) || null };
+  const named = (name) => given.get(name)?.trim() || null;
+  return { invitation: named("invitation"), panel: named(parameter) };
 }
 
 // What MTurk adds to the link of an ExternalQuestion: it wants a form with the assignment back.
