@@ -381,3 +381,41 @@ def test_the_data_card_counts_the_photos_that_presets_are_scored_on(preset):
         assert all(row["n_pixels"] % int(side) == 0 for row in found)
         told = CARDS[preset]["about"]["evaluation"].partition(f"{name}: ")[2]
         assert re.search(r"short side (\d+) px", told)[1] == side
+
+
+# What the notebooks say of the library
+
+
+def test_the_page_on_training_says_how_large_the_map_of_colors_is():
+    text = NOTEBOOKS["notebooks/02_training.ipynb"]
+    (side, small), stride = (
+        re.search(
+            r"short side of about (\d+) px .*? so its color map is about (\d+) px", text
+        ).groups(),
+        4,
+    )
+    assert f"It stops at stride {stride}." in text
+    assert {card["working_size"] for card in CARDS.values()} == {int(side)}
+    assert int(small) == int(side) / stride
+
+
+def test_the_page_on_data_says_what_decoding_anew_would_cost():
+    """In percent of the cheapest and the dearest crop that was measured."""
+    measured = (ROOT / "tests" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    found = {table[0][0]: table for table in tables(measured)}
+    (crops,) = [table for head, table in found.items() if "training_speed.py" in head]
+    seconds = [float(row[1]) for row in crops[1:]]
+    *_, (photos, minutes, *_) = found["photos"]
+    decoding = 60 * float(minutes) / int(photos.replace(",", ""))
+    text = NOTEBOOKS["notebooks/01_data.ipynb"]
+    (said,) = re.findall(r"would add (\d+) to (\d+) % to a training step", text)
+    for shown, step in zip(said, (max(seconds), min(seconds)), strict=True):
+        assert_rounded(shown, 100 * decoding / step)
+
+
+@pytest.mark.parametrize("preset", CARDS)
+def test_the_commands_of_a_card_begin_in_any_clone(preset):
+    """The weights that a training began with are those of an earlier commit."""
+    fetch, before, *_ = CARDS[preset]["about"]["commands"]
+    assert fetch.startswith("git fetch --unshallow") and before.startswith("git worktree add")
+    assert "`git fetch --unshallow`" in NOTEBOOKS["notebooks/02_training.ipynb"]
