@@ -411,7 +411,7 @@ def _judge(better, values, drawn):
         "difference_low": low,
         "difference_high": high,
         "relative_difference": difference / values[floor],
-        "verdict": verdict if low > 0 or high < 0 else "not told apart from",
+        "verdict": verdict if low > 0 or high < 0 else "no clear difference from",
     }
 
 
@@ -456,7 +456,7 @@ def compare(scores, by=(), n_bootstrap=2000, seed=1):
         with `low` and `high`; a column per floor; `better_floor`, its name; `difference`, model
         minus better floor, with `difference_low` and `difference_high`; `relative_difference`, the
         difference over the better floor's value; `verdict`, "better than" or "worse than" where
-        the difference's interval leaves zero out, else "not told apart from"; `truth`, of the
+        the difference's interval leaves zero out, else "no clear difference from"; `truth`, of the
         originals (colorfulness only); and the counts `photos` (used) and `near_gray` (left out).
     """
     by = list(by)

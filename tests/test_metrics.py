@@ -432,10 +432,10 @@ def test_better_and_worse_only_where_the_interval_leaves_zero_out():
     assert compared(better, floor)["verdict"] == "better than"
     assert compared(better, floor)["relative_difference"] == pytest.approx(-0.5)
     assert compared(floor, better)["verdict"] == "worse than"
-    assert compared(floor, floor)["verdict"] == "not told apart from"
+    assert compared(floor, floor)["verdict"] == "no clear difference from"
     # The same mean, but each photo differs: the interval holds zero.
     other = floor.assign(ab_sse=floor["ab_sse"].to_numpy()[::-1])
-    assert compared(other, floor)["verdict"] == "not told apart from"
+    assert compared(other, floor)["verdict"] == "no clear difference from"
 
 
 def test_floors_of_other_photos_are_refused():
@@ -488,7 +488,7 @@ def test_the_readme_says_how_the_presets_fare_on_kodak24():
         row = metrics.compare(scores[scores["set"] == "kodak24"]).loc["ab_rmse"]
         verdicts[preset] = (row["verdict"], row["better_floor"])
     assert verdicts == {
-        "paper": ("not told apart from", "mean ab"),
+        "paper": ("no clear difference from", "mean ab"),
         "pyramid": ("worse than", "mean ab"),  # at its default vividness
     }
 

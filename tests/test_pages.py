@@ -278,7 +278,7 @@ def test_the_front_page_says_what_the_scores_say(smoke):
             if "below" in interval:
                 low, high = (-low, high) if "above" in interval else (-high, -low)
             assert low - 0.051 <= percent <= high + 0.051
-            assert ("not told apart" in interval) == (low < 0 < high)
+            assert ("no clear difference" in interval) == (low < 0 < high)
             color = scores.loc["model", ["colorfulness", "truth_colorfulness"]].mean()
             ratio = 100 * color["colorfulness"] / color["truth_colorfulness"]
             assert float(row.select("td")[-1].get_text().split()[0]) == pytest.approx(

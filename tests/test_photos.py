@@ -479,8 +479,15 @@ def test_eight_historical_photos_have_their_true_colors():
     table = photos.packaged("historical")
     pairs = table[table["truth"].notna()]
     assert len(pairs) == 8
-    assert photos.packaged("sample")["truth"].isna().all()
     assert set(pairs["kind"]) == {"made gray"}
+    sample = photos.packaged("sample")
+    assert sample["truth"].isna().all()
+    others = sample[~sample["path"].isin(pairs["truth"])]
+    assert len(sample) - len(others) == 8, "each of the sample"
+    notebook = ASSETS.parents[1] / "notebooks" / "04_historical_photos.ipynb"
+    page = notebook.read_text(encoding="utf-8")
+    assert f"Eight of those {len(sample)} are the originals of photographs on this page" in page
+    assert f"GALLERY = {others['kind'].nunique()} " in page
     for gray, truth in zip(pairs["path"], pairs["truth"], strict=True):
         with Image.open(gray) as made, Image.open(truth) as original:
             # One of the sample's was made smaller.

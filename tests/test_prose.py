@@ -61,6 +61,13 @@ def summaries(preset):
     return {key: summary(rows) for key, rows in rows.items()}
 
 
+def scored(preset, set_name):
+    """The rows of a preset's scores of a set, one for each photo, near-gray ones among them."""
+    path = presets.preset_folder(preset) / presets.SCORES
+    filters = [("set", "==", set_name), ("method", "==", "model")]
+    return parquet.read_table(path, filters=filters).to_pylist()
+
+
 SCORES = {preset: summaries(preset) for preset in CARDS}
 SETS = sorted({name for name, _ in SCORES["paper"]})
 
@@ -211,8 +218,17 @@ def test_percentages_from_a_floor_are_on_a_card():
 
 
 def test_the_readme_counts_the_photos_that_were_scored():
-    (shown,) = re.findall(r"On (\d+) ImageNet photos", README)
-    assert {SCORES[preset]["imagenet475", "model"]["photos"] for preset in CARDS} == {int(shown)}
+    readme = README.replace("\n", " ")
+    (imagenet,) = re.findall(
+        r"On (\d+) ImageNet photos outside the training set "
+        r"\(imagenet475 without its (\d+) near-gray ones\)",
+        readme,
+    )
+    (kodak,) = re.findall(r"On the (\d+) photos of Kodak's test set \(kodak24\)", readme)
+    for preset in CARDS:
+        near_gray = [row["near_gray"] for row in scored(preset, "imagenet475")]
+        assert imagenet == (str(near_gray.count(False)), str(near_gray.count(True)))
+        assert [row["near_gray"] for row in scored(preset, "kodak24")] == [False] * int(kodak)
 
 
 def test_the_cost_of_an_archive_follows_from_the_measured_rates():
@@ -340,7 +356,7 @@ def test_the_data_card_counts_the_photos_of_the_manifest():
             name = re.sub(r"_[0-9a-f]{10}\.avif$", "", row["file"].split("/")[1])
             counts[row["split"]][name] += 1
     card = (Path(presets.__file__).parent / "assets" / "DATA.md").read_text(encoding="utf-8")
-    kinds, *shown = tables(card)
+    kinds, *shown, _ = tables(card)
     for split, table in zip(("training", "validation"), shown, strict=True):
         assert {row[0]: int(row[1].replace(",", "")) for row in table[1:]} == counts[split]
     total = sum(counts["training"].values())
@@ -351,3 +367,55 @@ def test_the_data_card_counts_the_photos_of_the_manifest():
         data["training"]["photos"],
         data["validation"]["photos"],
     )
+
+
+@pytest.mark.parametrize("preset", CARDS)
+def test_the_data_card_counts_the_photos_that_presets_are_scored_on(preset):
+    card = (Path(presets.__file__).parent / "assets" / "DATA.md").read_text(encoding="utf-8")
+    *_, (header, *rows) = tables(card)
+    assert header[:4] == ["set", "photos", "near gray", "short side, px"]
+    assert {row[0] for row in rows} == set(SETS) - {"val", "sample"}, "which the text names"
+    for name, count, near_gray, side, *_ in rows:
+        found = scored(preset, name)
+        assert (len(found), sum(row["near_gray"] for row in found)) == (int(count), int(near_gray))
+        assert all(row["n_pixels"] % int(side) == 0 for row in found)
+        told = CARDS[preset]["about"]["evaluation"].partition(f"{name}: ")[2]
+        assert re.search(r"short side (\d+) px", told)[1] == side
+
+
+# What the notebooks say of the library
+
+
+def test_the_page_on_training_says_how_large_the_map_of_colors_is():
+    text = NOTEBOOKS["notebooks/02_training.ipynb"]
+    (side, small), stride = (
+        re.search(
+            r"short side of about (\d+) px .*? so its color map is about (\d+) px", text
+        ).groups(),
+        4,
+    )
+    assert f"It stops at stride {stride}." in text
+    assert {card["working_size"] for card in CARDS.values()} == {int(side)}
+    assert int(small) == int(side) / stride
+
+
+def test_the_page_on_data_says_what_decoding_anew_would_cost():
+    """In percent of the cheapest and the dearest crop that was measured."""
+    measured = (ROOT / "tests" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    found = {table[0][0]: table for table in tables(measured)}
+    (crops,) = [table for head, table in found.items() if "training_speed.py" in head]
+    seconds = [float(row[1]) for row in crops[1:]]
+    *_, (photos, minutes, *_) = found["photos"]
+    decoding = 60 * float(minutes) / int(photos.replace(",", ""))
+    text = NOTEBOOKS["notebooks/01_data.ipynb"]
+    (said,) = re.findall(r"would add (\d+) to (\d+) % to a training step", text)
+    for shown, step in zip(said, (max(seconds), min(seconds)), strict=True):
+        assert_rounded(shown, 100 * decoding / step)
+
+
+@pytest.mark.parametrize("preset", CARDS)
+def test_the_commands_of_a_card_begin_in_any_clone(preset):
+    """The weights that a training began with are those of an earlier commit."""
+    fetch, before, *_ = CARDS[preset]["about"]["commands"]
+    assert fetch.startswith("git fetch --unshallow") and before.startswith("git worktree add")
+    assert "`git fetch --unshallow`" in NOTEBOOKS["notebooks/02_training.ipynb"]
