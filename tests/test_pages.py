@@ -341,6 +341,19 @@ def test_the_quiz_says_what_the_answers_come_to_and_stores_nothing(visit, colore
     assert asked == [] and page.evaluate(kept) == stored and page.context.cookies() == []
 
 
+def test_keys_of_the_quiz_answer_only_where_the_focus_is(visit):
+    page = visit("quiz.html")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("Photo 1 of 12").wait_for()
+    page.wait_for_timeout(250)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("r")
+    assert page.get_by_text("Photo 1 of 12").is_visible()
+    page.locator(".quiz-photo img").click()
+    page.keyboard.press("r")
+    page.get_by_text("Photo 2 of 12").wait_for()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_in_the_quiz(visit, scheme):
     page = visit("quiz.html", color_scheme=scheme)

@@ -46,11 +46,11 @@ buttons.forEach((button, index) => {
 find("[data-fill=question]").textContent = texts.question;
 find(".quiz-start").addEventListener("click", begin);
 find(".quiz-again").addEventListener("click", begin);
-document.addEventListener("keydown", (event) => {
+// Not on the whole page: a single key may act only where the focus is (WCAG 2.1.4).
+find("[data-screen=trial]").addEventListener("keydown", (event) => {
   const index = texts.keys.indexOf(event.key.toLowerCase());
-  const typing = event.target.closest("input, textarea, [contenteditable]");
-  if (index < 0 || typing || event.altKey || event.ctrlKey || event.metaKey || event.repeat) return;
-  if (!find("[data-screen=trial]").hidden) answer(index === 0);
+  if (index < 0 || event.altKey || event.ctrlKey || event.metaKey || event.repeat) return;
+  answer(index === 0);
 });
 show("start");
 
