@@ -210,8 +210,7 @@ def _ours(path, known):
 
 def check(jobs):
     """Refuses two inputs for one output, and an output that is an input."""
-    targets, sources = {}, {_identity(job.source): job.source for job in jobs}
-    sources.pop(None, None)
+    targets, sources = {}, {_identity(job.source) for job in jobs}
     for job in jobs:
         other = targets.setdefault(os.path.normcase(job.target), job)
         if other is not job:
@@ -240,9 +239,9 @@ def _status(path):
 
 
 def _identity(path):
-    """What tells a file from all others under whatever name; None if there is none."""
+    """What tells a file from all others under whatever name: of a store's, its address."""
     status = _status(path)
-    return status and (status.st_dev, status.st_ino)
+    return (status.st_dev, status.st_ino) if status else os.fspath(path)
 
 
 def fingerprint(path):

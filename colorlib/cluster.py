@@ -58,11 +58,6 @@ def require():
         raise ColorlibError("--engine ray needs more packages: pip install -e '.[cluster]'")
 
 
-def _absolute(path):
-    path = os.fspath(path)
-    return path.rstrip("/") if stores.remote(path) else os.path.abspath(path)
-
-
 def plan(sources, output, *, kind=None, recursive=True):
     """Decides which photo goes where, as `archive.plan` does.
 
@@ -77,7 +72,7 @@ def plan(sources, output, *, kind=None, recursive=True):
     Raises:
         ColorlibError: as `archive.plan`; an address that can't be opened.
     """
-    sources, output = list(map(_absolute, sources)), _absolute(output)
+    sources, output = list(map(stores.absolute, sources)), stores.absolute(output)
     if PurePosixPath(output).suffix.lower() in photos.WRITE_SUFFIXES:
         raise ColorlibError(f"{output}: --engine ray writes into a folder; give one")
     stores.store(output)
@@ -155,7 +150,7 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
         ColorlibError: Ray can't be reached; another process is at work in the output folder.
         OSError: results can't be written.
     """
-    output = _absolute(output)
+    output = stores.absolute(output)
     here, table = not stores.remote(output), f"{output}/{TABLE}"
     with tempfile.TemporaryDirectory(prefix="colorlib-") as scratch:
         known = here and Path(output, LEDGER).exists()

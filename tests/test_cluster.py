@@ -297,6 +297,29 @@ def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path
     assert "box/trip/00.jpg" in names and "trip/00.jpg" in names
 
 
+def test_no_original_is_replaced_by_whatever_name_it_is_called(colorize, box, many, tmp_path):
+    before = {n: stores.read(f"{box}/{n}") for n in stores.listing(box)}
+    other, folder = f"{box.removesuffix('/box')}/other", f"file://{many}"
+    stores.put(f"{other}/a.jpg", many / "trip" / "00.jpg")
+    for arguments in (
+        (box, other, "--output", box.removesuffix("/box")),
+        (f"{box}/trip/00.jpg", "--output", f"{box}/trip"),
+        (box, "--output", box.replace("://", ":///") + "//"),
+        (many, "--output", folder),
+        (folder, "--output", many),
+        (f"{folder}/trip/00.jpg", "--output", f"local://{many}/trip/"),
+        (f"{folder}/trip/00.jpg", "--output", many / "trip"),
+    ):
+        code, lines, (line,) = colorize(*arguments, "--overwrite")
+        assert (code, lines) == (2, []) and "give another --output" in line
+    assert {n: stores.read(f"{box}/{n}") for n in stores.listing(box)} == before
+    # What it writes below a folder is no photo of that folder, whatever that is called.
+    code, lines, _ = colorize(f"{folder}/trip", "--output", f"local://{many}/trip/out")
+    assert (code, lines[0]) == (0, str(many / "trip" / "out" / "00.jpg"))
+    code, _, err = colorize(many / "trip", "--output", many / "trip" / "out")
+    assert (code, err) == (0, ["colorlib: 24 unchanged"])
+
+
 # What is told
 
 
