@@ -120,13 +120,15 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
         several pages each becomes a file: `<name>-1.tif`, `<name>-2.tif`, ...
 
     Raises:
-        ColorlibError: a source that is missing, no photo, two inputs for one output, or an output
-            that is an input.
+        ColorlibError: a source that is missing, no photo, two inputs for one output, an output
+            that is an input, or a suffix that is no part of a name.
     """
     sources = [path for source in sources for path in _expand(source)]
     as_file = output is not None and Path(output).suffix.lower() in photos.WRITE_SUFFIXES
     if as_file and (len(sources) > 1 or sources[0].is_dir()):
         raise ColorlibError(f"{output}: one file for several photos; give a folder")
+    if Path(suffix).name != suffix:
+        raise ColorlibError(f"suffix must be part of a file's name. Received: {suffix}")
     several = sum(path.is_dir() for path in sources) > 1
     jobs = []
     for source in sources:

@@ -9,18 +9,25 @@ import json
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError, __version__
-from colorlib.files import first_line, sha256, write_atomically
+from colorlib.files import sha256, whole, write_atomically
 
 DEFAULT_PRESET = "pyramid"
 CARD = "card.json"
 WEIGHTS = "weights.weights.h5"
+CONFIG = "config.json"  # of a run
 MANIFEST = "manifest.csv.gz"
 SCORES = "scores.parquet"
 PRECISIONS = ("float32", "mixed_bfloat16")  # what a network is trained and run in
-_KEYS = ("name", "network", "working_size", "embedding", "colors", "config")  # of every card
+# Of every card.
+_KEYS = (
+    *("name", "network", "working_size"),
+    *("embedding.backbone", "colors.ab_counts", "config.epochs"),
+)
 
 
 def preset_names():
@@ -59,13 +66,10 @@ def load_card(name=None):
         ColorlibError: no such preset or run, or a damaged card.
     """
     path = preset_folder(name) / CARD
-    try:
+    with whole(path, "card"):
         card = json.loads(path.read_text(encoding="utf-8"))
-        missing = ", ".join(key for key in _KEYS if key not in card)
-    except (ValueError, TypeError) as error:
-        card, missing = None, first_line(error)
-    if missing or not isinstance(card, dict):
-        raise ColorlibError(f"{path}: damaged card ({missing or 'no record'}); restore the file")
+        for names in _KEYS:
+            reduce(getitem, names.split("."), card)
     return card
 
 

@@ -26,7 +26,6 @@ from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import ARCHITECTURES, get_architecture
 from colorlib.task import ColorizationTask, compile_task, make_optimizer, pretrained_body
 
-CONFIG = "config.json"
 UNREADABLE = "unreadable.txt"
 
 
@@ -125,15 +124,16 @@ def _write_manifest(path, sets):
 
 def _check_config(run, config):
     """Refuses to mix two configs in one run folder."""
-    path = run / CONFIG
+    path = run / presets.CONFIG
     if not path.exists():
         return
     current = _plain(config)
-    # What a version before this one didn't know was as it is by default.
-    before = _plain(type(config)(config.photos)) | json.loads(path.read_text(encoding="utf-8"))
-    may_differ = {"checkpoint_seconds"}
-    if current["epochs"] > before.get("epochs", 0):
-        may_differ.add("epochs")
+    with files.whole(path, "config"):
+        # What a version before this one didn't know was as it is by default.
+        before = _plain(type(config)(config.photos))
+        before |= json.loads(path.read_text(encoding="utf-8"))
+        longer = current["epochs"] > before["epochs"]
+    may_differ = {"checkpoint_seconds", *(["epochs"] if longer else [])}
     other = [k for k in current if k not in may_differ and before.get(k) != current[k]]
     if other:
         changes = ", ".join(f"{k}: {before.get(k)!r} -> {current[k]!r}" for k in other)
@@ -148,7 +148,10 @@ def _check_photos(run, sets):
     path = run / presets.MANIFEST
     if not path.exists():
         return
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+    with (
+        files.whole(path, "list of photos"),
+        gzip.open(path, "rt", encoding="utf-8", newline="") as file,
+    ):
         before = {(row["sha256"], row["split"]) for row in csv.DictReader(file)}
     current = {(digest, split) for split, photos in sets.items() for digest in photos.hashes}
     if before != current:
@@ -238,7 +241,7 @@ def train(config, run, *, cache=None, verbose=None, distribute=False, callbacks=
     environment = machine()
     run.mkdir(parents=True, exist_ok=True)
     if _worker()[0] == 0:
-        files.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+        files.write_atomically(run / presets.CONFIG, json.dumps(_plain(config), indent=2) + "\n")
         _write_manifest(run / presets.MANIFEST, sets)
         reasons = [reason for photo_set in sets.values() for _, reason in photo_set.skipped]
         if reasons:
@@ -286,7 +289,7 @@ def _is_finished(run, config):
     """Whether a run has made all epochs of a config."""
     if not (run / presets.CARD).exists():
         return False
-    card = json.loads((run / presets.CARD).read_text(encoding="utf-8"))
+    card = presets.load_card(run)
     return "stopped" not in card and card["config"]["epochs"] >= config.epochs
 
 

@@ -443,6 +443,8 @@ def test_an_argument_out_of_range_is_told_before_work_begins(colorize, box, tmp_
     for arguments in (("--quality", 0), ("--size", 8), ("--max-pixels", 0)):
         code, out, (line,) = colorize(box, "--output", tmp_path / "out", *arguments)
         assert (code, out) == (2, []) and f"Received: {arguments[1]}" in line
+    code, _, (line,) = colorize(box / "a.jpg", "--suffix", "/x")
+    assert code == 2 and "suffix must be part of a file's name. Received: /x" in line
     code, _, (line,) = colorize(box, "--output", tmp_path / "one.jpg")
     assert code == 2 and "one file for several photos" in line
     assert not (tmp_path / "out").exists()

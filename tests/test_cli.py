@@ -1,5 +1,6 @@
 """The command line: what a user types, what it leaves, and the line that says what is wrong."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -91,9 +92,11 @@ def test_what_cannot_begin_is_told_at_once(tmp_path):
     assert time.perf_counter() - start < 10  # Without loading a backend.
 
 
-@pytest.mark.parametrize("card", ["{", "[]", "{}", "1", '"name"', b"\xff"])
+@pytest.mark.parametrize("card", ["{", "[]", "{}", "1", '"name"', b"\xff", "no backbone"])
 def test_a_damaged_card_is_named_by_every_command(here, folder, tiny_run, tmp_path, card):
     run, out = shutil.copytree(tiny_run, tmp_path / "run"), ("--output", tmp_path / "out")
+    if card == "no backbone":
+        card = json.dumps(load_card(tiny_run) | {"embedding": {}})
     (run / "card.json").write_bytes(card if isinstance(card, bytes) else card.encode())
     for arguments in (
         ("colorize", folder, *out, "--preset", run),
