@@ -238,13 +238,20 @@ def _earlier_weights(run, card, keep, of):
                 f"{of}: not the network and backbone of {run}, so nothing of it can be kept"
             )
         return preset_folder(of) / WEIGHTS
-    record, name = card.get("started_from"), card["config"].get("start")
-    if not record:
+    if not (record := card.get("started_from")):
         raise ColorlibError(f"{run}: started from random weights, of which nothing can be kept")
-    path = preset_folder(name) / WEIGHTS
-    if sha256(path) != record["weights_sha256"]:
-        raise ColorlibError(f"{path}: not the weights that {run} started from; bring those back")
-    return path
+    config = card["config"]  # It has no folders: those are in the run's own.
+    if (run / CONFIG).exists():
+        with whole(run / CONFIG, "config"):
+            config = {**json.loads((run / CONFIG).read_text(encoding="utf-8"))}
+    start = config.get("start")
+    with suppress(ColorlibError):
+        path = preset_folder(start) / WEIGHTS
+        if sha256(path) == record["weights_sha256"]:
+            return path
+    raise ColorlibError(
+        f"{start}: holds no longer the weights that {run} started from; name them with --of"
+    )
 
 
 def _packaged_card(run, target, working_size, vividness):
