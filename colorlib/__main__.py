@@ -176,7 +176,7 @@ def _colorize(args):
 
     if args.preset and args.preset not in presets.preset_names() and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
-    card = presets.load_card(args.preset)  # A wrong name is told before all else.
+    presets.load_card(args.preset)  # A wrong name is told before all else.
     if args.precision and args.runtime != "keras":
         raise ColorlibError("--precision belongs to --runtime keras")
     if args.engine == "local":
@@ -219,7 +219,6 @@ def _colorize(args):
         cores=machines.cores if args.engine == "ray" else None,
     )
     if args.engine == "ray":
-        presets.vividness(card["name"], card.get("vividness"), args.vividness)
         make = partial(_colorizer, args, shards.SIZE, machines.cores)
         results = cluster.colorize(jobs, args.output, make, options, machines, args.dry_run)
     else:
@@ -291,9 +290,6 @@ def _colorizer(args, count, cores=None):
 
         colorizer = Colorizer.from_preset(args.preset, args.precision or "float32")
         colorizer.working_size = args.size or colorizer.working_size
-    colorizer.predict_maps(
-        [], vividness=args.vividness
-    )  # A wrong value is told before work begins.
     return colorizer
 
 

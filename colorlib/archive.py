@@ -87,11 +87,15 @@ def options(preset=None, *, size=None, **changes):
         preset: str, path or None, as for `presets.preset_folder`.
         size: int or None. Short side that the network sees, px; None is the preset's.
         changes: fields of Options.
+
+    Raises:
+        ColorlibError: no such preset, or a vividness that it can't have.
     """
     card = presets.load_card(preset)
     chosen = Options("", presets.made_by(preset), **changes)
     weights = presets.preset_folder(preset) / presets.WEIGHTS
-    vividness = chosen.vividness
+    if (vividness := chosen.vividness) is not None:
+        presets.vividness(card["name"], presets.default_vividness(card), vividness)
     settings = {
         "preset": card["name"],
         "weights_sha256": card.get("weights_sha256") or files.sha256(weights),

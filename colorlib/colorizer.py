@@ -140,7 +140,7 @@ class Colorizer:
     @property
     def vividness(self):
         """float or None. The default of that knob; None where the network has none."""
-        return self.card.get("vividness", 0.0) if self.architecture.vividness else None
+        return presets.default_vividness(self.card)
 
     def embed(self, lightness):
         """What the network is told of lightness arrays: the standardized embeddings (B, size)."""

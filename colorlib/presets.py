@@ -88,6 +88,15 @@ def made_by(name=None):
     return f"colorlib {__version__}, preset {load_card(name)['name']}"
 
 
+def default_vividness(card):
+    """The vividness on a card: float; None where the network gives no distribution."""
+    if "vividness" not in card:
+        from colorlib.model import get_architecture  # takes seconds, and most cards do without
+
+        return 0.0 if get_architecture(card["network"]).vividness else None
+    return card["vividness"]
+
+
 def vividness(name, default, value):
     """The vividness that a preset uses.
 
@@ -280,13 +289,13 @@ def _evaluate(folder, sets):
     from colorlib.colorizer import Colorizer
 
     colorizer, results, tables = Colorizer.from_preset(folder), {}, []
-    default = colorizer.card.get("vividness")
+    default = colorizer.vividness
     for name, paths in sets.items():
         scores = metrics.score(colorizer, paths)
         if scores["near_gray"].all():
             raise ColorlibError(f"{name}: holds no photo in color, and nothing can be scored on it")
         results[name] = [_result(scores, default)]
-        if colorizer.architecture.vividness and default != 0:
+        if default:
             cautious = metrics.score(colorizer, paths, vividness=0, floors=scores)
             results[name].insert(0, _result(cautious, 0))
         scores.insert(0, "set", name)

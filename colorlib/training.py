@@ -435,12 +435,14 @@ def _card(config, run, sets, embedding, colors, floors, environment):
     """What a run's card says beside its course, which the checkpoint adds."""
     training, validation = sets.values()
     start = _start_record(config)
+    knob = {"vividness": 0.0} if get_architecture(config.network).vividness else {}
     own = {"photos": None, "validation": None, "start": start and start["name"]}  # no folders
     return {
         "name": run.name,
         "network": config.network,
         "embedding": embedding,
         "working_size": config.short_side,
+        **knob,
         "config": asdict(config) | own,
         "started_from": start,
         "data": {

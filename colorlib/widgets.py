@@ -207,8 +207,8 @@ class Explorer:
             colorizer = _colorizer(self.preset.value)
             if change is None or change["owner"] is self.preset:
                 self.vividness.unobserve(self._show, "value")  # one change, one coloring
-                self.vividness.disabled = not colorizer.architecture.vividness
-                self.vividness.value = colorizer.card.get("vividness", 0.0)
+                self.vividness.disabled = colorizer.vividness is None
+                self.vividness.value = colorizer.vividness or 0.0
                 self.vividness.observe(self._show, "value")
             path, name = self.photo.value, Path(self.preset.value).name
             vividness = None if self.vividness.disabled else self.vividness.value

@@ -70,8 +70,10 @@ def test_vividness(here, folder, tiny_run, tmp_path):
         (tiny_run, "0.5", "has no vividness"),
     ]:
         options = ("--preset", preset, "--vividness", value)
-        code, out, (line,) = here("colorize", folder, "--output", tmp_path / "none", *options)
-        assert (code, out) == (2, []) and message in line
+        for more in ((), ("--dry-run",)):
+            options += ("--output", tmp_path / "none", *more)
+            code, out, (line,) = here("colorize", folder, *options)
+            assert (code, out) == (2, []) and message in line
     assert not (tmp_path / "none").exists()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from colorlib import Colorizer, ColorlibError, files, presets
+from colorlib import Colorizer, ColorlibError, archive, files, presets
 from colorlib.presets import package
 from colorlib.training import train
 
@@ -106,6 +106,22 @@ def test_a_knob_is_scored_at_zero_and_at_its_default(photo_folder, tmp_path):
     model = scores[scores["method"] == "model"]
     rmse = np.sqrt(model["ab_sse"].sum() / model["n_pixels"].sum() / 2)
     assert vivid["ab_rmse"] == pytest.approx(rmse, abs=1e-3)
+
+
+def test_a_run_with_that_knob_has_it_on_its_card(small_run, tiny_run, photo_folder, tmp_path):
+    assert presets.load_card(small_run)["vividness"] == 0.0
+    (result,) = package(small_run, tmp_path / "small", [photo_folder])["results"]["photos"]
+    assert result["vividness"] == 0.0  # scored once
+    older = shutil.copytree(small_run, tmp_path / "older")
+    card = presets.load_card(older)
+    del card["vividness"]
+    presets.write_card(older, card)
+    for run in (small_run, older):
+        assert archive.options(run, vividness=0.5).vividness == 0.5
+        with pytest.raises(ColorlibError, match="in 0..1. Received: 5"):
+            archive.options(run, vividness=5)
+    assert Colorizer.from_preset(older).vividness == 0.0
+    assert "vividness" not in presets.load_card(tiny_run)
 
 
 def test_what_was_written_by_hand_stays(packaged, tiny_run):
