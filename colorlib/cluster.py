@@ -84,14 +84,15 @@ def plan(sources, output, *, kind=None, recursive=True):
     elif not all(map(stores.remote, sources)):
         raise ColorlibError("paths and addresses of photos in one command: give one kind only")
     else:
-        jobs = []
-        for source in sources:
-            if source == output:
-                raise ColorlibError(f"{source}: holds the photos; give another --output")
-            keep = source.rpartition("/")[2] if len(sources) > 1 else ""
-            ours = _below(source, output, recursive)
+        if output in sources:
+            raise ColorlibError(f"{output}: holds the photos; give another --output")
+        jobs, found = [], [_below(source, output, recursive) for source in sources]
+        folders = [s for s, ours in zip(sources, found, strict=True) if ours and ours[0][0] != s]
+        for source, ours in zip(sources, found, strict=True):
             if not ours:
                 raise ColorlibError(f"{source}: no photos found; check the address")
+            several = len(folders) > 1 and source in folders
+            keep = source.rpartition("/")[2] if several else ""
             with ThreadPoolExecutor(32) as pool:  # Each TIFF is asked how many pages it has.
                 ask = partial(photos.count_pages, opener=_opened)
                 counts = list(pool.map(ask, [address for address, _, _ in ours]))

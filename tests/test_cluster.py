@@ -295,6 +295,11 @@ def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path
         assert [(j.name, j.page) for j in jobs] == [("pages-1.tif", 0), ("pages-2.tif", 1)]
     names = [job.name for job in cluster.plan([box, f"{box}/trip"], out)]
     assert "box/trip/00.jpg" in names and "trip/00.jpg" in names
+    # As on disk, a name is kept where several folders are given.
+    alone = [f"{box}/trip/00.jpg", f"{box}/a.gif"]
+    assert [job.name for job in cluster.plan(alone, out)] == ["00.jpg", "a.png"]
+    names = [job.name for job in cluster.plan([f"{box}/trip", alone[1]], out)]
+    assert names == ["00.jpg", "01.jpg", "02.jpg", "a.png"]
 
 
 def test_no_original_is_replaced_by_whatever_name_it_is_called(colorize, box, many, tmp_path):
