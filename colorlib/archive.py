@@ -312,6 +312,21 @@ def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.
     return None, ""
 
 
+def record(outcome, row, failure):
+    """The news for the ledger of what `decide` says: list of one row, or of none.
+
+    Args:
+        outcome: as of `decide`.
+        row: dict of the ledger, or None.
+        failure: dict. The row of a photo that is refused.
+    """
+    if outcome == "failed" and not replaceable(row):
+        return [failure]
+    if outcome == "unchanged" and row["error"]:  # What was wrong meanwhile is mended.
+        return [{**row, "error": None}]
+    return []
+
+
 @dataclass
 class _Photo:
     """A job's photo on its way: what was read, and what the network is given of it."""
@@ -408,29 +423,28 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
         known = folder is not None and (folder / LEDGER).exists()
         with ExitStack() as stack:
             ledger = stack.enter_context(closing(Ledger(folder if known else None)))
-            todo, refused = deque(), []
+            todo, news = deque(), []
             for job in jobs:
                 if job.folder != folder:
                     continue
                 row = ledger.get(_name(job))
                 outcome, line = decide(job, row, options.settings, options.overwrite)
                 lines = (line,) if line else ()
-                if outcome == "failed" and not replaceable(row):
-                    refused.append({**_source_of(job), "error": line})
+                news += record(outcome, row, {**_source_of(job), "error": line})
                 if outcome or dry_run:
                     yield Result(job, outcome or "would color", lines)
                 else:
                     todo.append((job, lines))
             unexported = known and not ledger.exported  # by a run that was killed at its end
-            if dry_run or not (todo or refused or unexported):
+            if dry_run or not (todo or news or unexported):
                 continue
             if todo:
                 colorizer = colorizer or make_colorizer(len(todo))
             if folder is not None and not known:
                 folder.mkdir(parents=True, exist_ok=True)
                 ledger = stack.enter_context(closing(Ledger(folder)))
-            for row in refused:
-                ledger.put(**row)
+            if news:
+                ledger.put_all(news)
             if todo:
                 yield from _work(todo, ledger, colorizer, options)
             if folder is not None:

@@ -170,24 +170,22 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
             def stamp(address):
                 return stamps.get(address) or (archive.fingerprint(address) if here else None)
 
-            todo, refused = [], False
+            todo, news = [], []
             for photo in jobs:
                 row = ledger.get(photo.name)
                 outcome, line = archive.decide(
                     photo, row, options.settings, options.overwrite, stamp, stores.sha256
                 )
-                ours = archive.replaceable(row)
-                if outcome == "failed" and not dry_run and not ours:
-                    refused = True
-                    ledger.put(**shards.row_of(photo, line))
+                news += archive.record(outcome, row, shards.row_of(photo, line))
                 if outcome or dry_run:
                     lines = [line] if line else []
                     yield archive.Result(photo, outcome or "would color", lines)
                 else:
-                    ours = None if options.overwrite else ours
+                    ours = None if options.overwrite else archive.replaceable(row)
                     todo.append(replace(photo, line=line, ours=ours))
-            if dry_run or not (todo or refused or stopped or not ledger.exported):
+            if dry_run or not (todo or news or stopped or not ledger.exported):
                 return
+            ledger.put_all(news)
             parts = shards.split(todo, cluster.workers)
             try:
                 with closing(_run(parts, output, make_colorizer, options, cluster)) as done:

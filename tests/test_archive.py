@@ -289,6 +289,20 @@ def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
     assert [name for name in NAMES if after[name] != before[name]] == ["trip/a.jpg"]
 
 
+def test_a_failure_is_on_record_until_the_photo_is_whole_again(colorize, box, tmp_path):
+    def errors():
+        return list(pd.read_parquet(tmp_path / "out" / TABLE)["error"].dropna())
+
+    out, whole = ("--output", tmp_path / "out"), (box / "a.jpg").read_bytes()
+    colorize(box, *out)
+    (box / "a.jpg").write_bytes(b"no photo")
+    assert colorize(box, *out)[0] == 1 and len(errors()) == 1
+    (box / "a.jpg").write_bytes(whole)
+    for options, count in [(("--dry-run",), 1), ((), 0)]:
+        assert colorize(box, *out, *options)[2] == ["colorlib: 3 unchanged"]
+        assert len(errors()) == count
+
+
 @pytest.mark.slow  # as another quality, above
 def test_another_size_is_another_output(colorize, box, small_run, tmp_path):
     def count(*options):

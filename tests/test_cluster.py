@@ -277,6 +277,19 @@ def test_manifests_of_a_stopped_run_are_taken_up(colorize, box, tmp_path, monkey
     assert len(shards.read(f"{out}/{TABLE}")) == 3 and shards.manifests(out) == []
 
 
+def test_a_failure_is_on_record_until_the_photo_is_whole_again(colorize, box, tmp_path):
+    out, photo = f"memory://{tmp_path.name}/out", f"{box}/trip/01.jpg"
+    whole = stores.read(photo)
+    colorize(box, "--output", out)
+    stores.put(photo, b"no photo")
+    assert colorize(box, "--output", out)[0] == 1
+    stores.put(photo, whole)
+    for options, count in [(("--dry-run",), 1), ((), 0)]:
+        assert colorize(box, "--output", out, *options)[2] == ["colorlib: 3 unchanged"]
+        errors = [row["error"] for row in shards.read(f"{out}/{TABLE}")]
+        assert len(list(filter(None, errors))) == count
+
+
 def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path):
     out = f"{box}/colored"
     stores.put(f"{out}/trip/00.jpg", b"a result")
