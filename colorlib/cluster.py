@@ -186,6 +186,7 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
             if dry_run or not (todo or news or stopped or not ledger.exported):
                 return
             ledger.put_all(news)
+            shards.forget_deaths(output)
             parts = shards.split(todo, cluster.workers)
             try:
                 with closing(_run(parts, output, make_colorizer, options, cluster)) as done:

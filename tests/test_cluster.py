@@ -290,6 +290,16 @@ def test_a_failure_is_on_record_until_the_photo_is_whole_again(colorize, box, tm
         assert len(list(filter(None, errors))) == count
 
 
+def test_workers_of_a_stopped_run_that_died_blame_no_photo(colorize, box, tmp_path):
+    out = f"memory://{tmp_path.name}/out"
+    for part in shards.split(cluster.plan([box], out)):
+        state = f"{shards.manifest(out, part)}.state"
+        stores.put(state, b'{"starts": 3, "begun": [0]}')
+    colorize(box, "--output", out, "--dry-run")
+    assert stores.read(state)
+    assert colorize(box, "--output", out)[2] == ["colorlib: 3 colored"]
+
+
 def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path):
     out = f"{box}/colored"
     stores.put(f"{out}/trip/00.jpg", b"a result")
