@@ -112,7 +112,8 @@ def _parser():
     )  # fmt: skip
     command.add_argument(
         "--format", choices=("jpg", "png", "tif", "webp", "avif"),
-        help="of the results (default: each photo's own, else png)",
+        help="of the results (default: each photo's own, else png; of standard input jpg, or png "
+        "of a photo with 16 bits)",
     )  # fmt: skip
     command.add_argument("--quality", type=int, default=92, help="of JPEG, WebP and AVIF, 1 to 100")
     command.add_argument(
@@ -242,13 +243,16 @@ def _machines(args):
 
 def _colorize_stream(args):
     """Colors one photo, of which input, output or both are a stream."""
-    from colorlib import framing, photos
+    from colorlib import archive, framing, photos
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
     for name in ("dry_run", "skip_color", "json"):
         if getattr(args, name):
             raise ColorlibError(f"--{name.replace('_', '-')} is for files: leave it out with -")
+    output = args.output or "-"
+    if output != "-" and not archive.is_file(output, args.format):
+        raise ColorlibError(f"{output}: give a file, with one of {' '.join(photos.WRITE_SUFFIXES)}")
     stdin = args.photos[0] == "-"
     photo = photos.load(
         sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels
@@ -259,9 +263,12 @@ def _colorize_stream(args):
     for note in photo.notes:
         print(f"colorlib: {_printable(note)}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(args.output or "-")
-        if str(target) == "-":
-            target = Path(folder, f"photo.{args.format or 'jpg'}")
+        target, source = Path(output), Path(args.photos[0])
+        if output == "-":
+            if stdin:
+                source = Path("photo.png" if photo.rgb.dtype == "uint16" else "photo.jpg")
+            ending = Path(archive.renamed(source, kind=args.format)).suffix
+            target = Path(folder, "photo" + ending)
         elif target.exists() and not args.overwrite:
             raise ColorlibError(f"{target}: is there already; --overwrite replaces it")
         photos.write(

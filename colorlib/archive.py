@@ -112,8 +112,8 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
 
     Args:
         sources: list of paths: photos, folders, or patterns such as `*.jpg`.
-        output: path or None. A file for one photo, if it ends in a photo's suffix; else a folder.
-            None puts `<name><suffix>` beside each original.
+        output: path or None. A file for one photo, or a folder, as `is_file` tells. None puts
+            `<name><suffix>` beside each original.
         suffix: str. What is added to the names of outputs beside their originals.
         kind: str or None. The outputs' format, as a suffix without dot. None keeps the input's,
             or takes PNG where that can't be written.
@@ -125,10 +125,10 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
 
     Raises:
         ColorlibError: a source that is missing, no photo, two inputs for one output, an output
-            that is an input, or a suffix that is no part of a name.
+            that is an input, or a suffix that is no part of a name; see also `is_file`.
     """
     sources = [path for source in sources for path in _expand(source)]
-    as_file = output is not None and Path(output).suffix.lower() in photos.WRITE_SUFFIXES
+    as_file = output is not None and is_file(output, kind)
     if as_file and (len(sources) > 1 or sources[0].is_dir()):
         raise ColorlibError(f"{output}: one file for several photos; give a folder")
     if Path(suffix).name != suffix:
@@ -154,6 +154,30 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
         raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
     check(jobs)
     return jobs
+
+
+def is_file(output, kind=None):
+    """Whether an output is to be one photo's file, which its suffix tells, and not a folder.
+
+    Args:
+        output: path or address.
+        kind: str or None. As for `plan`.
+
+    Raises:
+        ColorlibError: a photo's suffix that can't be written, or that of another format than
+            `kind`.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix not in photos.READ_SUFFIXES or os.path.isdir(output):
+        return False
+    if suffix not in photos.WRITE_SUFFIXES:
+        raise ColorlibError(
+            f"{output}: cannot write {suffix}; use one of {' '.join(photos.WRITE_SUFFIXES)}, or "
+            "name a folder"
+        )
+    if kind and not photos.same_format(suffix, f".{kind}"):
+        raise ColorlibError(f"{output}: its suffix is not of the format {kind}; leave one out")
+    return True
 
 
 def renamed(path, suffix="", kind=None):

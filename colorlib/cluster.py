@@ -73,7 +73,7 @@ def plan(sources, output, *, kind=None, recursive=True):
         ColorlibError: as `archive.plan`; an address that can't be opened.
     """
     sources, output = list(map(stores.absolute, sources)), stores.absolute(output)
-    if PurePosixPath(output).suffix.lower() in photos.WRITE_SUFFIXES:
+    if archive.is_file(output):
         raise ColorlibError(f"{output}: --engine ray writes into a folder; give one")
     stores.store(output)
     if not any(map(stores.remote, sources)):
