@@ -186,10 +186,11 @@ def _colorize(args):
                 raise ColorlibError(f"--{name.replace('_', '-')} belongs to --engine ray")
         if away := [name for name in (*args.photos, args.output or "") if "://" in name]:
             raise ColorlibError(f"{away[0]}: an address needs --engine ray")
-    workers, gpus = args.workers, args.gpus_per_worker
+    workers, gpus, sizes = args.workers, args.gpus_per_worker, presets.SIZES
+    size = f"from {sizes[0]} to {sizes[-1]}"
     for name, value, holds, what in (
         ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
-        ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
+        ("size", args.size, args.size is None or args.size in sizes, size),
         ("max-pixels", args.max_pixels, args.max_pixels >= 1, "at least 1"),
         ("workers", workers, workers is None or workers >= 1, "at least 1"),
         ("gpus-per-worker", gpus, gpus is None or 0 <= gpus < float("inf"), "at least 0"),

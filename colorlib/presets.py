@@ -22,6 +22,7 @@ WEIGHTS = "weights.weights.h5"
 CONFIG = "config.json"  # of a run
 MANIFEST = "manifest.csv.gz"
 SCORES = "scores.parquet"
+SIZES = range(32, 2049)  # working sizes: short sides that a network may be given, px
 PRECISIONS = ("float32", "mixed_bfloat16")  # what a network is trained and run in
 # Of every card.
 _KEYS = (
@@ -182,7 +183,7 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         target: path of the preset's folder, which becomes its name; made, or overwritten but for
             the card's `about`.
         evaluate: folders of photos to score on; each folder's name is the set's name.
-        working_size: int or None. Short side at use, px; None keeps the run's.
+        working_size: int or None. Short side at use, px, of SIZES; None keeps the run's.
         vividness: float in 0..1 or None. The default of that knob; None keeps the run's.
         keep: float in 0..1 or None. The share of earlier weights: the preset has the average of
             those and what was learned, which often serves photos of all kinds better than either
@@ -268,7 +269,12 @@ def _packaged_card(run, target, working_size, vividness):
     card = {**load_card(run), "name": target.name}
     with suppress(ColorlibError, ValueError, KeyError):  # What was written by hand stays.
         card = {"about": load_card(target)["about"], **card}
-    card["working_size"] = working_size or card["working_size"]
+    if working_size is not None:
+        if working_size not in SIZES:
+            raise ColorlibError(
+                f"working_size must be from {SIZES[0]} to {SIZES[-1]}. Received: {working_size}"
+            )
+        card["working_size"] = working_size
     if vividness is not None:
         from colorlib.model import get_architecture
 

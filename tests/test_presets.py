@@ -135,6 +135,9 @@ def test_what_was_written_by_hand_stays(packaged, tiny_run):
 def test_what_cannot_be_packaged_is_told(tiny_run, tmp_path):
     with pytest.raises(ColorlibError, match="run itself"):
         package(tiny_run, tiny_run)
+    for size in (0, 31, 2049):
+        with pytest.raises(ColorlibError, match=f"from 32 to 2048. Received: {size}"):
+            package(tiny_run, tmp_path / "other", working_size=size)
     with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
         package(tiny_run, tmp_path / "other", vividness=0.5)
     assert not (tmp_path / "other").exists()
