@@ -551,6 +551,22 @@ def test_a_misspelt_folder_leaves_nothing_behind(tiny_config, tmp_path):
     assert not run.exists()
 
 
+def test_what_can_be_refused_at_once_is_told_before_photos_are_prepared(
+    small_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data, "load_photos", lambda *_, **__: pytest.fail("photos are prepared"))
+    run, missing = tmp_path / "runs" / "run", str(tmp_path / "missing")
+    with pytest.raises(ColorlibError, match="needs JAX"):
+        train(small_config, run, distribute=True)
+    with pytest.raises(ColorlibError, match="missing: no such"):
+        train(replace(small_config, validation=missing), run)
+    assert not run.parent.exists()
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(NotADirectoryError, match=str(folder)):
+            train(small_config, folder)
+
+
 def test_validation_photos_are_not_trained_on(one_step, sample, tmp_path):
     config, run, _ = one_step
     rows = manifest(run)
