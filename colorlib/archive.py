@@ -58,7 +58,8 @@ class Options:
     """How an archive is colored.
 
     Args:
-        settings: str. All that decides an output's pixels; another one colors again.
+        settings: str. Weights, vividness, size, quality and metadata; another one colors again.
+            Runtime and precision, which change colors by rounding alone, are no part of it.
         made_by: str. What an output's metadata says of the program that made its colors.
         vividness: float or None, as for `Colorizer.colorize`.
         quality: int. 1 to 100, of JPEG, WebP and AVIF. Defaults to 92.

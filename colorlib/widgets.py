@@ -401,10 +401,13 @@ def _load(name, *hashes):
 
 def _slider(versions, labels, alt, number):
     """The row of buttons of more than two versions, and the slider: HTML twice, width, height."""
-    if not isinstance(versions, dict | tuple) or len(versions) < 2:
+    two = isinstance(versions, tuple) and len(versions) == 2
+    if not two and not (isinstance(versions, dict) and len(versions) > 1):
         raise ColorlibError("compare: needs two photos, or a dict of two or more by their labels")
     if isinstance(versions, dict):
         labels, versions = list(versions), list(versions.values())
+    if len(labels) != len(versions):
+        raise ColorlibError(f"compare: {len(labels)} labels for two photos; give one for each")
     labels = [escape(label) for label in labels]
     sources, widths, heights = zip(*(_jpeg(item, _LARGEST) for item in versions), strict=True)
     w, h = widths[0], heights[0]

@@ -723,6 +723,8 @@ def test_large_photos_are_bounded():
         (lambda a, b: widgets.compare(a, b), "differ in shape.*crop one like the other"),
         (lambda a, b: widgets.compare(a), "needs two photos"),
         (lambda a, b: widgets.compare({"one": a}), "needs two photos"),
+        (lambda a, b: widgets.compare(a, a, labels=("one",)), "1 labels for two photos"),
+        (lambda a, b: widgets.gallery([(a, a, a)]), "needs two photos"),
         (lambda a, b: widgets.gallery([]), "no photo is given"),
         (lambda a, b: widgets.gallery([a, b], titles=["one"]), "1 titles for 2 items"),
     ],
