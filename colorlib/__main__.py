@@ -112,7 +112,8 @@ def _parser():
     )  # fmt: skip
     command.add_argument(
         "--format", choices=("jpg", "png", "tif", "webp", "avif"),
-        help="of the results (default: each photo's own, else png)",
+        help="of the results (default: each photo's own, else png; of standard input jpg, or png "
+        "of a photo with 16 bits)",
     )  # fmt: skip
     command.add_argument("--quality", type=int, default=92, help="of JPEG, WebP and AVIF, 1 to 100")
     command.add_argument(
@@ -176,7 +177,7 @@ def _colorize(args):
 
     if args.preset and args.preset not in presets.preset_names() and Path(args.preset).is_dir():
         args.preset = Path(args.preset).resolve()
-    card = presets.load_card(args.preset)  # A wrong name is told before all else.
+    presets.load_card(args.preset)  # A wrong name is told before all else.
     if args.precision and args.runtime != "keras":
         raise ColorlibError("--precision belongs to --runtime keras")
     if args.engine == "local":
@@ -185,10 +186,11 @@ def _colorize(args):
                 raise ColorlibError(f"--{name.replace('_', '-')} belongs to --engine ray")
         if away := [name for name in (*args.photos, args.output or "") if "://" in name]:
             raise ColorlibError(f"{away[0]}: an address needs --engine ray")
-    workers, gpus = args.workers, args.gpus_per_worker
+    workers, gpus, sizes = args.workers, args.gpus_per_worker, presets.SIZES
+    size = f"from {sizes[0]} to {sizes[-1]}"
     for name, value, holds, what in (
         ("quality", args.quality, 1 <= args.quality <= 100, "from 1 to 100"),
-        ("size", args.size, args.size is None or 32 <= args.size <= 2048, "from 32 to 2048"),
+        ("size", args.size, args.size is None or args.size in sizes, size),
         ("max-pixels", args.max_pixels, args.max_pixels >= 1, "at least 1"),
         ("workers", workers, workers is None or workers >= 1, "at least 1"),
         ("gpus-per-worker", gpus, gpus is None or 0 <= gpus < float("inf"), "at least 0"),
@@ -219,7 +221,6 @@ def _colorize(args):
         cores=machines.cores if args.engine == "ray" else None,
     )
     if args.engine == "ray":
-        presets.vividness(card["name"], card.get("vividness"), args.vividness)
         make = partial(_colorizer, args, shards.SIZE, machines.cores)
         results = cluster.colorize(jobs, args.output, make, options, machines, args.dry_run)
     else:
@@ -243,13 +244,16 @@ def _machines(args):
 
 def _colorize_stream(args):
     """Colors one photo, of which input, output or both are a stream."""
-    from colorlib import framing, photos
+    from colorlib import archive, framing, photos
 
     if len(args.photos) > 1:
         raise ColorlibError("- stands for one photo: give it alone")
     for name in ("dry_run", "skip_color", "json"):
         if getattr(args, name):
             raise ColorlibError(f"--{name.replace('_', '-')} is for files: leave it out with -")
+    output = args.output or "-"
+    if output != "-" and not archive.is_file(output, args.format):
+        raise ColorlibError(f"{output}: give a file, with one of {' '.join(photos.WRITE_SUFFIXES)}")
     stdin = args.photos[0] == "-"
     photo = photos.load(
         sys.stdin.buffer.read() if stdin else Path(args.photos[0]), max_pixels=args.max_pixels
@@ -260,9 +264,12 @@ def _colorize_stream(args):
     for note in photo.notes:
         print(f"colorlib: {_printable(note)}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(args.output or "-")
-        if str(target) == "-":
-            target = Path(folder, f"photo.{args.format or 'jpg'}")
+        target, source = Path(output), Path(args.photos[0])
+        if output == "-":
+            if stdin:
+                source = Path("photo.png" if photo.rgb.dtype == "uint16" else "photo.jpg")
+            ending = Path(archive.renamed(source, kind=args.format)).suffix
+            target = Path(folder, "photo" + ending)
         elif target.exists() and not args.overwrite:
             raise ColorlibError(f"{target}: is there already; --overwrite replaces it")
         photos.write(
@@ -291,9 +298,6 @@ def _colorizer(args, count, cores=None):
 
         colorizer = Colorizer.from_preset(args.preset, args.precision or "float32")
         colorizer.working_size = args.size or colorizer.working_size
-    colorizer.predict_maps(
-        [], vividness=args.vividness
-    )  # A wrong value is told before work begins.
     return colorizer
 
 

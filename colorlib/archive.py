@@ -58,7 +58,8 @@ class Options:
     """How an archive is colored.
 
     Args:
-        settings: str. All that decides an output's pixels; another one colors again.
+        settings: str. Weights, vividness, size, quality and metadata; another one colors again.
+            Runtime and precision, which change colors by rounding alone, are no part of it.
         made_by: str. What an output's metadata says of the program that made its colors.
         vividness: float or None, as for `Colorizer.colorize`.
         quality: int. 1 to 100, of JPEG, WebP and AVIF. Defaults to 92.
@@ -87,11 +88,15 @@ def options(preset=None, *, size=None, **changes):
         preset: str, path or None, as for `presets.preset_folder`.
         size: int or None. Short side that the network sees, px; None is the preset's.
         changes: fields of Options.
+
+    Raises:
+        ColorlibError: no such preset, or a vividness that it can't have.
     """
     card = presets.load_card(preset)
     chosen = Options("", presets.made_by(preset), **changes)
     weights = presets.preset_folder(preset) / presets.WEIGHTS
-    vividness = chosen.vividness
+    if (vividness := chosen.vividness) is not None:
+        presets.vividness(card["name"], presets.default_vividness(card), vividness)
     settings = {
         "preset": card["name"],
         "weights_sha256": card.get("weights_sha256") or files.sha256(weights),
@@ -108,8 +113,8 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
 
     Args:
         sources: list of paths: photos, folders, or patterns such as `*.jpg`.
-        output: path or None. A file for one photo, if it ends in a photo's suffix; else a folder.
-            None puts `<name><suffix>` beside each original.
+        output: path or None. A file for one photo, or a folder, as `is_file` tells. None puts
+            `<name><suffix>` beside each original.
         suffix: str. What is added to the names of outputs beside their originals.
         kind: str or None. The outputs' format, as a suffix without dot. None keeps the input's,
             or takes PNG where that can't be written.
@@ -120,13 +125,15 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
         several pages each becomes a file: `<name>-1.tif`, `<name>-2.tif`, ...
 
     Raises:
-        ColorlibError: a source that is missing, no photo, two inputs for one output, or an output
-            that is an input.
+        ColorlibError: a source that is missing, no photo, two inputs for one output, an output
+            that is an input, or a suffix that is no part of a name; see also `is_file`.
     """
     sources = [path for source in sources for path in _expand(source)]
-    as_file = output is not None and Path(output).suffix.lower() in photos.WRITE_SUFFIXES
+    as_file = output is not None and is_file(output, kind)
     if as_file and (len(sources) > 1 or sources[0].is_dir()):
         raise ColorlibError(f"{output}: one file for several photos; give a folder")
+    if Path(suffix).name != suffix:
+        raise ColorlibError(f"suffix must be part of a file's name. Received: {suffix}")
     several = sum(path.is_dir() for path in sources) > 1
     jobs = []
     for source in sources:
@@ -148,6 +155,30 @@ def plan(sources, output=None, *, suffix="_colored", kind=None, recursive=True):
         raise ColorlibError(f"{', '.join(map(str, sources[:3]))}: no photo that is not colored yet")
     check(jobs)
     return jobs
+
+
+def is_file(output, kind=None):
+    """Whether an output is to be one photo's file, which its suffix tells, and not a folder.
+
+    Args:
+        output: path or address.
+        kind: str or None. As for `plan`.
+
+    Raises:
+        ColorlibError: a photo's suffix that can't be written, or that of another format than
+            `kind`.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix not in photos.READ_SUFFIXES or os.path.isdir(output):
+        return False
+    if suffix not in photos.WRITE_SUFFIXES:
+        raise ColorlibError(
+            f"{output}: cannot write {suffix}; use one of {' '.join(photos.WRITE_SUFFIXES)}, or "
+            "name a folder"
+        )
+    if kind and not photos.same_format(suffix, f".{kind}"):
+        raise ColorlibError(f"{output}: its suffix is not of the format {kind}; leave one out")
+    return True
 
 
 def renamed(path, suffix="", kind=None):
@@ -210,8 +241,7 @@ def _ours(path, known):
 
 def check(jobs):
     """Refuses two inputs for one output, and an output that is an input."""
-    targets, sources = {}, {_identity(job.source): job.source for job in jobs}
-    sources.pop(None, None)
+    targets, sources = {}, {_identity(job.source) for job in jobs}
     for job in jobs:
         other = targets.setdefault(os.path.normcase(job.target), job)
         if other is not job:
@@ -240,9 +270,9 @@ def _status(path):
 
 
 def _identity(path):
-    """What tells a file from all others under whatever name; None if there is none."""
+    """What tells a file from all others under whatever name: of a store's, its address."""
     status = _status(path)
-    return status and (status.st_dev, status.st_ino)
+    return (status.st_dev, status.st_ino) if status else os.fspath(path)
 
 
 def fingerprint(path):
@@ -305,6 +335,21 @@ def decide(job, row, settings, overwrite, fingerprint=fingerprint, digest=files.
         if row["settings"] == settings and same and known == "output_sha256":
             return "unchanged", ""
     return None, ""
+
+
+def record(outcome, row, failure):
+    """The news for the ledger of what `decide` says: list of one row, or of none.
+
+    Args:
+        outcome: as of `decide`.
+        row: dict of the ledger, or None.
+        failure: dict. The row of a photo that is refused.
+    """
+    if outcome == "failed" and not replaceable(row):
+        return [failure]
+    if outcome == "unchanged" and row["error"]:  # What was wrong meanwhile is mended.
+        return [{**row, "error": None}]
+    return []
 
 
 @dataclass
@@ -403,29 +448,28 @@ def colorize(jobs, make_colorizer, options, dry_run=False):
         known = folder is not None and (folder / LEDGER).exists()
         with ExitStack() as stack:
             ledger = stack.enter_context(closing(Ledger(folder if known else None)))
-            todo, refused = deque(), []
+            todo, news = deque(), []
             for job in jobs:
                 if job.folder != folder:
                     continue
                 row = ledger.get(_name(job))
                 outcome, line = decide(job, row, options.settings, options.overwrite)
                 lines = (line,) if line else ()
-                if outcome == "failed" and not replaceable(row):
-                    refused.append({**_source_of(job), "error": line})
+                news += record(outcome, row, {**_source_of(job), "error": line})
                 if outcome or dry_run:
                     yield Result(job, outcome or "would color", lines)
                 else:
                     todo.append((job, lines))
             unexported = known and not ledger.exported  # by a run that was killed at its end
-            if dry_run or not (todo or refused or unexported):
+            if dry_run or not (todo or news or unexported):
                 continue
             if todo:
                 colorizer = colorizer or make_colorizer(len(todo))
             if folder is not None and not known:
                 folder.mkdir(parents=True, exist_ok=True)
                 ledger = stack.enter_context(closing(Ledger(folder)))
-            for row in refused:
-                ledger.put(**row)
+            if news:
+                ledger.put_all(news)
             if todo:
                 yield from _work(todo, ledger, colorizer, options)
             if folder is not None:

@@ -66,7 +66,7 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.run / STATE
         if not path.exists():
             return False
-        with np.load(path) as state:
+        with files.whole(path, "state"), np.load(path) as state:
             meta = json.loads(str(state["meta"]))
             for index, variable in enumerate(self._variables()):
                 variable.assign(state[f"variable_{index}"])

@@ -58,11 +58,6 @@ def require():
         raise ColorlibError("--engine ray needs more packages: pip install -e '.[cluster]'")
 
 
-def _absolute(path):
-    path = os.fspath(path)
-    return path.rstrip("/") if stores.remote(path) else os.path.abspath(path)
-
-
 def plan(sources, output, *, kind=None, recursive=True):
     """Decides which photo goes where, as `archive.plan` does.
 
@@ -77,8 +72,8 @@ def plan(sources, output, *, kind=None, recursive=True):
     Raises:
         ColorlibError: as `archive.plan`; an address that can't be opened.
     """
-    sources, output = list(map(_absolute, sources)), _absolute(output)
-    if PurePosixPath(output).suffix.lower() in photos.WRITE_SUFFIXES:
+    sources, output = list(map(stores.absolute, sources)), stores.absolute(output)
+    if archive.is_file(output):
         raise ColorlibError(f"{output}: --engine ray writes into a folder; give one")
     stores.store(output)
     if not any(map(stores.remote, sources)):
@@ -89,14 +84,15 @@ def plan(sources, output, *, kind=None, recursive=True):
     elif not all(map(stores.remote, sources)):
         raise ColorlibError("paths and addresses of photos in one command: give one kind only")
     else:
-        jobs = []
-        for source in sources:
-            if source == output:
-                raise ColorlibError(f"{source}: holds the photos; give another --output")
-            keep = source.rpartition("/")[2] if len(sources) > 1 else ""
-            ours = _below(source, output, recursive)
+        if output in sources:
+            raise ColorlibError(f"{output}: holds the photos; give another --output")
+        jobs, found = [], [_below(source, output, recursive) for source in sources]
+        folders = [s for s, ours in zip(sources, found, strict=True) if ours and ours[0][0] != s]
+        for source, ours in zip(sources, found, strict=True):
             if not ours:
                 raise ColorlibError(f"{source}: no photos found; check the address")
+            several = len(folders) > 1 and source in folders
+            keep = source.rpartition("/")[2] if several else ""
             with ThreadPoolExecutor(32) as pool:  # Each TIFF is asked how many pages it has.
                 ask = partial(photos.count_pages, opener=_opened)
                 counts = list(pool.map(ask, [address for address, _, _ in ours]))
@@ -155,7 +151,7 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
         ColorlibError: Ray can't be reached; another process is at work in the output folder.
         OSError: results can't be written.
     """
-    output = _absolute(output)
+    output = stores.absolute(output)
     here, table = not stores.remote(output), f"{output}/{TABLE}"
     with tempfile.TemporaryDirectory(prefix="colorlib-") as scratch:
         known = here and Path(output, LEDGER).exists()
@@ -174,24 +170,23 @@ def colorize(jobs, output, make_colorizer, options, cluster, dry_run=False):
             def stamp(address):
                 return stamps.get(address) or (archive.fingerprint(address) if here else None)
 
-            todo, refused = [], False
+            todo, news = [], []
             for photo in jobs:
                 row = ledger.get(photo.name)
                 outcome, line = archive.decide(
                     photo, row, options.settings, options.overwrite, stamp, stores.sha256
                 )
-                ours = archive.replaceable(row)
-                if outcome == "failed" and not dry_run and not ours:
-                    refused = True
-                    ledger.put(**shards.row_of(photo, line))
+                news += archive.record(outcome, row, shards.row_of(photo, line))
                 if outcome or dry_run:
                     lines = [line] if line else []
                     yield archive.Result(photo, outcome or "would color", lines)
                 else:
-                    ours = None if options.overwrite else ours
+                    ours = None if options.overwrite else archive.replaceable(row)
                     todo.append(replace(photo, line=line, ours=ours))
-            if dry_run or not (todo or refused or stopped or not ledger.exported):
+            if dry_run or not (todo or news or stopped or not ledger.exported):
                 return
+            ledger.put_all(news)
+            shards.forget_deaths(output)
             parts = shards.split(todo, cluster.workers)
             try:
                 with closing(_run(parts, output, make_colorizer, options, cluster)) as done:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from colorlib import ColorlibError, framing, photos, presets
-from colorlib.embedding import shared_embedder
+from colorlib.embedding import DEFAULT_BACKBONE, shared_embedder
 from colorlib.files import first_line
 from colorlib.model import get_architecture, jit_compile
 
@@ -65,14 +65,17 @@ class Colorizer:
     @staticmethod
     def _embedder(card):
         record = card["embedding"]
-        weights = card["config"].get("backbone_weights")
+        own = weights = card["config"].get("backbone_weights")
         if weights and not Path(weights).is_file():
             weights = None  # On another machine they may come from COLORLIB_WEIGHTS.
         embedder = shared_embedder(record["backbone"], weights)
         if embedder.digest != record["weights_sha256"]:
+            advice = "give the same file through COLORLIB_WEIGHTS"
+            if weights or record["backbone"] == DEFAULT_BACKBONE:  # It is not asked.
+                advice = f"bring back {own}" if own else "use the colorlib that trained it"
             raise ColorlibError(
                 f"{card['name']} was trained with other weights of {record['backbone']} than "
-                "those found: give the same file through COLORLIB_WEIGHTS"
+                f"those found: {advice}"
             )
         return embedder
 
@@ -140,7 +143,7 @@ class Colorizer:
     @property
     def vividness(self):
         """float or None. The default of that knob; None where the network has none."""
-        return self.card.get("vividness", 0.0) if self.architecture.vividness else None
+        return presets.default_vividness(self.card)
 
     def embed(self, lightness):
         """What the network is told of lightness arrays: the standardized embeddings (B, size)."""

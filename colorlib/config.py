@@ -93,6 +93,7 @@ class TrainingConfig:
         architecture = get_architecture(self.network)
         stride = 1 if architecture.any_size else architecture.stride
         steps, ema, scales = self.steps_per_epoch, self.ema, self.scales
+        two = isinstance(scales, tuple) and len(scales) == 2
         for name, holds, what in (
             ("short_side", self.short_side >= 1, "at least 1"),
             ("batch", self.batch >= 1, "at least 1"),
@@ -106,10 +107,10 @@ class TrainingConfig:
             ),
             ("size", len(self.sizes) <= self.epochs, f"no more stages than epochs={self.epochs}"),
             ("size", max(self.sizes) <= self.short_side, f"at most short_side={self.short_side}"),
-            ("scales", len(scales) == 2 and 0 < scales[0] <= scales[1], "two, rising"),
+            ("scales", two and 0 < scales[0] <= scales[1], "two, rising"),
             (
                 "scales",
-                max(self.sizes) * scales[0] <= self.short_side,
+                not two or max(self.sizes) * scales[0] <= self.short_side,
                 f"so small at first that crops of {max(self.sizes)} px times that fit "
                 f"short_side={self.short_side}",
             ),

@@ -26,7 +26,7 @@ from keras import ops
 from tqdm import tqdm
 
 from colorlib import ColorlibError, lab, metrics, photos
-from colorlib.files import cache_folder, first_line, utf8
+from colorlib.files import cache_folder, first_line, sha256, utf8
 
 # Part of the file name: raise it when decoding changes, so that no stale pixels are used.
 _VERSION = 1
@@ -143,7 +143,7 @@ def _content_hashes(paths, connection):
                 raise OSError(0, "not a file")
             size, modified, digest = known.get(key, (None, None, None))
             if (size, modified) != (status.st_size, status.st_mtime_ns):
-                digest = hashlib.sha256(path.read_bytes()).digest()
+                digest = bytes.fromhex(sha256(path))
                 fresh.append((key, status.st_size, status.st_mtime_ns, digest))
         except OSError as error:
             digest, reasons[path] = None, f"{path}: can't be opened ({error.strerror})"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from colorlib import ColorlibError
+
 
 def cache_folder():
     """The folder that COLORLIB_CACHE names, or the user's cache folder: Path."""
@@ -49,6 +51,28 @@ def write_atomically(path, content):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path, what):
+    """Makes one line of what is wrong with a file of ours that is read meanwhile.
+
+    Args:
+        path: path of the file.
+        what: str. What it is, such as "card".
+
+    Raises:
+        ColorlibError: it is damaged. (One that may not be read stays an OSError.)
+    """
+    try:
+        yield
+    except ColorlibError:
+        raise
+    except Exception as error:  # JSON, gzip and NumPy have errors of their own.
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise ColorlibError(f"{path}: damaged {what} ({reason}); restore the file") from None
 
 
 @contextmanager

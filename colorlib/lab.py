@@ -142,11 +142,6 @@ def l_to_gray(lightness):
     return _gamma(xp, xp.where(f > 0.2068966, f * f * f, (f - 16.0 / 116.0) / 7.787))
 
 
-def in_gamut(lab, tolerance=1e-4):
-    """Whether each color of `lab` (..., 3) lies in sRGB, within `tolerance` of linear light."""
-    return _inside(*_channels(lab), tolerance)
-
-
 def _inside(xp, lightness, a, b, tolerance):
     return _in_unit(xp, _lab_to_linear_rgb(xp, lightness, a, b), tolerance)
 

@@ -151,10 +151,6 @@ class LiteColorizer:
             first = file(*framing.working_shapes(self.working_size)[1])
             self._idle = {first: [self._open(first)]}
 
-    def prepare(self, lightness):
-        """As `Colorizer.prepare`."""
-        return framing.frame(lightness, self.working_size, self.square)
-
     def prepare_photo(self, rgb):
         """As `Colorizer.prepare_photo`."""
         return framing.frame_photo(rgb, self.working_size, self.square)

@@ -230,6 +230,11 @@ def write(path, rgb, *, quality=92, metadata=None, made_by=None):
         ) from error
 
 
+def same_format(suffix, other):
+    """Whether two of WRITE_SUFFIXES are of one format, as .jpg and .jpeg."""
+    return _WRITERS[suffix] == _WRITERS[other]
+
+
 def to_uint8(rgb):
     """Rounds a uint16 array to 8 bits, v / 257; a uint8 array comes back as it is."""
     if rgb.dtype == np.uint8:

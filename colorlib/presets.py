@@ -9,18 +9,26 @@ import json
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 from colorlib import ASSETS, ColorlibError, __version__
-from colorlib.files import first_line, sha256, write_atomically
+from colorlib.files import sha256, whole, write_atomically
 
 DEFAULT_PRESET = "pyramid"
 CARD = "card.json"
 WEIGHTS = "weights.weights.h5"
+CONFIG = "config.json"  # of a run
 MANIFEST = "manifest.csv.gz"
 SCORES = "scores.parquet"
+SIZES = range(32, 2049)  # working sizes: short sides that a network may be given, px
 PRECISIONS = ("float32", "mixed_bfloat16")  # what a network is trained and run in
-_KEYS = ("name", "network", "working_size", "embedding", "colors", "config")  # of every card
+# Of every card.
+_KEYS = (
+    *("name", "network", "working_size"),
+    *("embedding.backbone", "colors.ab_counts", "config.epochs"),
+)
 
 
 def preset_names():
@@ -59,13 +67,10 @@ def load_card(name=None):
         ColorlibError: no such preset or run, or a damaged card.
     """
     path = preset_folder(name) / CARD
-    try:
+    with whole(path, "card"):
         card = json.loads(path.read_text(encoding="utf-8"))
-        missing = ", ".join(key for key in _KEYS if key not in card)
-    except (ValueError, TypeError) as error:
-        card, missing = None, first_line(error)
-    if missing or not isinstance(card, dict):
-        raise ColorlibError(f"{path}: damaged card ({missing or 'no record'}); restore the file")
+        for names in _KEYS:
+            reduce(getitem, names.split("."), card)
     return card
 
 
@@ -82,6 +87,15 @@ def manifest(name=None):
 def made_by(name=None):
     """What a photo's metadata says of the program that made its colors: str."""
     return f"colorlib {__version__}, preset {load_card(name)['name']}"
+
+
+def default_vividness(card):
+    """The vividness on a card: float; None where the network gives no distribution."""
+    if "vividness" not in card:
+        from colorlib.model import get_architecture  # takes seconds, and most cards do without
+
+        return 0.0 if get_architecture(card["network"]).vividness else None
+    return card["vividness"]
 
 
 def vividness(name, default, value):
@@ -169,7 +183,7 @@ def package(run, target, evaluate=(), working_size=None, vividness=None, keep=No
         target: path of the preset's folder, which becomes its name; made, or overwritten but for
             the card's `about`.
         evaluate: folders of photos to score on; each folder's name is the set's name.
-        working_size: int or None. Short side at use, px; None keeps the run's.
+        working_size: int or None. Short side at use, px, of SIZES; None keeps the run's.
         vividness: float in 0..1 or None. The default of that knob; None keeps the run's.
         keep: float in 0..1 or None. The share of earlier weights: the preset has the average of
             those and what was learned, which often serves photos of all kinds better than either
@@ -234,13 +248,20 @@ def _earlier_weights(run, card, keep, of):
                 f"{of}: not the network and backbone of {run}, so nothing of it can be kept"
             )
         return preset_folder(of) / WEIGHTS
-    record, name = card.get("started_from"), card["config"].get("start")
-    if not record:
+    if not (record := card.get("started_from")):
         raise ColorlibError(f"{run}: started from random weights, of which nothing can be kept")
-    path = preset_folder(name) / WEIGHTS
-    if sha256(path) != record["weights_sha256"]:
-        raise ColorlibError(f"{path}: not the weights that {run} started from; bring those back")
-    return path
+    config = card["config"]  # It has no folders: those are in the run's own.
+    if (run / CONFIG).exists():
+        with whole(run / CONFIG, "config"):
+            config = {**json.loads((run / CONFIG).read_text(encoding="utf-8"))}
+    start = config.get("start")
+    with suppress(ColorlibError):
+        path = preset_folder(start) / WEIGHTS
+        if sha256(path) == record["weights_sha256"]:
+            return path
+    raise ColorlibError(
+        f"{start}: holds no longer the weights that {run} started from; name them with --of"
+    )
 
 
 def _packaged_card(run, target, working_size, vividness):
@@ -248,7 +269,12 @@ def _packaged_card(run, target, working_size, vividness):
     card = {**load_card(run), "name": target.name}
     with suppress(ColorlibError, ValueError, KeyError):  # What was written by hand stays.
         card = {"about": load_card(target)["about"], **card}
-    card["working_size"] = working_size or card["working_size"]
+    if working_size is not None:
+        if working_size not in SIZES:
+            raise ColorlibError(
+                f"working_size must be from {SIZES[0]} to {SIZES[-1]}. Received: {working_size}"
+            )
+        card["working_size"] = working_size
     if vividness is not None:
         from colorlib.model import get_architecture
 
@@ -269,13 +295,13 @@ def _evaluate(folder, sets):
     from colorlib.colorizer import Colorizer
 
     colorizer, results, tables = Colorizer.from_preset(folder), {}, []
-    default = colorizer.card.get("vividness")
+    default = colorizer.vividness
     for name, paths in sets.items():
         scores = metrics.score(colorizer, paths)
         if scores["near_gray"].all():
             raise ColorlibError(f"{name}: holds no photo in color, and nothing can be scored on it")
         results[name] = [_result(scores, default)]
-        if colorizer.architecture.vividness and default != 0:
+        if default:
             cautious = metrics.score(colorizer, paths, vividness=0, floors=scores)
             results[name].insert(0, _result(cautious, 0))
         scores.insert(0, "set", name)

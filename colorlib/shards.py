@@ -22,6 +22,7 @@ from colorlib import __version__, archive, files, ledger, stores
 FOLDER = ".colorlib"  # of the manifests, in that of the results
 SIZE, _BYTES = 64, 256 << 20  # of a shard at most: what is done again if its worker dies
 _ALWAYS = ("output", "source", "version", "error")  # of a row, also of a photo that failed
+_STATE = ".state"  # behind a manifest's name: how often its shard was begun, and with what photos
 _STARTS = 2  # of a shard, after which it goes on photo by photo, to find the one that kills
 
 
@@ -82,8 +83,9 @@ class Worker:
             can't be written, str, the error.
         """
         record, results = manifest(self.output, shard), []
+        deaths = record + _STATE
         try:
-            state = json.loads(stores.read(f"{record}.state") or '{"starts": 0, "begun": []}')
+            state = json.loads(stores.read(deaths) or '{"starts": 0, "begun": []}')
             starts, died = state["starts"], state["begun"]
             careful = starts >= _STARTS
             with tempfile.TemporaryDirectory(prefix="colorlib-") as folder:
@@ -94,10 +96,10 @@ class Worker:
                         continue
                     # On record, in case that it is this photo of which the worker dies.
                     state = {"starts": starts + 1, "begun": [*died, number] if careful else []}
-                    stores.put(f"{record}.state", json.dumps(state).encode())
+                    stores.put(deaths, json.dumps(state).encode())
                     results += self._color(group, Path(folder, str(number)))
                 self._take_home(shard, results, record, again=starts > 0)
-            stores.remove(f"{record}.state")
+            stores.remove(deaths)
         except Exception as error:
             return f"{self.output}: a worker stopped: {files.first_line(error)}"
         return [result[:3] for result in results]
@@ -182,10 +184,20 @@ def _failed(photo, line):
 
 def manifests(output):
     """The manifests that a stopped run has left in a folder of results: list of addresses."""
+    return _left(output, ".parquet")
+
+
+def forget_deaths(output):
+    """Removes a stopped run's records of its workers: their deaths are no photo's fault now."""
+    for address in _left(output, _STATE):
+        stores.remove(address)
+
+
+def _left(output, ending):
     folder = f"{output}/{FOLDER}"
     names = sorted(stores.listing(folder))
     # Hidden ones are half-written.
-    return [f"{folder}/{n}" for n in names if n.endswith(".parquet") and not n.startswith(".")]
+    return [f"{folder}/{n}" for n in names if n.endswith(ending) and not n.startswith(".")]
 
 
 def read(address):

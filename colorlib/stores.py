@@ -35,6 +35,20 @@ def store(address):
         raise ColorlibError(f"{address}: {files.first_line(error)}") from None
 
 
+def absolute(path):
+    """The one name of a file or folder among those that lead to it: an address, or a path here."""
+    path = os.fspath(path)
+    if not remote(path):
+        return os.path.abspath(path)
+    from fsspec.implementations.local import LocalFileSystem
+
+    system = store(path)
+    name = system._strip_protocol(path)
+    if isinstance(system, LocalFileSystem):
+        return os.path.abspath(name)
+    return system.unstrip_protocol(name.strip("/"))
+
+
 def listing(folder):
     """What lies below an address: {name: stamp}; the name is empty where it is itself a file.
 

@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,13 +21,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from colorlib import ColorlibError, data, files, presets
+from colorlib import ColorlibError, data, files, photos, presets
 from colorlib.checkpoint import STATE, Checkpoint, SwapAverages
 from colorlib.embedding import shared_embedder, start_body
 from colorlib.model import ARCHITECTURES, get_architecture
 from colorlib.task import ColorizationTask, compile_task, make_optimizer, pretrained_body
 
-CONFIG = "config.json"
 UNREADABLE = "unreadable.txt"
 
 
@@ -67,7 +67,9 @@ def prepare(config, cache=None):
         backbone whose weights the network starts from.
     """
     cache = cache or data.PhotoCache()
-    # First: it may be missing, and photos take hours.
+    # First: they may be missing, and photos take hours.
+    if config.validation is not None:
+        photos.find(config.validation)
     embedder = shared_embedder(config.backbone, config.backbone_weights)
     embedding = {"backbone": embedder.backbone, "weights_sha256": embedder.digest}
 
@@ -125,15 +127,16 @@ def _write_manifest(path, sets):
 
 def _check_config(run, config):
     """Refuses to mix two configs in one run folder."""
-    path = run / CONFIG
+    path = run / presets.CONFIG
     if not path.exists():
         return
     current = _plain(config)
-    # What a version before this one didn't know was as it is by default.
-    before = _plain(type(config)(config.photos)) | _record(path)
-    may_differ = {"checkpoint_seconds"}
-    if current["epochs"] > before.get("epochs", 0):
-        may_differ.add("epochs")
+    with files.whole(path, "config"):
+        # What a version before this one didn't know was as it is by default.
+        before = _plain(type(config)(config.photos))
+        before |= json.loads(path.read_text(encoding="utf-8"))
+        longer = current["epochs"] > before["epochs"]
+    may_differ = {"checkpoint_seconds", *(["epochs"] if longer else [])}
     other = [k for k in current if k not in may_differ and before.get(k) != current[k]]
     if other:
         changes = ", ".join(f"{k}: {before.get(k)!r} -> {current[k]!r}" for k in other)
@@ -143,23 +146,15 @@ def _check_config(run, config):
         )
 
 
-def _record(path):
-    """What a run's JSON file holds: dict."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise ColorlibError(f"{path}: damaged; restore it, or give another folder for the run")
-    return record
-
-
 def _check_photos(run, sets):
     """Refuses to go on with other photos than those that a run began with."""
     path = run / presets.MANIFEST
     if not path.exists():
         return
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+    with (
+        files.whole(path, "list of photos"),
+        gzip.open(path, "rt", encoding="utf-8", newline="") as file,
+    ):
         before = {(row["sha256"], row["split"]) for row in csv.DictReader(file)}
     current = {(digest, split) for split, photos in sets.items() for digest in photos.hashes}
     if before != current:
@@ -182,12 +177,18 @@ def _worker():
     return int(index or 0), int(count or 1)
 
 
-def _distribute(config, validation):
-    """Spreads what is built from now on over all devices of all processes.
+def _check_writable(run):
+    """Raises the OSError that a run folder would, without making it."""
+    there = next(path for path in (run, *run.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(run)) from None
 
-    Returns:
-        The validation photos, without the few that would leave a device without its share.
-    """
+
+def _check_devices(config):
+    """Refuses to distribute a training that can't be."""
     if keras.backend.backend() != "jax":
         raise ColorlibError(
             "Training on several devices needs JAX: set KERAS_BACKEND=jax. "
@@ -198,6 +199,15 @@ def _distribute(config, validation):
         raise ColorlibError(
             f"batch must be a multiple of the {devices} devices. Received: batch={config.batch}"
         )
+
+
+def _distribute(validation):
+    """Spreads what is built from now on over all devices of all processes.
+
+    Returns:
+        The validation photos, without the few that would leave a device without its share.
+    """
+    devices = len(keras.distribution.list_devices())
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
     shared_embedder.cache_clear()  # Its variables were made for one device.
     return validation.select(range(len(validation) // devices * devices))
@@ -230,6 +240,7 @@ def train(config, run, *, cache=None, verbose=None, distribute=False, callbacks=
 
     Raises:
         ColorlibError: bad config, no usable photos, a folder with another run, a diverging loss.
+        OSError: the run folder can't be written.
         KeyboardInterrupt: Ctrl-C, after the present step; the folder can be used as a preset.
 
     Example:
@@ -242,14 +253,23 @@ def train(config, run, *, cache=None, verbose=None, distribute=False, callbacks=
     if _is_finished(run, config):
         _say(f"{run}: this run is finished; with more epochs it goes on")
         return run
-    _start_card(config)  # It may be missing or another network's, and photos take hours.
+    # Whatever can be refused is refused now: photos take hours.
+    _start_card(config)
+    _check_writable(run)
+    if distribute:
+        _check_devices(config)
+    if (run / presets.CARD).exists() and not (run / STATE).exists():
+        raise ColorlibError(
+            f"{run}: can't go on without its {STATE}; --from {run} with another --output starts "
+            "from its weights"
+        )
     training, validation, embedding = prepare(config, cache)
     sets = {"training": training, "validation": validation}
     _check_photos(run, sets)
     environment = machine()
     run.mkdir(parents=True, exist_ok=True)
     if _worker()[0] == 0:
-        files.write_atomically(run / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+        files.write_atomically(run / presets.CONFIG, json.dumps(_plain(config), indent=2) + "\n")
         _write_manifest(run / presets.MANIFEST, sets)
         reasons = [reason for photo_set in sets.values() for _, reason in photo_set.skipped]
         if reasons:
@@ -262,7 +282,7 @@ def train(config, run, *, cache=None, verbose=None, distribute=False, callbacks=
         _say("no GPU: training goes on on the CPU, at a fraction of the speed")
     before = keras.distribution.distribution()
     try:
-        validated = _distribute(config, validation) if distribute else validation
+        validated = _distribute(validation) if distribute else validation
         colors = data.color_statistics(training)
         crops = {"size": config.sizes[-1], "batch": config.batch}
         floors = data.floor_losses(validation, colors["mean_ab"], **crops)
@@ -344,11 +364,6 @@ def _train(config, run, training, validation, card, verbose, callbacks):
         if checkpoint.extended:
             rate = float(optimizer.learning_rate)
             _say(f"longer than planned: the learning rate is {rate:.2g} here, as in such a run")
-    elif (run / presets.CARD).exists():
-        raise ColorlibError(
-            f"{run}: can't go on without its {STATE}; --from {run} with another --output starts "
-            "from its weights"
-        )
     if checkpoint.step < checkpoint.steps:
         with _saved_on_interrupt(checkpoint):
             _fit(config, task, training, validation, checkpoint, verbose, callbacks)
@@ -443,12 +458,14 @@ def _card(config, run, sets, embedding, colors, floors, environment):
     """What a run's card says beside its course, which the checkpoint adds."""
     training, validation = sets.values()
     start = _start_record(config)
+    knob = {"vividness": 0.0} if get_architecture(config.network).vividness else {}
     own = {"photos": None, "validation": None, "start": start and start["name"]}  # no folders
     return {
         "name": run.name,
         "network": config.network,
         "embedding": embedding,
         "working_size": config.short_side,
+        **knob,
         "config": asdict(config) | own,
         "started_from": start,
         "data": {

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from base64 import b64encode
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -24,8 +24,8 @@ import pyvips
 from IPython.display import display
 
 from colorlib import ASSETS, ColorlibError, archive, lab, photos
-from colorlib.files import first_line, write_atomically
-from colorlib.presets import made_by, preset_names
+from colorlib.files import first_line, sha256, write_atomically
+from colorlib.presets import CARD, WEIGHTS, made_by, preset_folder, preset_names
 
 _LARGEST, _THUMBNAIL = 1280, 132  # longest side in pixels
 _OURS = b"colored by colorlib"  # the comment of a zip
@@ -207,8 +207,8 @@ class Explorer:
             colorizer = _colorizer(self.preset.value)
             if change is None or change["owner"] is self.preset:
                 self.vividness.unobserve(self._show, "value")  # one change, one coloring
-                self.vividness.disabled = not colorizer.architecture.vividness
-                self.vividness.value = colorizer.card.get("vividness", 0.0)
+                self.vividness.disabled = colorizer.vividness is None
+                self.vividness.value = colorizer.vividness or 0.0
                 self.vividness.observe(self._show, "value")
             path, name = self.photo.value, Path(self.preset.value).name
             vividness = None if self.vividness.disabled else self.vividness.value
@@ -259,15 +259,15 @@ def color_files(source, folder, *, preset=None, vividness=None):
         ColorlibError: no such file or folder or preset, no photo, or two photos of one name.
     """
     sources = source if isinstance(source, list | tuple) else [source]
-    options = archive.options(preset, vividness=vividness)
-    return ColoredFiles(archive.plan(sources, folder), Path(folder), preset, options)
+    archive.options(preset, vividness=vividness)  # A wrong one is told at once.
+    return ColoredFiles(archive.plan(sources, folder), Path(folder), preset, vividness)
 
 
 class ColoredFiles:
     """What `color_files` returns."""
 
-    def __init__(self, jobs, folder, preset, options):
-        self.jobs, self.folder, self.preset, self.options = jobs, folder, preset, options
+    def __init__(self, jobs, folder, preset, vividness):
+        self.jobs, self.folder, self.preset, self.vividness = jobs, folder, preset, vividness
         self.colored, self.lines = {}, []  # original by colored file; what is said of the others
         self.upload = ipywidgets.FileUpload(
             accept=_ACCEPT, multiple=True, description="Your photos", layout={"width": "auto"}
@@ -290,7 +290,8 @@ class ColoredFiles:
 
     def _color(self, jobs):
         self.status.value = f"Coloring {len(jobs)} photos …"
-        colored = archive.colorize(jobs, lambda count: _colorizer(self.preset), self.options)
+        options = archive.options(self.preset, vividness=self.vividness)
+        colored = archive.colorize(jobs, lambda count: _colorizer(self.preset), options)
         for number, result in enumerate(colored, 1):
             self.status.value = f"Coloring: {number} of {len(jobs)}"
             self.lines += result.notes
@@ -385,8 +386,14 @@ def _title(path):
     return _titles().get(path, path.name)
 
 
-@cache
 def _colorizer(name):
+    """A preset's Colorizer, kept until its files change, as those of a run do."""
+    folder = preset_folder(name)
+    return _load(name, *(sha256(folder / file) for file in (WEIGHTS, CARD)))
+
+
+@lru_cache(maxsize=4)
+def _load(name, *hashes):
     from colorlib.colorizer import Colorizer
 
     return Colorizer.from_preset(name)
@@ -394,10 +401,13 @@ def _colorizer(name):
 
 def _slider(versions, labels, alt, number):
     """The row of buttons of more than two versions, and the slider: HTML twice, width, height."""
-    if not isinstance(versions, dict | tuple) or len(versions) < 2:
+    two = isinstance(versions, tuple) and len(versions) == 2
+    if not two and not (isinstance(versions, dict) and len(versions) > 1):
         raise ColorlibError("compare: needs two photos, or a dict of two or more by their labels")
     if isinstance(versions, dict):
         labels, versions = list(versions), list(versions.values())
+    if len(labels) != len(versions):
+        raise ColorlibError(f"compare: {len(labels)} labels for two photos; give one for each")
     labels = [escape(label) for label in labels]
     sources, widths, heights = zip(*(_jpeg(item, _LARGEST) for item in versions), strict=True)
     w, h = widths[0], heights[0]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorlib import ColorlibError, archive, lab, photos
+from colorlib import ColorlibError, archive, formats, lab, photos
 from colorlib.__main__ import main
 from colorlib.archive import plan
 from colorlib.ledger import LEDGER, TABLE, Ledger
@@ -83,11 +83,14 @@ def process(*arguments, **options):
 
 def test_a_photo_is_colored_beside_itself_into_a_file_or_into_a_folder(colorize, box, tmp_path):
     before = photos.read(box / "a.jpg")
+    (tmp_path / "there.bmp").mkdir()
     for output, target in [
         ((), box / "a_colored.jpg"),
         (("--output", tmp_path / "new.png"), tmp_path / "new.png"),
         (("--output", tmp_path / "new" / "out"), tmp_path / "new" / "out" / "a.jpg"),
         (("--suffix=-c", "--format", "webp"), box / "a-c.webp"),
+        (("--output", tmp_path / "new.jpeg", "--format", "jpg"), tmp_path / "new.jpeg"),
+        (("--output", tmp_path / "there.bmp"), tmp_path / "there.bmp" / "a.jpg"),
     ]:
         code, out, err = colorize(box / "a.jpg", *output)
         assert (code, out, err) == (0, [str(target)], ["colorlib: 1 colored"])
@@ -289,6 +292,20 @@ def test_only_what_changed_is_colored_again(colorize, box, tmp_path, small):
     assert [name for name in NAMES if after[name] != before[name]] == ["trip/a.jpg"]
 
 
+def test_a_failure_is_on_record_until_the_photo_is_whole_again(colorize, box, tmp_path):
+    def errors():
+        return list(pd.read_parquet(tmp_path / "out" / TABLE)["error"].dropna())
+
+    out, whole = ("--output", tmp_path / "out"), (box / "a.jpg").read_bytes()
+    colorize(box, *out)
+    (box / "a.jpg").write_bytes(b"no photo")
+    assert colorize(box, *out)[0] == 1 and len(errors()) == 1
+    (box / "a.jpg").write_bytes(whole)
+    for options, count in [(("--dry-run",), 1), ((), 0)]:
+        assert colorize(box, *out, *options)[2] == ["colorlib: 3 unchanged"]
+        assert len(errors()) == count
+
+
 @pytest.mark.slow  # as another quality, above
 def test_another_size_is_another_output(colorize, box, small_run, tmp_path):
     def count(*options):
@@ -431,11 +448,34 @@ def test_from_standard_input_to_standard_output(box, tiny_run, tmp_path):
         assert image.format == "PNG" and image.size == (60, 40)
 
 
+def test_a_stream_has_the_photos_own_format_and_depth(box, tiny_run, tmp_path, capsysbinary):
+    def stream(photo, *options):
+        assert main(["colorize", str(photo), "--preset", str(tiny_run), *options]) == 0
+        (tmp_path / "new").write_bytes(capsysbinary.readouterr().out)
+        return photos.read(tmp_path / "new").dtype, formats.kind((tmp_path / "new").read_bytes())
+
+    photos.write(tmp_path / "deep.tif", np.full((10, 20, 3), 30000, np.uint16))
+    out = ("--output", "-")
+    assert stream(tmp_path / "deep.tif", *out) == (np.uint16, "TIFF")
+    assert stream(tmp_path / "deep.tif", *out, "--format", "webp") == (np.uint8, "WebP")
+    assert stream(box / "a.jpg", *out) == (np.uint8, "JPEG")
+    for photo, kind in [
+        (tmp_path / "deep.tif", (np.uint16, "PNG")),
+        (box / "a.jpg", (np.uint8, "JPEG")),
+    ]:
+        with open(photo, "rb") as file, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", TextIOWrapper(file))
+            assert stream("-") == kind
+
+
 @pytest.mark.parametrize("option", ["--dry-run", "--skip-color", "--json"])
 def test_what_a_stream_cannot_obey_is_refused(colorize, box, tmp_path, option):
     for arguments in (("-", "--output", tmp_path / "new.png"), (box / "a.jpg", "--output", "-")):
         code, out, (line,) = colorize(*arguments, option)
         assert (code, out) == (2, []) and f"{option} is for files" in line
+    for folder in (tmp_path, tmp_path / "new"):
+        code, out, (line,) = colorize("-", "--output", folder)
+        assert (code, out) == (2, []) and f"{folder}: give a file" in line
     assert not (tmp_path / "new.png").exists()
 
 
@@ -443,6 +483,17 @@ def test_an_argument_out_of_range_is_told_before_work_begins(colorize, box, tmp_
     for arguments in (("--quality", 0), ("--size", 8), ("--max-pixels", 0)):
         code, out, (line,) = colorize(box, "--output", tmp_path / "out", *arguments)
         assert (code, out) == (2, []) and f"Received: {arguments[1]}" in line
+    code, _, (line,) = colorize(box / "a.jpg", "--suffix", "/x")
+    assert code == 2 and "suffix must be part of a file's name. Received: /x" in line
+    for name, options, message in [
+        ("one.bmp", (), "cannot write .bmp; use one of .jpg"),
+        ("one.png", ("--format", "webp"), "its suffix is not of the format webp"),
+    ]:
+        for stream in ((), ("-",)):
+            photo = stream or (box / "a.jpg",)
+            code, out, (line,) = colorize(*photo, "--output", tmp_path / name, *options)
+            assert (code, out) == (2, []) and f"{tmp_path / name}: {message}" in line
+        assert not (tmp_path / name).exists()
     code, _, (line,) = colorize(box, "--output", tmp_path / "one.jpg")
     assert code == 2 and "one file for several photos" in line
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """The command line: what a user types, what it leaves, and the line that says what is wrong."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -69,8 +70,10 @@ def test_vividness(here, folder, tiny_run, tmp_path):
         (tiny_run, "0.5", "has no vividness"),
     ]:
         options = ("--preset", preset, "--vividness", value)
-        code, out, (line,) = here("colorize", folder, "--output", tmp_path / "none", *options)
-        assert (code, out) == (2, []) and message in line
+        for more in ((), ("--dry-run",)):
+            options += ("--output", tmp_path / "none", *more)
+            code, out, (line,) = here("colorize", folder, *options)
+            assert (code, out) == (2, []) and message in line
     assert not (tmp_path / "none").exists()
 
 
@@ -91,9 +94,11 @@ def test_what_cannot_begin_is_told_at_once(tmp_path):
     assert time.perf_counter() - start < 10  # Without loading a backend.
 
 
-@pytest.mark.parametrize("card", ["{", "[]", "{}", "1", '"name"', b"\xff"])
+@pytest.mark.parametrize("card", ["{", "[]", "{}", "1", '"name"', b"\xff", "no backbone"])
 def test_a_damaged_card_is_named_by_every_command(here, folder, tiny_run, tmp_path, card):
     run, out = shutil.copytree(tiny_run, tmp_path / "run"), ("--output", tmp_path / "out")
+    if card == "no backbone":
+        card = json.dumps(load_card(tiny_run) | {"embedding": {}})
     (run / "card.json").write_bytes(card if isinstance(card, bytes) else card.encode())
     for arguments in (
         ("colorize", folder, *out, "--preset", run),
@@ -104,15 +109,6 @@ def test_a_damaged_card_is_named_by_every_command(here, folder, tiny_run, tmp_pa
         assert (code, lines) == (2, [])
         assert line.startswith(f"colorlib: {run / 'card.json'}: damaged card")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("config", ["{", "[]", "1", b"\xff"])
-def test_a_damaged_config_of_a_run_is_named(here, folder, tiny_run, tmp_path, config):
-    run = shutil.copytree(tiny_run, tmp_path / "run")
-    (run / "config.json").write_bytes(config if isinstance(config, bytes) else config.encode())
-    code, lines, (line,) = here("train", "--photos", folder, "--output", run)
-    assert (code, lines) == (2, [])
-    assert line.startswith(f"colorlib: {run / 'config.json'}: damaged; restore it")
 
 
 def test_a_folder_and_a_preset_of_one_name(here, folder, tiny_run, tmp_path, monkeypatch):

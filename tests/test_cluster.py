@@ -277,6 +277,29 @@ def test_manifests_of_a_stopped_run_are_taken_up(colorize, box, tmp_path, monkey
     assert len(shards.read(f"{out}/{TABLE}")) == 3 and shards.manifests(out) == []
 
 
+def test_a_failure_is_on_record_until_the_photo_is_whole_again(colorize, box, tmp_path):
+    out, photo = f"memory://{tmp_path.name}/out", f"{box}/trip/01.jpg"
+    whole = stores.read(photo)
+    colorize(box, "--output", out)
+    stores.put(photo, b"no photo")
+    assert colorize(box, "--output", out)[0] == 1
+    stores.put(photo, whole)
+    for options, count in [(("--dry-run",), 1), ((), 0)]:
+        assert colorize(box, "--output", out, *options)[2] == ["colorlib: 3 unchanged"]
+        errors = [row["error"] for row in shards.read(f"{out}/{TABLE}")]
+        assert len(list(filter(None, errors))) == count
+
+
+def test_workers_of_a_stopped_run_that_died_blame_no_photo(colorize, box, tmp_path):
+    out = f"memory://{tmp_path.name}/out"
+    for part in shards.split(cluster.plan([box], out)):
+        state = f"{shards.manifest(out, part)}.state"
+        stores.put(state, b'{"starts": 3, "begun": [0]}')
+    colorize(box, "--output", out, "--dry-run")
+    assert stores.read(state)
+    assert colorize(box, "--output", out)[2] == ["colorlib: 3 colored"]
+
+
 def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path):
     out = f"{box}/colored"
     stores.put(f"{out}/trip/00.jpg", b"a result")
@@ -295,6 +318,34 @@ def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path
         assert [(j.name, j.page) for j in jobs] == [("pages-1.tif", 0), ("pages-2.tif", 1)]
     names = [job.name for job in cluster.plan([box, f"{box}/trip"], out)]
     assert "box/trip/00.jpg" in names and "trip/00.jpg" in names
+    # As on disk, a name is kept where several folders are given.
+    alone = [f"{box}/trip/00.jpg", f"{box}/a.gif"]
+    assert [job.name for job in cluster.plan(alone, out)] == ["00.jpg", "a.png"]
+    names = [job.name for job in cluster.plan([f"{box}/trip", alone[1]], out)]
+    assert names == ["00.jpg", "01.jpg", "02.jpg", "a.png"]
+
+
+def test_no_original_is_replaced_by_whatever_name_it_is_called(colorize, box, many, tmp_path):
+    before = {n: stores.read(f"{box}/{n}") for n in stores.listing(box)}
+    other, folder = f"{box.removesuffix('/box')}/other", f"file://{many}"
+    stores.put(f"{other}/a.jpg", many / "trip" / "00.jpg")
+    for arguments in (
+        (box, other, "--output", box.removesuffix("/box")),
+        (f"{box}/trip/00.jpg", "--output", f"{box}/trip"),
+        (box, "--output", box.replace("://", ":///") + "//"),
+        (many, "--output", folder),
+        (folder, "--output", many),
+        (f"{folder}/trip/00.jpg", "--output", f"local://{many}/trip/"),
+        (f"{folder}/trip/00.jpg", "--output", many / "trip"),
+    ):
+        code, lines, (line,) = colorize(*arguments, "--overwrite")
+        assert (code, lines) == (2, []) and "give another --output" in line
+    assert {n: stores.read(f"{box}/{n}") for n in stores.listing(box)} == before
+    # What it writes below a folder is no photo of that folder, whatever that is called.
+    code, lines, _ = colorize(f"{folder}/trip", "--output", f"local://{many}/trip/out")
+    assert (code, lines[0]) == (0, str(many / "trip" / "out" / "00.jpg"))
+    code, _, err = colorize(many / "trip", "--output", many / "trip" / "out")
+    assert (code, err) == (0, ["colorlib: 24 unchanged"])
 
 
 # What is told

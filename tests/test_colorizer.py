@@ -264,9 +264,12 @@ def test_a_preset_wants_the_backbone_that_it_was_trained_with(tiny_run, tmp_path
     run = broken_copy(tiny_run, tmp_path)
     card = json.loads((run / "card.json").read_text())
     card["embedding"]["weights_sha256"] = "0" * 64
-    (run / "card.json").write_text(json.dumps(card))
-    with pytest.raises(ColorlibError, match="other weights of EfficientNetLite2"):
-        Colorizer.from_preset(run)
+    for own, advice in [(None, "use the colorlib that trained it"), ("/a.h5", "bring back /a.h5")]:
+        card["config"]["backbone_weights"] = own
+        (run / "card.json").write_text(json.dumps(card))
+        message = f"other weights of EfficientNetLite2 than those found: {advice}"
+        with pytest.raises(ColorlibError, match=message):
+            Colorizer.from_preset(run)
 
 
 def test_the_default_preset_colors_a_photo(sample):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,6 +61,20 @@ def test_photos_are_resized_to_their_short_side(photo_set, sample):
             small = np.asarray(image.convert("RGB").resize(pixels.shape[1::-1], Image.BOX), float)
         assert np.abs(pixels - small).mean() < 8, path.name
         assert photo_set.hashes[index] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_large_file_is_not_held_in_memory(sample, cache, tmp_path):
+    with open(tmp_path / "large.jpg", "wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        photo_set = data.load_photos(
+            [sample[0], tmp_path / "large.jpg"], short_side=48, cache=cache
+        )
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(photo_set) == len(photo_set.skipped) == 1
 
 
 def test_a_photo_is_decoded_once(folder, cache):

@@ -132,9 +132,7 @@ def extremes():
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize(
-    "function", [lab.rgb_to_lab, lab.lab_to_rgb, lab.fit_gamut, lab.in_gamut, lab.l_to_gray]
-)
+@pytest.mark.parametrize("function", [lab.rgb_to_lab, lab.lab_to_rgb, lab.fit_gamut, lab.l_to_gray])
 def test_an_array_gives_an_array_and_a_tensor_the_same_as_a_tensor(function):
     rng = np.random.default_rng(3)
     x = np.float32([100, 60, 60]) * rng.uniform([0, -1, -1], 1, (20_000, 3)).astype("float32")
@@ -217,7 +215,6 @@ def wanted():
 def test_fitted_colors_lie_in_srgb_at_the_same_lightness_and_hue(wanted):
     fitted = ops.convert_to_numpy(lab.fit_gamut(ops.convert_to_tensor(wanted)))
     assert fits(wanted).mean() < 0.5 and fits(fitted, 1.1e-4).all()
-    assert ops.convert_to_numpy(lab.in_gamut(fitted, 1.1e-4)).all()
     np.testing.assert_array_equal(fitted[:, 0], wanted[:, 0])
     chroma, before = (np.hypot(*x[:, 1:].T.astype("float64")) for x in (fitted, wanted))
     assert (chroma <= before * (1 + 1e-6)).all()

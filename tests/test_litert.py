@@ -35,7 +35,7 @@ def test_colors_are_those_of_keras(preset, colorizers, tiny_run):
     parts = [[side if n == short else n for n in shape] for shape in shapes]
     originals = [in_shape(photos.read(path), *n) for path, n in zip(paths, parts, strict=False)]
     planes = list(map(lab.lightness, originals))
-    prepared = list(map(lite.prepare, planes))
+    prepared = list(map(keras.prepare, planes))
     assert [photo.plane.shape for photo in prepared] == shapes
     for vividness in (None, 0.2) if keras.architecture.vividness else (None,):
         maps = lite.predict_maps(prepared, vividness)

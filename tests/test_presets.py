@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from colorlib import Colorizer, ColorlibError, files, presets
+from colorlib import Colorizer, ColorlibError, archive, files, presets
 from colorlib.presets import package
+from colorlib.training import train
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,22 @@ def test_a_knob_is_scored_at_zero_and_at_its_default(photo_folder, tmp_path):
     assert vivid["ab_rmse"] == pytest.approx(rmse, abs=1e-3)
 
 
+def test_a_run_with_that_knob_has_it_on_its_card(small_run, tiny_run, photo_folder, tmp_path):
+    assert presets.load_card(small_run)["vividness"] == 0.0
+    (result,) = package(small_run, tmp_path / "small", [photo_folder])["results"]["photos"]
+    assert result["vividness"] == 0.0  # scored once
+    older = shutil.copytree(small_run, tmp_path / "older")
+    card = presets.load_card(older)
+    del card["vividness"]
+    presets.write_card(older, card)
+    for run in (small_run, older):
+        assert archive.options(run, vividness=0.5).vividness == 0.5
+        with pytest.raises(ColorlibError, match="in 0..1. Received: 5"):
+            archive.options(run, vividness=5)
+    assert Colorizer.from_preset(older).vividness == 0.0
+    assert "vividness" not in presets.load_card(tiny_run)
+
+
 def test_what_was_written_by_hand_stays(packaged, tiny_run):
     card = presets.load_card(packaged)
     presets.write_card(packaged, {"about": {"summary": "Tiny."}, **card})
@@ -117,6 +135,9 @@ def test_what_was_written_by_hand_stays(packaged, tiny_run):
 def test_what_cannot_be_packaged_is_told(tiny_run, tmp_path):
     with pytest.raises(ColorlibError, match="run itself"):
         package(tiny_run, tiny_run)
+    for size in (0, 31, 2049):
+        with pytest.raises(ColorlibError, match=f"from 32 to 2048. Received: {size}"):
+            package(tiny_run, tmp_path / "other", working_size=size)
     with pytest.raises(ColorlibError, match="Received: 0.5 for paper"):
         package(tiny_run, tmp_path / "other", vividness=0.5)
     assert not (tmp_path / "other").exists()
@@ -135,15 +156,12 @@ def test_a_preset_stays_as_it_was_if_it_cannot_be_scored(packaged, tiny_run, tmp
     assert {path.name: path.read_bytes() for path in packaged.iterdir()} == before
 
 
-def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
+def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tiny_config, tmp_path):
+    start = shutil.copytree(tiny_run, tmp_path / "start")
+    config = replace(tiny_config, start=str(start), epochs=1, steps_per_epoch=1, ema=0.0)
+    run = train(replace(config, learning_rate=1e-9), tmp_path / "run", verbose=0)
     with h5py.File(run / presets.WEIGHTS, "r+") as file:
         file["layers/conv2d/vars/0"][...] += 1.0
-    card = presets.load_card(run)
-    record = {"name": "tiny", "weights_sha256": files.sha256(tiny_run / presets.WEIGHTS)}
-    card |= {"started_from": record, "config": card["config"] | {"start": str(tiny_run)}}
-    presets.write_card(run, card)
     assert package(run, tmp_path / "mixed", keep=0.25)["kept"] == 0.25
     with (
         h5py.File(tiny_run / presets.WEIGHTS) as old,
@@ -175,10 +193,11 @@ def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tmp_path):
         package(tiny_run, tmp_path / "other", keep=0.5)
     with pytest.raises(ColorlibError, match="0..1"):
         package(run, tmp_path / "other", keep=2)
-    card = presets.load_card(run)
-    card["started_from"]["weights_sha256"] = "0" * 64
-    presets.write_card(run, card)
-    with pytest.raises(ColorlibError, match="not the weights"):
+    shutil.copyfile(run / presets.WEIGHTS, start / presets.WEIGHTS)  # as if trained on
+    with pytest.raises(ColorlibError, match=f"^{start}: .* name them with --of"):
+        package(run, tmp_path / "other", keep=0.5)
+    start.rename(tmp_path / "away")
+    with pytest.raises(ColorlibError, match=f"^{start}: .* name them with --of"):
         package(run, tmp_path / "other", keep=0.5)
     assert not (tmp_path / "other").exists()
 

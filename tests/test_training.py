@@ -95,6 +95,7 @@ def one_step(small_config, sample, tmp_path_factory):
         ({"size": 100, "network": "pyramid"}, "size must be a multiple of 32 for pyramid"),
         ({"size": (32, 64, 96), "epochs": 2}, "size must be no more stages than epochs=2"),
         ({"scales": (1.5, 0.5)}, "scales must be two, rising. Received: scales=(1.5, 0.5)"),
+        ({"scales": 0.7}, "scales must be two, rising. Received: scales=0.7"),
         ({"film": 1.5}, "film must be in 0..1"),
         ({"erase": -0.1}, "erase must be in 0..1"),
         ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
@@ -490,6 +491,32 @@ def test_a_finished_run_is_returned_as_it_is(one_step, tmp_path):
     away.rename(config.photos)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("config.json", b"{", "config (Expecting"),
+        ("config.json", b"[1]", "config ("),
+        ("config.json", b'{"epochs": "many"}', "config ("),
+        ("card.json", b"{", "card (Expecting"),
+        ("card.json", b"{}", "card (no 'name')"),
+        ("manifest.csv.gz", None, "list of photos (Compressed file ended"),
+        ("manifest.csv.gz", b"text", "list of photos (Not a gzipped file"),
+        ("state.npz", None, "state ("),
+        ("state.npz", b"", "state ("),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(one_step, tmp_path, name, content, what):
+    config, run, _ = one_step
+    run = shutil.copytree(run, tmp_path / "run")
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ColorlibError) as error:
+        train(replace(config, epochs=2), run, verbose=0)
+    line = str(error.value)
+    assert line.startswith(f"{run / name}: damaged {what}") and "restore the file" in line
+    assert "\n" not in line
+
+
 def test_another_config_or_other_photos_are_refused(one_step, tmp_path):
     config, run, _ = one_step
     run, folder = shutil.copytree(run, tmp_path / "run"), Path(config.photos)
@@ -522,6 +549,22 @@ def test_a_misspelt_folder_leaves_nothing_behind(tiny_config, tmp_path):
         with pytest.raises(ColorlibError):
             train(short(tiny_config, photos=wrong), run, verbose=0)
     assert not run.exists()
+
+
+def test_what_can_be_refused_at_once_is_told_before_photos_are_prepared(
+    small_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data, "load_photos", lambda *_, **__: pytest.fail("photos are prepared"))
+    run, missing = tmp_path / "runs" / "run", str(tmp_path / "missing")
+    with pytest.raises(ColorlibError, match="needs JAX"):
+        train(small_config, run, distribute=True)
+    with pytest.raises(ColorlibError, match="missing: no such"):
+        train(replace(small_config, validation=missing), run)
+    assert not run.parent.exists()
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(NotADirectoryError, match=str(folder)):
+            train(small_config, folder)
 
 
 def test_validation_photos_are_not_trained_on(one_step, sample, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ import zipfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import h5py
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
@@ -22,6 +25,7 @@ from PIL import Image
 import colorlib
 from colorlib import photos, presets, widgets
 from colorlib.__main__ import main
+from colorlib.files import sha256
 from notebooks import figures, run
 
 FLOWER = "nature_python3_flower.jpg"
@@ -668,6 +672,21 @@ def test_uploads_are_colored_and_bad_ones_get_a_line(color_files, box, tmp_path)
     assert [text for _, text in links(pages[2])] == ["last.jpg"] and shown.status.value == ""
 
 
+def test_a_run_that_goes_on_colors_with_its_new_weights(color_files, small_run, box, tmp_path):
+    run, out = shutil.copytree(small_run, tmp_path / "run"), tmp_path / "out" / "of it"
+    shown, _ = color_files(box / "a.jpg", preset=run)
+    before = (out / "a.jpg").read_bytes()
+    with h5py.File(run / presets.WEIGHTS, "r+") as file:  # as if trained on
+        for name in ("layers/conv2d/vars/0", "layers/conv2d/vars/1"):
+            file[name][...] *= -1
+    color_files(box / "a.jpg", preset=run)
+    assert (out / "a.jpg").read_bytes() != before
+    upload(shown, **{"b.jpg": (box / "a.jpg").read_bytes()})
+    assert np.array_equal(photos.read(out / "a.jpg"), photos.read(out / "b.jpg"))
+    for settings in pd.read_parquet(out / "colorlib.parquet")["settings"]:
+        assert json.loads(settings)["weights_sha256"] == sha256(run / presets.WEIGHTS)
+
+
 def test_a_zip_of_somebody_elses_stays(color_files, box, tmp_path):
     theirs = tmp_path / "out" / "of it.zip"
     theirs.parent.mkdir(exist_ok=True)
@@ -704,6 +723,8 @@ def test_large_photos_are_bounded():
         (lambda a, b: widgets.compare(a, b), "differ in shape.*crop one like the other"),
         (lambda a, b: widgets.compare(a), "needs two photos"),
         (lambda a, b: widgets.compare({"one": a}), "needs two photos"),
+        (lambda a, b: widgets.compare(a, a, labels=("one",)), "1 labels for two photos"),
+        (lambda a, b: widgets.gallery([(a, a, a)]), "needs two photos"),
         (lambda a, b: widgets.gallery([]), "no photo is given"),
         (lambda a, b: widgets.gallery([a, b], titles=["one"]), "1 titles for 2 items"),
     ],
