@@ -24,7 +24,7 @@ import pyvips
 from IPython.display import display
 
 from colorlib import ASSETS, ColorlibError, archive, lab, photos
-from colorlib.files import first_line, sha256, write_atomically
+from colorlib.files import first_line, write_atomically
 from colorlib.presets import CARD, WEIGHTS, made_by, preset_folder, preset_names
 
 _LARGEST, _THUMBNAIL = 1280, 132  # longest side in pixels
@@ -389,11 +389,11 @@ def _title(path):
 def _colorizer(name):
     """A preset's Colorizer, kept until its files change, as those of a run do."""
     folder = preset_folder(name)
-    return _load(name, *(sha256(folder / file) for file in (WEIGHTS, CARD)))
+    return _load(name, *(archive.fingerprint(folder / file) for file in (WEIGHTS, CARD)))
 
 
 @lru_cache(maxsize=4)
-def _load(name, *hashes):
+def _load(name, *fingerprints):
     from colorlib.colorizer import Colorizer
 
     return Colorizer.from_preset(name)

@@ -273,7 +273,6 @@ def test_the_readme_says_what_the_fusion_adds():
         assert_rounded(shown, 100 * (sum(none.values()) / sum(own.values()) - 1))
         count = word[len(own) - 1]
         assert f"crops; {count} for each)" in readme
-        assert f"but {count} trainings don't settle that" in readme
 
 
 # Sizes
