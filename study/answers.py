@@ -285,55 +285,48 @@ def _read_table(path, name):
 
 def _check_levels(path, column, levels):
     wrong = column.notna() & ~column.isin(levels)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ColorlibError(
-            f"{path.name}, row {row + 2}, {column.name}: must be one of "
-            f"{', '.join(sorted(levels))}, or empty. Received: {column.iloc[row]!r}"
-        )
+    _refuse(path.name, column, wrong, f"must be one of {', '.join(sorted(levels))}, or empty")
 
 
 def _numbers(path, column):
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = column.notna() & numbers.isna()
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ColorlibError(
-            f"{path.name}, row {row + 2}, {column.name}: must be a number, or empty. "
-            f"Received: {column.iloc[row]!r}"
-        )
+    _refuse(path.name, column, wrong, "must be a number, or empty")
     return numbers
 
 
+def _refuse(file, column, wrong, problem):
+    """Raises an error that names the first row of a column that is wrong, if one is."""
+    if np.any(wrong):
+        row = int(np.flatnonzero(wrong)[0])
+        raise ColorlibError(
+            f"{file}, row {row + 2}, {column.name}: {problem}. Received: {column.iloc[row]!r}"
+        )
+
+
 def _check_agreement(trials, participants, images):
-    def check(name, rows, wrong, column, problem):
-        """Complains of the first row of a table that is wrong."""
-        if np.any(wrong):
-            row = int(np.flatnonzero(wrong)[0])
-            raise ColorlibError(
-                f"{NAME.format(name)}, row {row + 2}, {column}: {problem}. "
-                f"Received: {rows[column].iloc[row]!r}"
-            )
+    def check(name, column, wrong, problem):
+        _refuse(NAME.format(name), column, wrong, problem)
 
     session, twice = ["participant", "session"], "stands in an earlier row too"
-    check("participants", participants, participants.duplicated(session), "session", twice)
-    check("images", images, images.duplicated("stimulus"), "stimulus", twice)
+    check("participants", participants["session"], participants.duplicated(session), twice)
+    check("images", images["stimulus"], images.duplicated("stimulus"), twice)
     repeated = trials.duplicated([*session, "trial"])
-    check("trials", trials, repeated, "trial", f"this trial of this session {twice}")
+    check("trials", trials["trial"], repeated, f"this trial of this session {twice}")
     for column in ("stimulus", "second_stimulus"):
         unknown = trials[column].notna() & ~trials[column].isin(images["stimulus"])
-        check("trials", trials, unknown, column, "is not in the table of images")
+        check("trials", trials[column], unknown, "is not in the table of images")
     people = participants.set_index(session).index
     for column, unknown in (
         ("participant", ~trials["participant"].isin(participants["participant"])),
         ("session", ~trials.set_index(session).index.isin(people)),
     ):
-        check("trials", trials, unknown, column, "is not in the table of participants")
+        check("trials", trials[column], unknown, "is not in the table of participants")
     single, known = trials["mode"] == "yesno", images.set_index("stimulus")
     for column in ("scene", "version", "method"):
         truth = trials["stimulus"].map(known[column])
         wrong = single & (truth.fillna("") != trials[column].fillna(""))
-        check("trials", trials, wrong, column, "contradicts the table of images")
+        check("trials", trials[column], wrong, "contradicts the table of images")
     told = trials["answer"].map({"real": 1.0, "fake": 0.0})
     agrees = (told == trials["said_real"]) | (told.isna() & trials["said_real"].isna())
-    check("trials", trials, single & ~agrees, "said_real", "contradicts the answer")
+    check("trials", trials["said_real"], single & ~agrees, "contradicts the answer")

@@ -51,6 +51,9 @@ STUDY_VALUES = (
 )
 PAGE_VALUES = ("number", "total", "code", "url", "key")
 
+# What the server takes and the database keeps, of the replies to optional questions.
+WORD, QUESTIONS = 64, 100
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -554,10 +557,6 @@ def load(name=DEFAULT) -> Protocol:
     except ColorlibError as error:
         raise ColorlibError(f"{path.name}: {error}") from None
     return protocol
-
-
-# What the server takes and the database keeps, of the replies to optional questions.
-WORD, QUESTIONS = 64, 100
 
 
 def _check_questions(protocol):

@@ -166,9 +166,7 @@ class Stimuli:
         except ValueError:
             info = None
         if not isinstance(info, dict) or not {"media_type", "presets"} <= info.keys():
-            raise ColorlibError(
-                f"{folder / INFO}: damaged; restore it, or make the stimuli again"
-            ) from None
+            raise ColorlibError(f"{folder / INFO}: damaged; restore it, or make the stimuli again")
         tables = [
             _read_table(folder / name, info.get(f"{Path(name).stem}_sha256"))
             for name in (KEY, LISTS, PRACTICE)

@@ -387,12 +387,8 @@ def test_the_data_card_counts_the_photos_that_presets_are_scored_on(preset):
 
 def test_the_page_on_training_says_how_large_the_map_of_colors_is():
     text = NOTEBOOKS["notebooks/02_training.ipynb"]
-    (side, small), stride = (
-        re.search(
-            r"short side of about (\d+) px .*? so its color map is about (\d+) px", text
-        ).groups(),
-        4,
-    )
+    stride, said = 4, r"short side of about (\d+) px .*? so its color map is about (\d+) px"
+    side, small = re.search(said, text).groups()
     assert f"It stops at stride {stride}." in text
     assert {card["working_size"] for card in CARDS.values()} == {int(side)}
     assert int(small) == int(side) / stride

@@ -144,12 +144,18 @@ def test_an_invitation_goes_on_in_another_browser(serve, database):
         assert late.json()["error"] == "bad_invitation"
 
 
-def test_nothing_joins_an_invitation_to_answers_after_the_end(serve, database):
-    study = serve()
+def begun(study, database):
+    """Somebody who has begun by an invitation, its code, and the row of their session."""
     (code,) = invitations(database, 1)
     person = study.person()
     person.take_part(upto=1, invitation=code)
-    (before,) = study.rows(tables.sessions)
+    (session,) = study.rows(tables.sessions)
+    return person, code, session
+
+
+def test_nothing_joins_an_invitation_to_answers_after_the_end(serve, database):
+    study = serve()
+    person, _, before = begun(study, database)
     resume(person)
     (after,) = study.rows(tables.sessions)
     assert before.invitation_hash and after.invitation_hash is None
@@ -181,10 +187,7 @@ def test_no_used_invitation_is_kept(serve, database, monkeypatch):
 
 def test_who_withdraws_does_not_begin_again_by_the_same_invitation(serve, database):
     study = serve()
-    (code,) = invitations(database, 1)
-    person = study.person()
-    person.take_part(upto=1, invitation=code)
-    (row,) = study.rows(tables.sessions)
+    person, code, row = begun(study, database)
     assert person.post("/api/withdraw", {"code": row.withdrawal_code}).status_code == 200
     for reply in (person.enter(invitation=code), study.person().start(invitation=code)):
         assert reply.json()["error"] == "bad_invitation"
