@@ -456,13 +456,16 @@ def test_keys_answer_only_where_the_focus_is(serve, visit):
     ready(page)
     page.locator("#withdraw").click()
     page.get_by_role("button", name="Go back").click()
-    page.wait_for_function("document.querySelector('#stage').contains(document.activeElement)")
+    # wait_for_function would run as eval, which the page's policy forbids
+    focused = "document.querySelector('#stage').contains(document.activeElement)"
+    wait_for(lambda: page.wait_for_timeout(50) or page.evaluate(focused))
     page.keyboard.press("f")
     wait_for(lambda: page.wait_for_timeout(50) or len(rows(server)) == 3)
     ready(page)
     page.set_viewport_size({"width": 330, "height": 170})
     page.get_by_text("too small to be judged").wait_for()
-    page.wait_for_function("document.activeElement === document.body")
+    lost = "document.activeElement === document.body"
+    wait_for(lambda: page.wait_for_timeout(50) or page.evaluate(lost))
     page.set_viewport_size(DESKTOP["viewport"])
     page.get_by_text("too small to be judged").wait_for(state="hidden")
     page.keyboard.press("r")
