@@ -59,7 +59,7 @@ class Options:
 
     Args:
         settings: str. Weights, vividness, size, quality and metadata; another one colors again.
-            Runtime and precision, which change colors by rounding alone, are no part of it.
+            Runtime and precision are no part of it: another one colors nothing again.
         made_by: str. What an output's metadata says of the program that made its colors.
         vividness: float or None, as for `Colorizer.colorize`.
         quality: int. 1 to 100, of JPEG, WebP and AVIF. Defaults to 92.
