@@ -474,10 +474,11 @@ def _asset(path):
 def _frame(body, title, style):
     element = _asset("vendor/img-comparison-slider/index.js").split("//# sourceMapping")[0]
     css = _asset("vendor/img-comparison-slider/styles.css") + _asset("widgets/page.css")
-    script = _asset("widgets/page.js")
+    scripts = (element, _asset("widgets/slider.js"), _asset("widgets/page.js"))
+    scripts = "".join(f"<script>{script}</script>" for script in scripts)
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{css}</style><body>{body}<script>{element}</script><script>{script}</script>"
+        f"<style>{css}</style><body>{body}{scripts}"
     )
     # Under a dark theme's color scheme the frame would be painted white, not transparent.
     style = f"border:0;display:block;color-scheme:light;{style}"

@@ -204,6 +204,18 @@ def serious(frame):
     return [one for one in found if one[0] in ("serious", "critical")]
 
 
+def swipe(page, element, start, end):
+    """A finger from one place of an element to another, given in parts of its size."""
+    box = element.bounding_box()
+    protocol = page.context.new_cdp_session(page)
+    for step in range(7):
+        part = [a + (b - a) * step / 6 for a, b in zip(start, end, strict=True)]
+        point = {"x": box["x"] + part[0] * box["width"], "y": box["y"] + part[1] * box["height"]}
+        kind = "touchMove" if step else "touchStart"
+        protocol.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 def shifted_weights(path):
     """Writes the packaged backbone's weights with 1 added to every logit; returns the path."""
     from colorlib.embedding import efficientnet_lite2, shared_embedder

@@ -18,6 +18,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import swipe
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from PIL import Image
@@ -231,18 +232,6 @@ def test_slider_follows_a_finger_that_goes_across(visit, address):
     page.touchscreen.tap(box["x"] + 0.7 * box["width"], box["y"] + 0.6 * box["height"])
     page.wait_for_timeout(300)
     assert position(slider) == pytest.approx(70, abs=2)
-
-
-def swipe(page, element, start, end):
-    """A finger from one place of an element to another, given in parts of its size."""
-    box = element.bounding_box()
-    protocol = page.context.new_cdp_session(page)
-    for step in range(7):
-        part = np.add(start, np.subtract(end, start) * step / 6)
-        point = {"x": box["x"] + part[0] * box["width"], "y": box["y"] + part[1] * box["height"]}
-        kind = "touchMove" if step else "touchStart"
-        protocol.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
-    protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
 def shown(gallery):

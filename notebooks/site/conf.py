@@ -39,7 +39,8 @@ myst_heading_anchors = 4
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_static_path = ["static", str(Path(__file__).parents[2] / "colorlib" / "assets" / "vendor")]
+ASSETS = Path(__file__).parents[2] / "colorlib" / "assets"
+html_static_path = ["static", str(ASSETS / "vendor"), str(ASSETS / "widgets" / "slider.js")]
 html_css_files = ["pages.css"]
 html_favicon = "static/favicon.svg"
 html_js_files = [("pages.js", {"defer": "defer"})]

@@ -1,52 +1,11 @@
-// The page inside a widget's frame. The slider element itself is img-comparison-slider.
+// The page inside a widget's frame. The slider element itself is img-comparison-slider,
+// which slider.js mends.
 "use strict";
 
-const SLOP = 8; // px that a finger may move before it is known to slide or to scroll
-
-// What the element leaves out: other photos on the right, its position for screen readers, a fixed
-// step for each press of a key (its own keys move it for as long as they are held), and a finger
-// that scrolls the page and so leaves the divider where it is (the element's own follows every
-// touch once it has the focus).
+// Other photos on the right.
 for (const slider of document.querySelectorAll("img-comparison-slider")) {
+  mendSlider(slider);
   const first = slider.querySelector("[slot=first] figcaption").textContent;
-  const report = () => {
-    const percent = Math.round(slider.value);
-    slider.setAttribute("aria-valuenow", percent);
-    slider.setAttribute("aria-valuetext", `${percent} % ${first}`);
-  };
-  slider.addEventListener("slide", report);
-  slider.addEventListener("keydown", (event) => {
-    const now = slider.value;
-    const target = {
-      ArrowLeft: now - 5, ArrowRight: now + 5, PageDown: now - 10, PageUp: now + 10, Home: 0, End: 100,
-    }[event.key];
-    if (target === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    slider.value = target;
-    report();
-  });
-
-  let start = null;
-  let sliding = false;
-  slider.addEventListener("pointerdown", (event) => {
-    start = event.pointerType === "touch" && event.isPrimary ? event : null;
-  });
-  slider.addEventListener("pointermove", (event) => {
-    if (start === null || event.pointerId !== start.pointerId) return;
-    const [across, down] = [event.clientX - start.clientX, event.clientY - start.clientY].map(Math.abs);
-    if (!sliding) {
-      if (Math.max(across, down) < SLOP) return;
-      if (down >= across) return void (start = null);
-      sliding = true;
-      slider.setPointerCapture(event.pointerId);
-      slider.focus({ preventScroll: true });
-    }
-    slider.slideToPageX(event.pageX);
-  });
-  for (const end of ["pointerup", "pointercancel"])
-    slider.addEventListener(end, () => { start = null; sliding = false; });
-
   const figures = [...slider.querySelectorAll("[slot=second]")];
   const choose = (chosen) => {
     figures.forEach((figure, index) => { figure.hidden = index !== chosen; });
@@ -56,12 +15,6 @@ for (const slider of document.querySelectorAll("img-comparison-slider")) {
   const buttons = (slider.closest(".slide") ?? document).querySelectorAll(".versions input");
   buttons.forEach((button, index) => button.addEventListener("change", () => choose(index)));
   choose(0);
-  report();
-}
-for (const type of ["touchstart", "touchmove", "touchend"]) {
-  document.addEventListener(type, (event) => {
-    if (event.target.closest("img-comparison-slider")) event.stopPropagation();
-  }, { capture: true, passive: true });
 }
 
 for (const gallery of document.querySelectorAll(".gallery")) {

@@ -12,7 +12,7 @@ export function obstacle() {
   return "";
 }
 
-/** Calls `listener(loaded, total)`, bytes, while the networks are fetched. */
+/** Calls `listener(loaded, total)`, bytes, while the networks are fetched; equal once none is. */
 export function onProgress(listener) {
   progress = listener;
 }
@@ -20,7 +20,7 @@ export function onProgress(listener) {
 function start() {
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   worker.onmessage = ({ data }) => {
-    if (data.total) return progress(data.loaded, data.total);
+    if ("total" in data) return progress(data.loaded, data.total);
     const { resolve, reject } = waiting.get(data.number);
     waiting.delete(data.number);
     data.error ? reject(new Error(data.error)) : resolve(data.result);
@@ -31,7 +31,15 @@ function start() {
     waiting.clear();
     worker.terminate();
     worker = null; // What is asked next starts another one.
+    progress(0, 0);
   };
+}
+
+/** A file of the site, such as a sample photo. */
+export async function fileAt(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${address}: ${response.status}`);
+  return new File([await response.blob()], address.split("/").pop());
 }
 
 /** Asks the worker; what it answers. */

@@ -3,8 +3,8 @@
 // In the page it holds two figures, gray and colored beforehand, that show without scripts:
 //   <live-knob photo="photo.jpg" preset="pyramid"><figure>…</figure><figure>…</figure></live-knob>
 // The network is fetched when the knob is first touched. Beside this module a page loads color.css
-// and img-comparison-slider; color.md shows how.
-import { Photo, latest, obstacle } from "./engine.js";
+// and img-comparison-slider with slider.js, which mends it; color.md shows how.
+import { Photo, fileAt, latest, obstacle } from "./engine.js";
 import { presets } from "./table.js";
 
 const HANDLE = '<div class="handle" slot="handle"><svg width="24" height="24" viewBox="0 0 24 24" '
@@ -18,8 +18,9 @@ export class LiveKnob extends HTMLElement {
     const [gray, colored] = this.querySelectorAll("figure");
     const id = `knob-${count++}`;
     this.insertAdjacentHTML("beforeend",
-      `<div class="stage"><img-comparison-slider role="slider" aria-valuemin="0"
-        aria-valuemax="100" aria-label="Gray or colored">${HANDLE}</img-comparison-slider></div>
+      `<div class="stage"><img-comparison-slider role="slider" keyboard="disabled"
+        aria-valuemin="0" aria-valuemax="100"
+        aria-label="Gray or colored">${HANDLE}</img-comparison-slider></div>
       <p class="knob"><label for="${id}">Vividness</label>
         <input id="${id}" type="range" min="0" max="1" step="0.01">
         <output for="${id}"></output></p>
@@ -31,8 +32,7 @@ export class LiveKnob extends HTMLElement {
     colored.slot = "second";
     this.slider.prepend(gray, colored);
     this.shape(gray.querySelector("img"));
-    this.slider.addEventListener("slide", () => this.report());
-    this.report();
+    mendSlider(this.slider);
     const move = latest((size) => this.draw(size).catch((error) => this.tell(error.message)));
     this.range.oninput = () => {
       this.label();
@@ -67,12 +67,6 @@ export class LiveKnob extends HTMLElement {
       this.range.disabled ? "none: this network gives one color" : this.vividness.toFixed(2);
   }
 
-  report() {
-    const percent = Math.round(this.slider.value);
-    this.slider.setAttribute("aria-valuenow", percent);
-    this.slider.setAttribute("aria-valuetext", `${percent} % gray`);
-  }
-
   tell(text) {
     this.note.textContent = text;
   }
@@ -93,28 +87,37 @@ export class LiveKnob extends HTMLElement {
   async show(photo) {
     this.photo = photo;
     this.shape(photo);
-    for (const figure of this.slider.querySelectorAll("figure")) paint(figure, photo.gray, "gray");
+    for (const figure of this.slider.querySelectorAll("figure")) {
+      paint(figure, photo.gray, "gray");
+      figure.querySelector("figcaption").textContent = "gray";
+    }
     await this.draw("resting");
   }
 
+  /** Colors, `moving` or `resting`; what comes after another photo or preset was chosen is left. */
   async draw(size) {
     if (!this.photo) this.tell("Fetching the network, once");
-    this.photo ??= this.own();
-    const photo = await this.photo, { preset, vividness } = this;
-    const image = await photo.ask("color", { preset, vividness, size });
-    if (photo !== (await this.photo)) return;
-    const [, colored] = this.slider.querySelectorAll("figure");
-    paint(colored, image, `colored by ${preset}`);
-    colored.querySelector("figcaption").textContent = preset;
-    this.tell("");
-    this.dispatchEvent(new CustomEvent("colored", { detail: { photo, image } }));
+    const given = (this.photo ??= this.own()), { preset } = this;
+    const overtaken = () => (this.photo ?? given) !== given || preset !== this.preset;
+    try {
+      const photo = await given, { vividness } = this;
+      const image = await photo.ask("color", { preset, vividness, size });
+      if (overtaken()) return;
+      const [, colored] = this.slider.querySelectorAll("figure");
+      paint(colored, image, `colored by ${preset}`);
+      colored.querySelector("figcaption").textContent = preset;
+      this.dispatchEvent(new CustomEvent("colored", { detail: { photo, image, size } }));
+    } catch (error) {
+      if (!overtaken()) throw error;
+    } finally {
+      if (!overtaken()) this.tell("");
+    }
   }
 
   /** The photo that the markup names. */
   async own() {
     try {
-      const response = await fetch(this.getAttribute("photo"));
-      return await Photo.open(await response.blob());
+      return await Photo.open(await fileAt(this.getAttribute("photo")));
     } catch (error) {
       this.photo = null; // The next touch tries again.
       throw error;
