@@ -5,10 +5,13 @@
 import { Tensor, loadAndCompile, start } from "../vendor/litert/litert.js";
 import { here, presets } from "./table.js";
 
-let tell = () => {};
+const PATIENCE = 30; // seconds without a byte, after which a download counts as stalled
+const MOST = 2; // compiled networks that are kept: those of a photo in `paper`
+
+let tell = () => {}, arrived = 0;
 const files = new Map(), programs = new Map();
 
-/** Calls `listener(loaded, total)`, bytes, while files are fetched. */
+/** Calls `listener(loaded, total)`, bytes, while files are fetched; equal once none is. */
 export function onProgress(listener) {
   const sizes = new Map();
   tell = (name, loaded, total) => {
@@ -18,24 +21,53 @@ export function onProgress(listener) {
   };
 }
 
-async function fetched(url, bytes) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url.pathname}: ${response.status}`);
-  const result = new Uint8Array(bytes), reader = response.body.getReader();
-  let at = 0;
-  for (let part; !(part = await reader.read()).done; at += part.value.length) {
-    if (at + part.value.length > bytes) break;
-    result.set(part.value, at);
-    tell(url.pathname, at + part.value.length, bytes);
+/** The parts of a file as they come. */
+async function* parts(url) {
+  const stop = new AbortController();
+  // Bytes of any file count: a browser fetches only six at a time. Ticks and not the time, as none
+  // passes while a photo is colored.
+  let before = arrived, idle = 0;
+  const watch = setInterval(() => {
+    idle = arrived === before ? idle + 1 : 0;
+    before = arrived;
+    if (idle >= PATIENCE) stop.abort();
+  }, 1000);
+  try {
+    const response = await fetch(url, { signal: stop.signal });
+    if (!response.ok) throw new Error(`${url.pathname}: ${response.status}`);
+    const reader = response.body.getReader();
+    for (let part; !(part = await reader.read()).done; arrived++) yield part.value;
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+    throw new Error(`The download has stalled for ${PATIENCE} seconds. Try again.`);
+  } finally {
+    clearInterval(watch);
+    stop.abort();
   }
-  if (at !== bytes) throw new Error(`${url.pathname}: cut short`);
-  return result;
+}
+
+async function fetched(url, bytes) {
+  const result = new Uint8Array(bytes);
+  let at = 0;
+  tell(url.pathname, at, bytes);
+  try {
+    for await (const part of parts(url)) {
+      if (at + part.length <= bytes) result.set(part, at);
+      at += part.length;
+      tell(url.pathname, Math.min(at, bytes), bytes);
+    }
+    if (at !== bytes) throw new Error(`${url.pathname}: cut short`);
+    return result;
+  } catch (error) {
+    tell(url.pathname, 0, 0); // Nothing of it is under way any more.
+    throw error;
+  }
 }
 
 async function runtime() {
-  const response = await fetch(here("../vendor/litert/litert.wasm.gz"));
-  if (!response.ok) throw new Error(`${response.url}: ${response.status}`);
-  const open = response.body.pipeThrough(new DecompressionStream("gzip"));
+  const zipped = [];
+  for await (const part of parts(here("../vendor/litert/litert.wasm.gz"))) zipped.push(part);
+  const open = new Blob(zipped).stream().pipeThrough(new DecompressionStream("gzip"));
   await start(await new Response(open).arrayBuffer());
 }
 
@@ -51,10 +83,10 @@ function once(map, key, make) {
 const stored = (entry) =>
   once(files, entry.file, () => fetched(here(`networks/${entry.file}`), entry.stored));
 
-const running = () => once(programs, "runtime", runtime);
+const running = () => once(files, "runtime", runtime);
 
 /** All files of a preset: once they are here, no photo's shape needs the connection again. */
-async function everything(preset) {
+export async function everything(preset) {
   const { shapes, embed } = (await presets())[preset];
   await Promise.all([running(), ...[...Object.values(shapes), ...(embed ? [embed] : [])].map(stored)]);
 }
@@ -87,21 +119,38 @@ async function whole(entry) {
   return result;
 }
 
+/** Makes room for one more compiled network: each takes as much memory as its file, and more. */
+function forget() {
+  for (const [key, compiled] of [...programs].slice(0, 1 - MOST)) {
+    programs.delete(key);
+    compiled.then((gone) => gone.delete(), () => {});
+  }
+}
+
+/** A compiled network. To be called in the worker's queue alone, where no other one is running. */
 function program(entry) {
-  return once(programs, entry.sha256, async () => {
+  const key = entry.sha256, known = programs.get(key);
+  if (known) {
+    programs.delete(key);
+    programs.set(key, known); // as the last that goes
+  } else forget();
+  return once(programs, key, async () => {
     const [bytes] = await Promise.all([whole(entry), running()]);
     return loadAndCompile(bytes, { accelerator: "wasm" });
   });
 }
 
 async function run(entry, inputs) {
-  const compiled = await program(entry), given = {};
-  for (const { name, shape } of compiled.getInputDetails())
-    given[name] = new Tensor(inputs[name], shape);
-  const [output] = Object.values(await compiled.run(given));
-  const result = output.toTypedArray().slice();
-  for (const tensor of [output, ...Object.values(given)]) tensor.delete();
-  return result;
+  const compiled = await program(entry), given = {}, tensors = [];
+  try {
+    for (const { name, shape } of compiled.getInputDetails())
+      tensors.push((given[name] = new Tensor(inputs[name], shape)));
+    const outputs = Object.values(await compiled.run(given));
+    tensors.push(...outputs);
+    return outputs[0].toTypedArray().slice();
+  } finally {
+    for (const tensor of tensors) tensor.delete();
+  }
 }
 
 /** The logits of what a framed photo shows, standardized: Float32Array. */

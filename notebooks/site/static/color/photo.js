@@ -35,18 +35,30 @@ function drawn(picture, most = Infinity, orientation = 1) {
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);
   // Beyond a browser's limit nothing is drawn, and nothing is said of it.
-  if (context.getImageData(canvas.width - 1, canvas.height - 1, 1, 1).data[0] !== 255) throw new TooLarge();
+  // Brave changes the low bits of what is read, so that nobody is known by them.
+  if (context.getImageData(canvas.width - 1, canvas.height - 1, 1, 1).data[0] < 128) throw new TooLarge();
   if (orientation in TURNS) context.setTransform(...TURNS[orientation](width, height));
   context.drawImage(picture, 0, 0, width, height);
   return canvas;
+}
+
+/** A file's picture, upright unless `imageOrientation` is "none". */
+async function decoded(blob, imageOrientation) {
+  try {
+    return await createImageBitmap(blob, { imageOrientation });
+  } catch (error) {
+    // Safari before 17.2 and Chrome before 112 don't know "from-image": it is what they always do.
+    if (error instanceof TypeError) return createImageBitmap(blob);
+    throw error;
+  }
 }
 
 const pixels = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
 
 export class Photo {
   static async open(blob) {
-    const orientation = await orientationOf(blob), own = orientation ? "none" : "from-image";
-    const bitmap = await createImageBitmap(blob, { imageOrientation: own });
+    const orientation = await orientationOf(blob);
+    const bitmap = await decoded(blob, orientation ? "none" : "from-image");
     const photo = new Photo();
     let canvas = drawn(bitmap, Infinity, orientation), image = pixels(canvas);
     bitmap.close();

@@ -1,12 +1,13 @@
 // The worker in which photos are opened and colored: a page that asks never waits.
-import { onProgress, prepare } from "./networks.js";
+import { everything, onProgress, prepare } from "./networks.js";
 import { Photo, TooLarge } from "./photo.js";
 
 const photos = new Map();
 
+// What is done, with a photo that was open when it was asked for.
 const answers = {
-  prepare: ({ preset }) => prepare(preset),
-  async open({ id, blob }) {
+  prepare: (_, { preset }) => prepare(preset),
+  async open(_, { id, blob }) {
     let photo;
     try {
       photo = await Photo.open(blob);
@@ -19,13 +20,12 @@ const answers = {
     const { width, height } = photo.image;
     return { width, height, inColor: photo.inColor(), gray: photo.gray() };
   },
-  close: ({ id }) => photos.delete(id),
-  color: ({ id, preset, vividness, ...options }) =>
-    photos.get(id).color(preset, vividness, options),
-  ask: ({ id, preset, x, y, vividness }) => photos.get(id).ask(preset, x, y, vividness),
-  embedding: ({ id, preset }) => photos.get(id).embedding(preset),
-  async encode({ id, preset, vividness, type }) {
-    const image = await photos.get(id).color(preset, vividness);
+  close: (_, { id }) => photos.delete(id),
+  color: (photo, { preset, vividness, ...options }) => photo.color(preset, vividness, options),
+  ask: (photo, { preset, x, y, vividness }) => photo.ask(preset, x, y, vividness),
+  embedding: (photo, { preset }) => photo.embedding(preset),
+  async encode(photo, { preset, vividness, type }) {
+    const image = await photo.color(preset, vividness);
     const canvas = new OffscreenCanvas(image.width, image.height);
     canvas.getContext("2d", { alpha: false }).putImageData(image, 0, 0);
     return canvas.convertToBlob({ type, quality: 0.92 });
@@ -36,14 +36,21 @@ onProgress((loaded, total) => postMessage({ loaded, total }));
 
 // One after the other: a knob that moves asks again before the last answer is there.
 let last = Promise.resolve();
-onmessage = ({ data: { number, task, ...rest } }) => {
-  last = last.then(async () => {
-    try {
-      const result = await answers[task](rest);
-      const pictures = [result, result?.gray].filter((one) => one instanceof ImageData);
-      postMessage({ number, result }, pictures.map(({ data }) => data.buffer));
-    } catch (error) {
-      postMessage({ number, error: error.message });
-    }
-  });
+const queued = (work) => {
+  const result = last.then(work);
+  last = result.catch(() => {});
+  return result;
+};
+
+onmessage = async ({ data: { number, task, ...rest } }) => {
+  const photo = photos.get(rest.id); // It may be closed while a network is fetched.
+  try {
+    // Outside the queue: other photos and networks don't wait for a download.
+    if (rest.preset) await everything(rest.preset);
+    const result = await queued(() => answers[task](photo, rest));
+    const pictures = [result, result?.gray].filter((one) => one instanceof ImageData);
+    postMessage({ number, result }, pictures.map(({ data }) => data.buffer));
+  } catch (error) {
+    postMessage({ number, error: error.message });
+  }
 };
