@@ -10,7 +10,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
-from conftest import serious, served
+from conftest import serious, served, swipe
 from PIL import ExifTags, Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from colorlib import lab, photos
@@ -45,6 +45,43 @@ COLORED = """async ([address, preset, knob]) => {
   }
   await photo.close();
   return versions;
+}"""
+
+# Keeps what the page says in its status.
+SAID = """window.said = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const status = document.getElementById("status");
+  const hear = () => window.said.push(status.textContent);
+  new MutationObserver(hear).observe(status, { childList: true });
+});"""
+WITHOUT_FROM_IMAGE = """
+const decode = self.createImageBitmap;
+self.createImageBitmap = (picture, options) => options?.imageOrientation === "from-image"
+  ? Promise.reject(new TypeError("not a valid enum value")) : decode(picture, options ?? {});"""
+WITH_NOISE = """
+const prototype = OffscreenCanvasRenderingContext2D.prototype, read = prototype.getImageData;
+prototype.getImageData = function (...place) {
+  const image = read.apply(this, place);
+  image.data.forEach((value, i) => { image.data[i] = value ^ 1; });
+  return image;
+};"""
+QUICK_TICKS = """
+const every = self.setInterval;
+self.setInterval = (work, ms) => every(work, ms / 100);"""
+COUNTED = """loadAndCompile(bytes, { accelerator: "wasm" }).then((made) => {
+  const gone = made.delete.bind(made);
+  self.alive = (self.alive ?? 0) + 1;
+  made.delete = () => { self.alive--; gone(); };
+  return made;
+})"""
+# Drops entries that are read, or fail, when `window.read()` is called.
+DROP = """(entries) => {
+  const event = new Event("drop"), wait = new Promise((done) => { window.read = done; });
+  const items = entries.map(([name, error]) => ({ webkitGetAsEntry: () => ({
+    name, isFile: true, file: (give, fail) => wait.then(() =>
+      error ? fail(new Error(error)) : give(new File(["no photo"], name))),
+  }) }));
+  document.dispatchEvent(Object.assign(event, { dataTransfer: { items, files: [] } }));
 }"""
 
 
@@ -98,6 +135,48 @@ def opened(site, browser):
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(240_000)
         yield Opened(context.new_page(), home)
+
+
+@pytest.fixture
+def changed(opened, browser):
+    """Opens color.html once more, with some of its scripts changed: {name: new text of the old}."""
+    contexts = []
+
+    def serve(change):
+        def handle(route):
+            answer = route.fetch()
+            route.fulfill(response=answer, body=change(answer.text()))
+
+        return handle
+
+    def changed(scripts=(), routes=(), **options):
+        contexts.append(browser.new_context(**options))
+        contexts[-1].set_default_timeout(60_000)
+        page = contexts[-1].new_page()
+        for name, change in dict(scripts).items():
+            page.route(f"**/color/{name}.js", serve(change))
+        for pattern, handle in dict(routes).items():
+            page.route(pattern, handle)
+        page.add_init_script(SAID)
+        return Opened(page, opened.home)
+
+    yield changed
+    for context in contexts:
+        context.close()
+
+
+def in_worker(script):
+    """A change by which the worker runs a script before it does anything."""
+    return {"worker": lambda text: text + script}
+
+
+def stall(route):
+    """Leaves a request without an answer."""
+
+
+def cut(route):
+    answer = route.fetch()
+    route.fulfill(response=answer, body=answer.body()[: len(answer.body()) // 2])
 
 
 @pytest.mark.parametrize("preset", ["pyramid", "paper"])
@@ -205,8 +284,11 @@ def test_a_pixel_tells_its_distribution_by_mouse_and_keyboard(opened, sample, co
     opened.choose(sample[4])
     page.locator("#knob input").fill("0")
     page.wait_for_function(f"document.querySelector('{text}').textContent.includes('0.00')")
-    page.locator("#pixel canvas").press("ArrowLeft")
-    page.wait_for_timeout(1000)
+    before = page.inner_text(text)
+    page.get_by_role("application").press("ArrowLeft")
+    page.wait_for_function(
+        f"before => document.querySelector('{text}').textContent !== before", arg=before
+    )
     told = page.inner_text(text).replace("\N{MINUS SIGN}", "-")
     _, mean, truth = np.array(re.findall(r"a (-?\d+), b (-?\d+)", told), float)
     rgb = photos.read(sample[4])
@@ -221,6 +303,7 @@ def test_the_swapped_embedding_shows_its_classes_and_changes_the_colors(opened, 
     page = opened.page
     page.click("#swap .start")
     page.wait_for_selector(".three:not([hidden])")
+    assert page.locator("#swap .thumbs button").first.evaluate("e => e === document.activeElement")
     address = page.get_attribute("#samples button:nth-child(2)", "data-photo")
     plane = lab.lightness(photos.read(site / address))
     logits = colorizers("paper").embedder(plane)[0]
@@ -231,6 +314,201 @@ def test_the_swapped_embedding_shows_its_classes_and_changes_the_colors(opened, 
         "[...document.querySelectorAll('.three canvas')].map((canvas) => canvas.toDataURL())"
     )
     assert len(set(pictures)) == 3
+
+
+@pytest.mark.parametrize("script", [WITHOUT_FROM_IMAGE, WITH_NOISE], ids=["old", "brave"])
+def test_browsers_with_ways_of_their_own_open_photos(changed, tmp_path, script):
+    turned = Image.Exif()
+    turned[0x112] = 6
+    Image.new("L", (90, 60), 140).save(tmp_path / "turned.jpg", exif=turned)
+    other = changed(in_worker(script))
+    other.choose(tmp_path / "turned.jpg")
+    assert other.page.inner_text("#status") == "turned.jpg, 60 × 90"
+    assert other.wrong == []
+
+
+def captions(page):
+    return page.locator("#knob figcaption").all_text_contents()
+
+
+def test_while_a_download_stalls_all_else_goes_on(changed, sample):
+    other = changed(routes={"**/networks/paper*": stall})
+    page, text = other.page, "#pixel [aria-live]"
+    other.choose(sample[0])
+    assert captions(page) == ["gray", "pyramid"]
+    page.locator("[name=preset][value=paper]").check(force=True)
+    other.wait_for("Fetching")
+    page.set_input_files("#drop input[multiple]", sample[1])
+    page.wait_for_function(
+        "[...document.querySelectorAll('#knob figcaption')].every((e) => e.textContent === 'gray')"
+    )
+    page.locator("[name=preset][value=pyramid]").check(force=True)
+    page.wait_for_function("document.querySelector('#knob').textContent.includes('pyramid')")
+    page.locator("#knob input").fill("0")
+    page.wait_for_function(f"document.querySelector('{text}').textContent.includes('0.00')")
+    assert other.save("#jpeg").suggested_filename == f"{sample[1].stem}_colored.jpg"
+    assert page.locator("#problems li").count() == 0
+
+
+def test_a_stalled_download_ends_with_a_line_and_is_tried_again(changed, sample):
+    other = changed(in_worker(QUICK_TICKS), {"**/networks/pyramid*.tflite": stall})
+    other.page.set_input_files("#drop input[multiple]", sample[0])
+    line = f"{sample[0].name}: The download has stalled"
+    other.page.get_by_text(line).wait_for()
+    assert other.page.inner_text("#status") == ""
+    assert captions(other.page) == ["gray", "gray"]
+    other.page.unroute("**/networks/pyramid*.tflite")
+    other.choose(sample[0])
+    assert captions(other.page) == ["gray", "pyramid"]
+    assert other.page.locator("#problems li").count() == 0
+
+
+def test_a_download_is_announced_now_and_then_and_no_more_once_it_failed(changed, sample):
+    other = changed(routes={"**/networks/paper*.tflite": cut})
+    page = other.page
+    page.locator("[name=preset][value=paper]").check(force=True)
+    page.get_by_text("cut short").wait_for()
+    page.wait_for_function("said.length && said.at(-1) === ''")
+    assert page.inner_text("#knob .note") == ""
+    page.locator("[name=preset][value=pyramid]").check(force=True)
+    page.wait_for_function("document.querySelector('#knob canvas')")
+    page.evaluate("said.length = 0")
+    page.unroute("**/networks/paper*.tflite")
+    page.locator("[name=preset][value=paper]").check(force=True)
+    page.wait_for_function("document.querySelector('#knob').textContent.includes('none: ')")
+    page.wait_for_function("said.length && said.at(-1) === ''")
+    assert 1 < len(page.evaluate("said")) <= 12
+    assert page.locator("#problems li").count() == 0
+
+
+def test_what_was_asked_for_earlier_does_not_replace_a_later_photo(changed, sample):
+    held = []
+    other = changed(
+        routes={"**/samples/people_python3_astronaut.jpg": lambda route: held.append(route)}
+    )
+    page = other.page
+    page.get_by_label("an astronaut").click()
+    page.evaluate(DROP, [["late.jpg", None]])
+    other.choose(sample[0])
+    page.evaluate("read()")
+    with page.expect_event("requestfinished"):
+        held[0].continue_()
+    # What they would have asked the worker for is answered before this.
+    page.evaluate("""async () => {
+      const { Photo, fileAt } = await import("./_static/color/engine.js");
+      const address = document.querySelector("#samples button:nth-child(2)").dataset.photo;
+      await (await Photo.open(await fileAt(address))).close();
+    }""")
+    assert page.inner_text("#status").startswith(f"{sample[0].name}, ")
+    assert not [line for line in page.evaluate("said") if "late" in line or "astronaut" in line]
+    assert page.locator("#problems li").count() == 0
+
+
+def test_a_line_stands_until_the_next_thing_is_asked_for(changed, sample, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    missing = {"**/samples/people_python3_astronaut.jpg": lambda route: route.fulfill(status=404)}
+    other = changed(routes=missing)
+    page, lines = other.page, other.page.locator("#problems li")
+    other.choose(sample[0], tmp_path / "broken.jpg")
+    for _ in range(2):
+        page.locator("#row button", has_text="broken").click()
+        page.get_by_text("broken.jpg: can't be read").wait_for()
+        assert lines.count() == 1
+    page.locator("#row button").first.click()
+    other.wait_for(f"{sample[0].name}, ")
+    assert lines.count() == 0
+    page.get_by_label("an astronaut").click()
+    page.get_by_text("people_python3_astronaut.jpg: 404").wait_for()
+    page.evaluate(DROP, [["locked.jpg", "may not be read"], ["letter.txt", None]])
+    page.evaluate("read()")
+    page.get_by_text("There is no photo among these files.").wait_for()
+    assert lines.all_inner_texts()[0] == "locked.jpg: may not be read"
+    assert lines.count() == 2
+
+
+def test_a_zip_that_would_grow_too_large_becomes_several(changed, sample):
+    script = {"save": lambda text: text.replace("4_000_000_000", "1000")}
+    other, downloads = changed(script), []
+    other.choose(sample[2], sample[3])
+    other.page.on("download", lambda download: downloads.append(download))
+    with other.page.expect_download(lambda one: one.suggested_filename == "colored-2.zip"):
+        other.page.click("#all")
+    other.wait_for("2 of 2 photos are in colored.zip, colored-2.zip")
+    for download, path in zip(downloads, (sample[2], sample[3]), strict=True):
+        with zipfile.ZipFile(download.path()) as file:
+            assert file.testzip() is None and file.namelist() == [f"{path.stem}_colored.jpg"]
+    # Without the change, where a zip's numbers end.
+    sizes = other.page.evaluate("""async () => {
+      const { portions } = await import("./_static/color/save.js?as-it-is");
+      const files = (count, size) => Array.from({ length: count }, () => ({ blob: { size } }));
+      const counts = (all) => [...portions(all)].map((portion) => portion.length);
+      return [files(5, 1.5e9), files(66_000, 1)].map(counts);
+    }""")
+    assert sizes == [[2, 2, 1], [65_000, 1000]]
+
+
+def test_what_is_in_no_zip_is_not_said_to_be(changed, sample, tmp_path):
+    broken = [tmp_path / "one.jpg", tmp_path / "two.jpg"]
+    for path in broken:
+        path.write_bytes(b"no photo")
+    other = changed()
+    page = other.page
+    page.set_input_files("#drop input[multiple]", broken)
+    page.get_by_text("one.jpg: can't").wait_for()
+    page.click("#all")
+    page.get_by_text("two.jpg: can't").wait_for()
+    page.wait_for_selector("#all:enabled")
+    assert page.inner_text("#status") == ""
+    other.choose(sample[2], sample[3])
+    page.evaluate("() => { URL.createObjectURL = () => { throw new RangeError('no memory'); }; }")
+    page.click("#all")
+    page.get_by_text("The zip can't be made: no memory").wait_for()
+    page.wait_for_selector("#all:enabled")
+    assert page.inner_text("#status") == "" and other.wrong == []
+
+
+def test_compiled_networks_are_freed(changed, sample):
+    old = 'loadAndCompile(bytes, { accelerator: "wasm" })'
+    other = changed({"networks": lambda text: text.replace(old, COUNTED)})
+    some = [f"photos/{sample[n].name}" for n in (0, 1, 2, 4, 7, 0)]  # in five of the working shapes
+    colored = [other.page.evaluate(COLORED, [address, "pyramid", [0]]) for address in some]
+    assert other.page.workers[0].evaluate("self.alive") == 2
+    assert colored[0] == colored[-1]
+    for address in some[:2]:
+        other.page.evaluate(COLORED, [address, "paper", [None]])
+        assert other.page.workers[0].evaluate("self.alive") == 2
+
+
+def test_the_divider_takes_keys_and_leaves_scrolling_fingers_alone(changed):
+    page = changed(has_touch=True, viewport={"width": 390, "height": 844}).page
+    slider = page.locator("#knob img-comparison-slider")
+    slider.scroll_into_view_if_needed()
+    keys = {"ArrowRight": 55, "PageDown": 45, "Alt+ArrowLeft": 45, "End": 100, "Home": 0}
+    for key, value in keys.items():
+        slider.press(key)
+        assert slider.evaluate("e => e.value") == value, key
+        assert slider.get_attribute("aria-valuetext") == f"{value} % gray"
+    swipe(page, slider, (0.5, 0.5), (0.7, 0.5))
+    assert slider.evaluate("e => e.value") == pytest.approx(70, abs=2)
+    swipe(page, slider, (0.3, 0.9), (0.35, 0.2))
+    assert slider.evaluate("e => e.value") == pytest.approx(70, abs=2), "a finger that scrolls"
+
+
+def test_a_pixel_is_told_aloud_once_the_knob_rests(changed, sample):
+    other = changed()
+    page, text, plane = (
+        other.page,
+        "#pixel [aria-live]",
+        "document.querySelector('#pixel svg').innerHTML",
+    )
+    other.choose(sample[4])
+    page.wait_for_function(f"document.querySelector('{text}').textContent")
+    told, drawn = page.inner_text(text), page.evaluate(plane)
+    page.evaluate(MOVED, 0)
+    page.wait_for_function(f"before => {plane} !== before", arg=drawn)
+    assert page.inner_text(text) == told
+    page.locator("#knob input").dispatch_event("change")
+    page.wait_for_function(f"document.querySelector('{text}').textContent.includes('0.00')")
 
 
 def exif():

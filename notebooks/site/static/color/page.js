@@ -1,8 +1,8 @@
 // color.html: the reader's own photos, colored in the browser.
-import { Photo, ask, obstacle, onProgress } from "./engine.js";
+import { Photo, ask, fileAt, obstacle, onProgress } from "./engine.js";
 import "./knob.js";
 import { askPixel } from "./pixel.js";
-import { mark, nameFor, offer, zip } from "./save.js";
+import { mark, nameFor, offer, portions, zip } from "./save.js";
 import { swapEmbedding } from "./swap.js";
 import { presets } from "./table.js";
 
@@ -18,18 +18,37 @@ const complain = (text) => {
   $("problems").append(line);
 };
 
+/** Says why no other photo is shown than before. */
+function fail(text) {
+  press(current);
+  tell("");
+  complain(text);
+}
+
+/** Begins what the reader asks for: what was said of things asked for earlier goes. */
+const begin = () => $("problems").replaceChildren();
+
+/** The same of a photo to be shown; its turn, which is over once another one has begun. */
+function beginPhoto() {
+  begin();
+  return ++turn;
+}
+
+let tenth = null; // Screen readers read each change aloud: ten are enough.
 onProgress((loaded, total) => {
+  const before = tenth;
+  tenth = loaded < total ? Math.floor((10 * loaded) / total) : null;
+  if (tenth === before) return;
   const [now, all] = [loaded, total].map((bytes) => (bytes / 1e6).toFixed(1));
-  tell(loaded < total ? `Fetching the network: ${now} of ${all} MB, once` : "");
+  tell(tenth === null ? "" : `Fetching the network: ${now} of ${all} MB, once`);
 });
 
 /** Takes the photos among files, shows them in a row where they are several, and the first. */
-async function add(given) {
+async function add(given, mine = beginPhoto()) {
   const found = [...given].filter((file) => file.type.startsWith("image/") || PICTURES.test(file.name));
-  $("problems").replaceChildren();
-  if (!found.length) return complain("There is no photo among these files.");
+  if (!found.length) return fail("There is no photo among these files.");
   offerAll(found);
-  await show(files[0]);
+  await show(files[0], mine);
 }
 
 function offerAll(found) {
@@ -48,8 +67,7 @@ function press(file) {
   [...$("row").children].forEach((button, i) => button.setAttribute("aria-pressed", files[i] === file));
 }
 
-async function show(file) {
-  const mine = ++turn;
+async function show(file, mine = beginPhoto()) {
   press(file);
   tell(`Opening ${file.name}`);
   try {
@@ -60,11 +78,9 @@ async function show(file) {
     [open, current] = [photo, file]; // The knob shows it, gray at least, whatever happens now.
     for (const button of document.querySelectorAll(".save")) button.disabled = false;
     await knob.show(photo);
-    tell(`${file.name}, ${photo.width} × ${photo.height}`);
+    if (mine === turn) tell(`${file.name}, ${photo.width} × ${photo.height}`);
   } catch (error) {
-    if (mine === turn) press(current); // which is shown
-    tell("");
-    complain(`${file.name}: ${error.message}`);
+    if (mine === turn) fail(`${file.name}: ${error.message}`);
   }
 }
 
@@ -84,6 +100,7 @@ async function made(photo, file, type, { preset, vividness } = knob) {
 }
 
 async function save(type) {
+  begin();
   tell("Writing the file");
   try {
     const name = nameFor(current.name, type);
@@ -98,8 +115,8 @@ async function save(type) {
 async function saveAll() {
   // As things stand now, whatever is clicked meanwhile.
   const all = files, how = { preset: knob.preset, vividness: knob.vividness };
-  const done = [], taken = new Set();
-  $("problems").replaceChildren();
+  const done = [], failed = [], taken = new Set();
+  begin();
   $("all").disabled = true;
   for (const [i, file] of all.entries()) {
     tell(`Coloring ${i + 1} of ${all.length}: ${file.name}`);
@@ -109,29 +126,47 @@ async function saveAll() {
       const blob = await made(photo, file, "image/jpeg", how);
       done.push({ name: nameFor(file.name, "image/jpeg", taken), blob });
     } catch (error) {
-      complain(`${file.name}: ${error.message}`);
+      failed.push(`${file.name}: ${error.message}`);
     } finally {
       photo?.close();
     }
   }
+  await offerZips(done, all.length);
+  failed.forEach(complain); // at the end, as a click on another photo would take them away
   $("all").disabled = false;
-  if (done.length) offer(await zip(done), "colored.zip");
-  tell(`${done.length} of ${all.length} photos are in colored.zip`);
+}
+
+/** Offers as many zips as the files need, and says how many of `count` photos are in them. */
+async function offerZips(done, count) {
+  const names = [];
+  let saved = 0;
+  try {
+    for (const portion of portions(done)) {
+      const name = names.length ? `colored-${names.length + 1}.zip` : "colored.zip";
+      offer(await zip(portion), name);
+      names.push(name);
+      saved += portion.length;
+    }
+  } catch (error) {
+    complain(`The zip can't be made: ${error.message}`);
+  }
+  tell(saved ? `${saved} of ${count} photos are in ${names.join(", ")}` : "");
 }
 
 async function sample(button) {
-  const address = button.dataset.photo;
-  offerAll([]);
+  const mine = beginPhoto();
   try {
-    const response = await fetch(address);
-    await show(new File([await response.blob()], address.split("/").pop()));
+    const file = await fileAt(button.dataset.photo);
+    if (mine !== turn) return;
+    offerAll([]);
+    await show(file, mine);
   } catch (error) {
-    complain(error.message);
+    if (mine === turn) fail(error.message);
   }
 }
 
 /** The files of what was dropped, with those of its folders. */
-async function dropped(items) {
+async function dropped(items, mine) {
   const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean), found = [];
   for (let entry; (entry = entries.shift());) {
     try {
@@ -143,7 +178,7 @@ async function dropped(items) {
       for (let some; (some = await new Promise((...done) => reader.readEntries(...done))).length;)
         entries.push(...some);
     } catch (error) {
-      complain(`${entry.name}: ${error.message}`);
+      if (mine === turn) complain(`${entry.name}: ${error.message}`);
     }
   }
   return found;
@@ -163,9 +198,9 @@ function listen() {
       zone.classList.toggle("over", name === "dragover");
     });
   document.addEventListener("drop", async ({ dataTransfer: { items, files: plain } }) => {
-    const all = [...plain]; // gone after the first wait
-    const found = await dropped(items);
-    add(found.length ? found : all);
+    const all = [...plain], mine = beginPhoto(); // The files are gone after the first wait.
+    const found = await dropped(items, mine);
+    if (mine === turn) add(found.length ? found : all, mine);
   });
   document.addEventListener("paste", ({ clipboardData }) => {
     if (clipboardData.files.length) add(clipboardData.files);
@@ -173,7 +208,10 @@ function listen() {
   for (const button of document.querySelectorAll("#samples button"))
     button.onclick = () => sample(button);
   for (const input of document.querySelectorAll("[name=preset]"))
-    input.onchange = () => knob.choose(input.value).catch((error) => complain(error.message));
+    input.onchange = () => {
+      begin();
+      knob.choose(input.value).catch((error) => complain(error.message));
+    };
   $("jpeg").onclick = () => save("image/jpeg");
   $("png").onclick = () => save("image/png");
   $("all").onclick = saveAll;

@@ -29,8 +29,8 @@ export function askPixel(panel, knob) {
     }
   };
 
-  const answer = latest(() => say().catch((error) => { text.textContent = error.message; }));
-  const say = async () => {
+  const answer = latest((aloud) => say(aloud).catch((error) => { text.textContent = error.message; }));
+  const say = async (aloud) => {
     const table = await presets(), photo = await knob.photo;
     const preset = table[knob.preset].counts ? knob.preset
       : Object.keys(table).find((name) => table[name].counts);
@@ -38,6 +38,7 @@ export function askPixel(panel, knob) {
     const { shares, raw, mean, truth } =
       await photo.ask("ask", { preset, x: at[0], y: at[1], vividness });
     draw(plane, table[preset].bins, shares, mean, photo.inColor ? truth : null, truth[0]);
+    if (!aloud) return;
     const top = raw.indexOf(Math.max(...raw));
     text.textContent =
       `${preset} holds ${pair(table[preset].bins[top])} for the most probable color here, with `
@@ -48,7 +49,7 @@ export function askPixel(panel, knob) {
   const move = (x, y) => {
     at = [x, y].map((value) => Math.min(0.999, Math.max(0, value)));
     point();
-    answer();
+    answer(true);
   };
   canvas.addEventListener("pointerdown", (event) => {
     const box = canvas.getBoundingClientRect();
@@ -61,12 +62,12 @@ export function askPixel(panel, knob) {
     move(...at.map((value, i) => value + step[i] * (event.shiftKey ? 0.1 : 0.02)));
   });
   let shown = null;
-  knob.addEventListener("colored", ({ detail: { photo, image } }) => {
+  knob.addEventListener("colored", ({ detail: { photo, image, size } }) => {
     panel.hidden = false;
     if (photo !== shown) at = [0.5, 0.5];
     [shown, picture] = [photo, image];
     point();
-    answer();
+    answer(size === "resting"); // Screen readers read each change of the text aloud.
   });
 }
 

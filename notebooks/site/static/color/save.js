@@ -87,6 +87,23 @@ function chunk(kind, content) {
   return bytes;
 }
 
+// What a zip holds whose numbers have 32 and 16 bits, with room for its directory.
+const MOST = { bytes: 4_000_000_000, files: 65_000 };
+
+/** Divides files, in their order, among as many zips as they need. */
+export function* portions(files) {
+  let portion = [], bytes = 0;
+  for (const file of files) {
+    if (portion.length === MOST.files || (portion.length && bytes + file.blob.size > MOST.bytes)) {
+      yield portion;
+      [portion, bytes] = [[], 0];
+    }
+    portion.push(file);
+    bytes += file.blob.size;
+  }
+  if (portion.length) yield portion;
+}
+
 /** A zip of files that are stored as they are: photos don't get smaller. */
 export async function zip(files) {
   const parts = [], directory = [];

@@ -1,5 +1,5 @@
 // Swap the embedding: the paper's network, told that a photo shows something else.
-import { Photo, latest } from "./engine.js";
+import { Photo, fileAt, latest } from "./engine.js";
 import { json, presets } from "./table.js";
 
 const TOP = 5;
@@ -19,8 +19,8 @@ export function swapEmbedding(panel, samples) {
 
   const known = (choice) => {
     if (!open.has(choice)) {
-      open.set(choice, fetch(choice.address).then((response) => response.blob()).then(async (blob) => {
-        const photo = await Photo.open(blob);
+      open.set(choice, fileAt(choice.address).then(async (file) => {
+        const photo = await Photo.open(file);
         return { photo, embedding: await photo.ask("embedding", { preset }) };
       }));
       open.get(choice).catch(() => open.delete(choice)); // Another click tries again.
@@ -86,6 +86,8 @@ export function swapEmbedding(panel, samples) {
       fill(photos, 0);
       fill(others, 1);
       panel.querySelector(".choices").hidden = false;
+      // The button that goes had the focus, unless the reader went on.
+      if ([start, document.body].includes(document.activeElement)) photos.firstChild.focus();
       start.hidden = true;
       await show();
     } catch (error) {
