@@ -395,9 +395,9 @@ def test_what_was_asked_for_earlier_does_not_replace_a_later_photo(changed, samp
         held[0].continue_()
     # What they would have asked the worker for is answered before this.
     page.evaluate("""async () => {
-      const { Photo, fileAt } = await import("./_static/color/engine.js");
+      const { Photo } = await import("./_static/color/engine.js");
       const address = document.querySelector("#samples button:nth-child(2)").dataset.photo;
-      await (await Photo.open(await fileAt(address))).close();
+      await (await Photo.open(await (await fetch(address)).blob())).close();
     }""")
     assert page.inner_text("#status").startswith(f"{sample[0].name}, ")
     assert not [line for line in page.evaluate("said") if "late" in line or "astronaut" in line]
