@@ -474,10 +474,11 @@ def _asset(path):
 def _frame(body, title, style):
     element = _asset("vendor/img-comparison-slider/index.js").split("//# sourceMapping")[0]
     css = _asset("vendor/img-comparison-slider/styles.css") + _asset("widgets/page.css")
-    script = _asset("widgets/page.js")
+    sheets, script = _asset("sheets.js"), _asset("widgets/page.js")
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{css}</style><body>{body}<script>{element}</script><script>{script}</script>"
+        f"<style>{css}</style><body>{body}"
+        f"<script>{sheets}</script><script>{element}</script><script>{script}</script>"
     )
     # Under a dark theme's color scheme the frame would be painted white, not transparent.
     style = f"border:0;display:block;color-scheme:light;{style}"

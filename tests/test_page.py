@@ -10,7 +10,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
-from conftest import serious, served
+from conftest import NO_SHEETS, serious, served
 from PIL import ExifTags, Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from colorlib import lab, photos
@@ -386,4 +386,34 @@ def test_a_page_opened_as_a_file_says_why_it_cannot_color(site, browser):
     assert "serve the site" in page.inner_text("#obstacle")
     assert not page.locator("#drop").is_visible()
     assert serious(page) == []
+    page.close()
+
+
+OLD = "delete window.OffscreenCanvas; delete window.DecompressionStream;"
+
+
+def test_an_old_browser_compares_what_was_colored_beforehand(opened, browser):
+    """Safari before 16.4, in which the slider hid its photos."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.add_init_script(OLD + NO_SHEETS)
+    page.goto(f"{opened.home}color.html")
+    note = page.get_by_text("Above is a photo that was colored beforehand")
+    note.wait_for()
+    slider = page.locator("live-knob img-comparison-slider.rendered")
+    slider.click(position={"x": 0.1 * slider.bounding_box()["width"], "y": 5})
+    page.wait_for_function("document.querySelector('[role=slider]').ariaValueNow === '10'")
+    below = note.bounding_box()["y"]
+    for photo in slider.locator("img").all():
+        box = photo.bounding_box()
+        assert box["width"] > 300 and box["y"] + box["height"] <= below
+    page.close()
+
+
+def test_photos_are_seen_where_the_slider_never_comes(opened, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.route("**/img-comparison-slider/index.js", lambda route: route.abort())
+    page.goto(f"{opened.home}color.html")
+    page.locator("live-knob .stage figure").first.wait_for()
+    boxes = [photo.bounding_box() for photo in page.locator("live-knob img:visible").all()]
+    assert len(boxes) == 2 and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     page.close()

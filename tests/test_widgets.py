@@ -18,6 +18,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import NO_SHEETS
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from PIL import Image
@@ -199,6 +200,23 @@ def test_versions_change_places_on_the_right(visit, address):
     assert look(page, slider, 0.4) == "dark"
     outer = page.locator("iframe.colorlib").nth(5).bounding_box()
     assert outer["height"] >= slider.bounding_box()["height"] + 30, "the frame holds the buttons"
+
+
+def test_slider_slides_in_safari_before_16_4(visit, address):
+    page = visit("about:blank")
+    page.add_init_script(NO_SHEETS)
+    page.goto(address)
+    assert_slides(page, slider_in(page))
+
+
+def test_photos_are_seen_where_the_slider_never_comes(visit, address):
+    page = visit("about:blank", width=390)
+    page.add_init_script("customElements.define = () => {}")
+    page.goto(address)
+    frame = page.frame_locator("iframe.colorlib").first
+    frame.locator("img").first.scroll_into_view_if_needed()
+    boxes = [photo.bounding_box() for photo in frame.locator("img:visible").all()]
+    assert len(boxes) == 2 and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
 
 
 def test_without_scripts_all_versions_are_to_be_seen(visit, address):

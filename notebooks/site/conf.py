@@ -39,7 +39,7 @@ myst_heading_anchors = 4
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_static_path = ["static", str(Path(__file__).parents[2] / "colorlib" / "assets" / "vendor")]
+html_static_path = ["static", f"{ROOT}/colorlib/assets/vendor", f"{ROOT}/colorlib/assets/sheets.js"]
 html_css_files = ["pages.css"]
 html_favicon = "static/favicon.svg"
 html_js_files = [("pages.js", {"defer": "defer"})]
