@@ -417,3 +417,38 @@ def test_photos_are_seen_where_the_slider_never_comes(opened, browser):
     boxes = [photo.bounding_box() for photo in page.locator("live-knob img:visible").all()]
     assert len(boxes) == 2 and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     page.close()
+
+
+def pixels(element):
+    """The grays of a page or an element, as they are on the screen."""
+    return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("L"), float)
+
+
+STYLE = "(e, name) => getComputedStyle(e)[name]"
+
+
+def test_a_contrast_theme_shows_icons_choice_and_focus(opened, browser, sample):
+    page = browser.new_page(forced_colors="active", viewport={"width": 390, "height": 844})
+    page.goto(f"{opened.home}color.html")
+    page.wait_for_selector("#drop:enabled")
+    icons = page.locator(":is(.fa-solid, .fas):visible").all()
+    assert len(icons) > 3
+    for icon in icons:
+        assert np.ptp(pixels(icon)) > 128
+    page.set_input_files("#drop input[multiple]", sample[:2])
+    switch = '<button class="code-switch" aria-pressed="{}">Show code</button>'
+    page.evaluate(
+        "html => document.querySelector('#row').insertAdjacentHTML('afterend', html)",
+        switch.format("true") + switch.format("false"),
+    )
+    for buttons in ("#row button", ".code-switch"):
+        found = [
+            page.locator(f"{buttons}[aria-pressed={pressed}]").evaluate(STYLE, "backgroundColor")
+            for pressed in ("true", "false")
+        ]
+        assert len(set(found)) == 2, buttons
+    slider = page.locator("live-knob img-comparison-slider")
+    page.keyboard.press("Tab")
+    slider.focus()
+    assert slider.evaluate(STYLE, "outlineStyle") == "solid"
+    page.close()

@@ -314,6 +314,25 @@ def test_the_gallery_is_one_tab_stop_beside_the_slider_in_it(visit, address):
     assert pressed("Shift+Tab") == ["img-comparison-slider"] and pressed("Shift+Tab") == []
 
 
+def test_a_contrast_theme_shows_choice_and_focus(visit, address):
+    page = visit(address, forced_colors="active")
+    slider, frame = slider_in(page, 5), page.frame_locator("iframe.colorlib").nth(5)
+    chosen, other = (edge(frame.locator(".versions span").nth(index)) for index in (0, 1))
+    assert chosen != other
+    before = edge(slider)
+    slider.press("ArrowLeft")
+    assert edge(slider) != before
+    thumbs = page.frame_locator("iframe.colorlib").nth(2).locator(".thumbs img")
+    thumbs.first.scroll_into_view_if_needed()
+    assert edge(thumbs.nth(0)) not in (edge(thumbs.nth(1)), edge(thumbs.nth(2)))
+
+
+def edge(element):
+    """The color in the middle of an element's left edge, 1 px inside."""
+    shot = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    return shot.getpixel((1, shot.height // 2))
+
+
 @pytest.mark.parametrize("width", [390, 1200])
 def test_everything_fits_the_page_undistorted(visit, address, width):
     page = visit(address, width=width)
