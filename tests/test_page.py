@@ -452,3 +452,28 @@ def test_a_contrast_theme_shows_icons_choice_and_focus(opened, browser, sample):
     slider.focus()
     assert slider.evaluate(STYLE, "outlineStyle") == "solid"
     page.close()
+
+
+PICTURES = """<p><a class="enlarge" href="photos/{}"><img src="data:," alt="first"></a></p>
+<p><a class="enlarge" href="never.jpg"><img src="data:," alt="second"></a></p>"""
+
+
+def test_a_picture_is_not_shown_under_the_next_ones_name(opened, browser, sample):
+    page = browser.new_page()
+
+    def add(route):
+        html = route.fetch().text()
+        pictures = PICTURES.format(sample[0].name)
+        route.fulfill(body=html.replace("<article", pictures + "<article", 1))
+
+    page.route("**/made.html", add)
+    page.route("**/never.jpg", lambda route: None)  # on its way for as long as the page is open
+    page.goto(f"{opened.home}made.html", wait_until="domcontentloaded")
+    page.get_by_alt_text("first").click()
+    page.wait_for_function("document.querySelector('dialog.enlarged img').naturalWidth > 0")
+    first = pixels(page)
+    page.keyboard.press("Escape")
+    page.get_by_alt_text("second").click()
+    assert page.locator("dialog.enlarged img").get_attribute("alt") == "second"
+    assert np.abs(pixels(page) - first).mean() > 20
+    page.close()
