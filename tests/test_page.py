@@ -477,3 +477,12 @@ def test_a_picture_is_not_shown_under_the_next_ones_name(opened, browser, sample
     assert page.locator("dialog.enlarged img").get_attribute("alt") == "second"
     assert np.abs(pixels(page) - first).mean() > 20
     page.close()
+
+
+def test_the_quiz_says_that_its_photos_did_not_come(opened, browser):
+    page = browser.new_page()
+    page.route("**/quiz/*.jpg", lambda route: route.abort())
+    page.goto(f"{opened.home}quiz.html")
+    page.get_by_text("could not be fetched").wait_for()
+    assert not page.get_by_text("can't run from a file").is_visible()
+    page.close()
