@@ -474,7 +474,12 @@ def _asset(path):
 def _frame(body, title, style):
     element = _asset("vendor/img-comparison-slider/index.js").split("//# sourceMapping")[0]
     css = _asset("vendor/img-comparison-slider/styles.css") + _asset("widgets/page.css")
-    scripts = (element, _asset("widgets/slider.js"), _asset("widgets/page.js"))
+    scripts = (
+        _asset("widgets/sheets.js"),
+        element,
+        _asset("widgets/slider.js"),
+        _asset("widgets/page.js"),
+    )
     scripts = "".join(f"<script>{script}</script>" for script in scripts)
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'

@@ -303,7 +303,7 @@ class ConnectionTexts(_Part):
     saving: Text
     saved: Text
     offline: Text
-    retry: Text
+    retry: Text  # no page shows it, but the hash that running studies go by holds it
 
 
 class DebriefingTexts(_Part):

@@ -192,6 +192,13 @@ def browser(chromium):
         yield browser
 
 
+# Safari before 16.4: a script can't make a style sheet, and no shadow adopts one.
+NO_SHEETS = """
+  window.CSSStyleSheet = class { constructor() { throw new TypeError("Illegal constructor"); } };
+  delete ShadowRoot.prototype.adoptedStyleSheets;
+"""
+
+
 def serious(frame):
     """What axe finds in a page or frame that keeps people out: [impact, rule, element] each."""
     from axe_playwright_python.base import AXE_FILE_PATH

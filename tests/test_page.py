@@ -10,7 +10,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
-from conftest import serious, served, swipe
+from conftest import NO_SHEETS, serious, served, swipe
 from PIL import ExifTags, Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from colorlib import lab, photos
@@ -664,4 +664,103 @@ def test_a_page_opened_as_a_file_says_why_it_cannot_color(site, browser):
     assert "serve the site" in page.inner_text("#obstacle")
     assert not page.locator("#drop").is_visible()
     assert serious(page) == []
+    page.close()
+
+
+OLD = "delete window.OffscreenCanvas; delete window.DecompressionStream;"
+
+
+def test_an_old_browser_compares_what_was_colored_beforehand(opened, browser):
+    """Safari before 16.4, in which the slider hid its photos."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.add_init_script(OLD + NO_SHEETS)
+    page.goto(f"{opened.home}color.html")
+    note = page.get_by_text("Above is a photo that was colored beforehand")
+    note.wait_for()
+    slider = page.locator("live-knob img-comparison-slider.rendered")
+    slider.click(position={"x": 0.1 * slider.bounding_box()["width"], "y": 5})
+    page.wait_for_function("document.querySelector('[role=slider]').ariaValueNow === '10'")
+    below = note.bounding_box()["y"]
+    for photo in slider.locator("img").all():
+        box = photo.bounding_box()
+        assert box["width"] > 300 and box["y"] + box["height"] <= below
+    page.close()
+
+
+def test_photos_are_seen_where_the_slider_never_comes(opened, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.route("**/img-comparison-slider/index.js", lambda route: route.abort())
+    page.goto(f"{opened.home}color.html")
+    page.locator("live-knob .stage figure").first.wait_for()
+    boxes = [photo.bounding_box() for photo in page.locator("live-knob img:visible").all()]
+    assert len(boxes) == 2 and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    page.close()
+
+
+def pixels(element):
+    """The grays of a page or an element, as they are on the screen."""
+    return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("L"), float)
+
+
+STYLE = "(e, name) => getComputedStyle(e)[name]"
+
+
+def test_a_contrast_theme_shows_icons_choice_and_focus(opened, browser, sample):
+    page = browser.new_page(forced_colors="active", viewport={"width": 390, "height": 844})
+    page.goto(f"{opened.home}color.html")
+    page.wait_for_selector("#drop:enabled")
+    icons = page.locator(":is(.fa-solid, .fas):visible").all()
+    assert len(icons) > 3
+    for icon in icons:
+        assert np.ptp(pixels(icon)) > 128
+    page.set_input_files("#drop input[multiple]", sample[:2])
+    switch = '<button class="code-switch" aria-pressed="{}">Show code</button>'
+    page.evaluate(
+        "html => document.querySelector('#row').insertAdjacentHTML('afterend', html)",
+        switch.format("true") + switch.format("false"),
+    )
+    for buttons in ("#row button", ".code-switch"):
+        found = [
+            page.locator(f"{buttons}[aria-pressed={pressed}]").evaluate(STYLE, "backgroundColor")
+            for pressed in ("true", "false")
+        ]
+        assert len(set(found)) == 2, buttons
+    slider = page.locator("live-knob img-comparison-slider")
+    page.keyboard.press("Tab")
+    slider.focus()
+    assert slider.evaluate(STYLE, "outlineStyle") == "solid"
+    page.close()
+
+
+PICTURES = """<p><a class="enlarge" href="photos/{}"><img src="data:," alt="first"></a></p>
+<p><a class="enlarge" href="never.jpg"><img src="data:," alt="second"></a></p>"""
+
+
+def test_a_picture_is_not_shown_under_the_next_ones_name(opened, browser, sample):
+    page = browser.new_page()
+
+    def add(route):
+        html = route.fetch().text()
+        pictures = PICTURES.format(sample[0].name)
+        route.fulfill(body=html.replace("<article", pictures + "<article", 1))
+
+    page.route("**/made.html", add)
+    page.route("**/never.jpg", lambda route: None)  # on its way for as long as the page is open
+    page.goto(f"{opened.home}made.html", wait_until="domcontentloaded")
+    page.get_by_alt_text("first").click()
+    page.wait_for_function("document.querySelector('dialog.enlarged img').naturalWidth > 0")
+    first = pixels(page)
+    page.keyboard.press("Escape")
+    page.get_by_alt_text("second").click()
+    assert page.locator("dialog.enlarged img").get_attribute("alt") == "second"
+    assert np.abs(pixels(page) - first).mean() > 20
+    page.close()
+
+
+def test_the_quiz_says_that_its_photos_did_not_come(opened, browser):
+    page = browser.new_page()
+    page.route("**/quiz/*.jpg", lambda route: route.abort())
+    page.goto(f"{opened.home}quiz.html")
+    page.get_by_text("could not be fetched").wait_for()
+    assert not page.get_by_text("can't run from a file").is_visible()
     page.close()

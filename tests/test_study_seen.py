@@ -371,6 +371,52 @@ def test_what_a_browser_denies_is_done_without(serve, visit):
     assert page.evaluate("getSelection().toString()") == page.locator("output").inner_text()
 
 
+# Safari before 15.4, to which a dialog is any element. What belongs to no layer wins over this one.
+NO_DIALOG = """
+  const { prototype } = HTMLDialogElement;
+  for (const name of ["showModal", "show", "close", "open"]) delete prototype[name];
+  const plain = new CSSStyleSheet();
+  plain.replaceSync("@layer browser { dialog { all: unset } }");
+  document.adoptedStyleSheets = [plain];
+"""
+
+
+def test_safari_before_16_lets_people_decline(serve, visit):
+    server = serve()
+    page = visit("about:blank")
+    page.context.add_init_script("delete HTMLFormElement.prototype.requestSubmit")
+    page.goto(server.address)
+    ready(page)
+    page.locator("#decline").click()
+    page.get_by_text("Nothing has been stored").wait_for()
+    assert not rows(server, "SELECT * FROM sessions")
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_safari_before_15_4_lets_people_withdraw(serve, visit, device):
+    server = serve(scenes=2, practice=0, catch=0)
+    page = visit("about:blank", device)
+    page.context.add_init_script(NO_DIALOG)
+    page.goto(server.address)
+    answered(page, 1)
+    page.locator("#withdraw").click()
+    page.locator("#withdraw").press("Enter")  # which nothing keeps from the keys
+    dialog, back = page.get_by_role("dialog"), page.get_by_role("button", name="Go back")
+    assert dialog.count() == 1
+    box, (width, height) = dialog.bounding_box(), device["viewport"].values()
+    assert box["x"] + box["width"] / 2 == pytest.approx(width / 2, abs=2)
+    assert box["y"] + box["height"] / 2 == pytest.approx(height / 2, abs=2)
+    back.click()
+    dialog.wait_for(state="detached")
+    page.keyboard.press("f")  # the keys answer again
+    wait_for(lambda: page.wait_for_timeout(50) or len(rows(server)) == 2)
+    page.locator("#withdraw").click()
+    assert back.evaluate("e => e === document.activeElement")
+    page.get_by_role("button", name="Delete my answers").click()
+    page.get_by_role("heading", name="Your answers are deleted").wait_for()
+    assert not rows(server)
+
+
 def test_blocked_cookies_are_told(serve, visit, monkeypatch):
     server = serve()
     # A browser that keeps no cookie is as if none had come.

@@ -18,7 +18,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import swipe
+from conftest import NO_SHEETS, swipe
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from PIL import Image
@@ -202,6 +202,23 @@ def test_versions_change_places_on_the_right(visit, address):
     assert outer["height"] >= slider.bounding_box()["height"] + 30, "the frame holds the buttons"
 
 
+def test_slider_slides_in_safari_before_16_4(visit, address):
+    page = visit("about:blank")
+    page.add_init_script(NO_SHEETS)
+    page.goto(address)
+    assert_slides(page, slider_in(page))
+
+
+def test_photos_are_seen_where_the_slider_never_comes(visit, address):
+    page = visit("about:blank", width=390)
+    page.add_init_script("customElements.define = () => {}")
+    page.goto(address)
+    frame = page.frame_locator("iframe.colorlib").first
+    frame.locator("img").first.scroll_into_view_if_needed()
+    boxes = [photo.bounding_box() for photo in frame.locator("img:visible").all()]
+    assert len(boxes) == 2 and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+
+
 def test_without_scripts_all_versions_are_to_be_seen(visit, address):
     page = visit(address, java_script_enabled=False)
     for index, count in ((0, 2), (5, 3)):
@@ -283,6 +300,25 @@ def test_the_gallery_is_one_tab_stop_beside_the_slider_in_it(visit, address):
     assert pressed("Shift+Tab") == [], "a photo without a slider"
     assert pressed("Tab") == ["button"] and pressed("ArrowRight") == ["button"]
     assert pressed("Shift+Tab") == ["img-comparison-slider"] and pressed("Shift+Tab") == []
+
+
+def test_a_contrast_theme_shows_choice_and_focus(visit, address):
+    page = visit(address, forced_colors="active")
+    slider, frame = slider_in(page, 5), page.frame_locator("iframe.colorlib").nth(5)
+    chosen, other = (edge(frame.locator(".versions span").nth(index)) for index in (0, 1))
+    assert chosen != other
+    before = edge(slider)
+    slider.press("ArrowLeft")
+    assert edge(slider) != before
+    thumbs = page.frame_locator("iframe.colorlib").nth(2).locator(".thumbs img")
+    thumbs.first.scroll_into_view_if_needed()
+    assert edge(thumbs.nth(0)) not in (edge(thumbs.nth(1)), edge(thumbs.nth(2)))
+
+
+def edge(element):
+    """The color in the middle of an element's left edge, 1 px inside."""
+    shot = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    return shot.getpixel((1, shot.height // 2))
 
 
 @pytest.mark.parametrize("width", [390, 1200])

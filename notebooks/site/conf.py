@@ -39,8 +39,9 @@ myst_heading_anchors = 4
 
 html_theme = "sphinx_book_theme"
 html_title = project
-ASSETS = Path(__file__).parents[2] / "colorlib" / "assets"
-html_static_path = ["static", str(ASSETS / "vendor"), str(ASSETS / "widgets" / "slider.js")]
+ASSETS = ROOT / "colorlib" / "assets"
+SCRIPTS = [ASSETS / "vendor", *(ASSETS / "widgets" / name for name in ("sheets.js", "slider.js"))]
+html_static_path = ["static", *map(str, SCRIPTS)]
 html_css_files = ["pages.css"]
 html_favicon = "static/favicon.svg"
 html_js_files = [("pages.js", {"defer": "defer"})]

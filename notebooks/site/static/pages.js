@@ -50,6 +50,7 @@ function addEnlarging() {
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
+      image.removeAttribute("src"); // else the last picture stays until this one is there
       image.src = link.href;
       image.alt = link.querySelector("img").alt;
       dialog.showModal();

@@ -29,8 +29,16 @@ async function load(photo) {
   return { ...photo, image };
 }
 
-const { texts, photos } = await (await fetch(`${FOLDER}photos.json`)).json();
-const loaded = await Promise.all(photos.map(load));
+async function loadAll() {
+  const { texts, photos } = await (await fetch(`${FOLDER}photos.json`)).json();
+  return { texts, loaded: await Promise.all(photos.map(load)) };
+}
+
+const { texts, loaded } = await loadAll().catch((error) => {
+  find("[data-screen=loading]").textContent =
+    "The photos could not be fetched. Please check your connection and reload this page.";
+  throw error; // nothing below can go on
+});
 let order = [];
 let answers = []; // for each photo: whether it was called real
 let since = 0;

@@ -147,7 +147,7 @@ async function consent(another) {
         decline.addEventListener("click", () => {
           declined = true;
           form.noValidate = true;
-          form.requestSubmit();
+          form.querySelector("[type=submit]").click(); // Safari has requestSubmit from 16
         });
       },
     },
@@ -207,6 +207,7 @@ function offerWithdrawal() {
 }
 
 function openWithdrawal() {
+  if (document.querySelector("dialog")) return; // one that isn't modal leaves the opener within reach
   const { title, body, code, confirm, cancel } = texts.withdrawal;
   const known = tab.read()?.code ?? "";
   const dialog = document.createElement("dialog");
@@ -219,18 +220,24 @@ function openWithdrawal() {
     `<label>${html(code)} ${input}</label><p role="alert"></p>` +
     `<div><button class="button">${html(confirm)}</button>` +
     `<button type="button" class="button quiet">${html(cancel)}</button></div></form>`;
-  dialog.querySelector(known ? "[type=button]" : "input").autofocus = true;
-  dialog.addEventListener("close", () => {
+  const first = dialog.querySelector(known ? "[type=button]" : "input");
+  first.autofocus = true;
+  const leave = () => {
     dialog.remove();
     stage.querySelector("h2")?.focus({ preventScroll: true }); // the keys answer again
-  });
-  dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
+  };
+  const isModal = Boolean(dialog.showModal); // Safari has it from 15.4
+  dialog.addEventListener("close", leave);
+  dialog.querySelector("[type=button]").addEventListener("click", () => (isModal ? dialog.close() : leave()));
   dialog.querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();
     withdraw(dialog.querySelector("input").value, dialog.querySelector("[role=alert]"));
   });
   document.body.append(dialog);
-  dialog.showModal();
+  if (isModal) return dialog.showModal();
+  dialog.setAttribute("role", "dialog");
+  dialog.setAttribute("open", "");
+  first.focus();
 }
 
 async function withdraw(code, alert) {

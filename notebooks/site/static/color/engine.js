@@ -8,7 +8,7 @@ export function obstacle() {
   if (typeof WebAssembly !== "object" || typeof OffscreenCanvas !== "function"
       || typeof DecompressionStream !== "function")
     return "This browser is too old to color photos: it lacks WebAssembly or what goes with it. "
-      + "Below is a photo that was colored beforehand.";
+      + "Above is a photo that was colored beforehand.";
   return "";
 }
 
