@@ -474,13 +474,8 @@ def _asset(path):
 def _frame(body, title, style):
     element = _asset("vendor/img-comparison-slider/index.js").split("//# sourceMapping")[0]
     css = _asset("vendor/img-comparison-slider/styles.css") + _asset("widgets/page.css")
-    scripts = (
-        _asset("widgets/sheets.js"),
-        element,
-        _asset("widgets/slider.js"),
-        _asset("widgets/page.js"),
-    )
-    scripts = "".join(f"<script>{script}</script>" for script in scripts)
+    sheets, slider, script = (_asset(f"widgets/{n}.js") for n in ("sheets", "slider", "page"))
+    scripts = "".join(f"<script>{text}</script>" for text in (sheets, element, slider, script))
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{css}</style><body>{body}{scripts}"

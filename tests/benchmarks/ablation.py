@@ -6,7 +6,9 @@
 Each arm is trained once for every seed on the same 8,000 photos; within a seed the crops and their
 order are the same. `--runs` holds the trainings. `ablation.parquet` in `--output` has a row for
 each arm, seed, set and photo, as 05_verdicts reads it (notebooks/data). A training whose rows are
-there isn't done again, and a stopped one goes on: repeat the command until all are done. Arms:
+there isn't done again, and a stopped one goes on: repeat the command until all are done.
+`ablation.json` keeps what all of them have in common, and other photos, crops or sets are refused.
+Arms:
 
 own          the paper's network, with each photo's own embedding
 none         its fusion convolution sees the encoder's channels alone
@@ -26,16 +28,26 @@ a network may fail at sizes that it has never seen.
 """
 
 import argparse
-import sys
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from trained import add_options, chosen_photos, evaluation_sets, recipe
+from trained import add_options, chosen_photos, evaluation_sets, keep_settings, recipe
 
-from colorlib import Colorizer, ColorlibError, files, framing, lab, metrics, model, photos, training
+from colorlib import (
+    Colorizer,
+    ColorlibError,
+    data,
+    files,
+    framing,
+    lab,
+    metrics,
+    model,
+    photos,
+    training,
+)
 from colorlib.embedding import efficientnet_lite2, shared_embedder
 from notebooks.verdicts import DIFFERENCES
 
@@ -266,6 +278,39 @@ def score_run(run, name, seed, sets, precision):
     return pd.concat(tables, ignore_index=True)
 
 
+def compare(args):
+    """Trains and scores what is missing in the output folder, and tells how the arms differ."""
+    register()
+    sets, paths = evaluation_sets(args.evaluate), chosen_photos(args.photos, args.count)
+    backbone, target = args.runs / "random.weights.h5", args.output / "ablation.parquet"
+    photos.find(args.validation)
+    pairs = [(name, seed) for seed in args.seeds for name in args.only]
+    configs = {pair: config_of(*pair, paths, backbone, args) for pair in pairs}
+    photo_set = data.load_photos(paths, short_side=192)
+    settings = {"crops": args.crops, "photos": len(photo_set), "photos_sha256": photo_set.digest}
+    settings["sets"] = {name: len(paths) for name, paths in sets.items()}
+    keep_settings(args.output / "ablation.json", settings)
+    del photo_set
+    if any(ARMS[name].random for name in args.only):
+        random_backbone(backbone, paths[:: max(1, len(paths) // 64)][:64])
+    tables = [pd.read_parquet(target)] if target.exists() else []
+    done = {pair for table in tables for pair in zip(table["arm"], table["seed"], strict=True)}
+    for (name, seed), config in configs.items():
+        if (name, seed) in done:
+            continue
+        run = args.runs / f"{name}-{seed}"
+        with altered(run, ARMS[name].embeddings, seed):
+            training.train(config, run)
+        tables.append(score_run(run, name, seed, sets, args.precision).reindex(columns=KEPT))
+        metrics.save_scores(pd.concat(tables, ignore_index=True), target, digits=4)
+        keras.utils.clear_session()
+        print(f"{name}, seed {seed}: done", flush=True)
+    for key, rows in pd.read_parquet(target).groupby("set", sort=False):
+        comparison = metrics.compare_trainings(rows, args.only[0])
+        shown = comparison[comparison.index.isin(list(DIFFERENCES), level="metric")]
+        print(f"\n{key}, differences from {args.only[0]}\n{shown.to_string(float_format='%.4g')}")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
@@ -274,36 +319,11 @@ def main(argv=None):
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--crops", type=int, default=25_000)
     parser.add_argument("--precision", default="mixed_bfloat16", help="or float32")
-    args = parser.parse_args(argv)
-    register()
     try:
-        sets, paths = evaluation_sets(args.evaluate), chosen_photos(args.photos, args.count)
+        compare(parser.parse_args(argv))
     except ColorlibError as error:
-        parser.error(str(error))
-    backbone = args.runs / "random.weights.h5"
-    if any(ARMS[name].random for name in args.only):
-        random_backbone(backbone, paths[:: max(1, len(paths) // 64)][:64])
-    target = args.output / "ablation.parquet"
-    tables = [pd.read_parquet(target)] if target.exists() else []
-    done = {pair for table in tables for pair in zip(table["arm"], table["seed"], strict=True)}
-    for seed in args.seeds:
-        for name in args.only:
-            if (name, seed) in done:
-                continue
-            run = args.runs / f"{name}-{seed}"
-            config = config_of(name, seed, paths, backbone, args)
-            with altered(run, ARMS[name].embeddings, seed):
-                training.train(config, run)
-            tables.append(score_run(run, name, seed, sets, args.precision).reindex(columns=KEPT))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            metrics.save_scores(pd.concat(tables, ignore_index=True), target, digits=4)
-            keras.utils.clear_session()
-            print(f"{name}, seed {seed}: done", flush=True)
-    for key, rows in pd.read_parquet(target).groupby("set", sort=False):
-        comparison = metrics.compare_trainings(rows, args.only[0])
-        shown = comparison[comparison.index.isin(list(DIFFERENCES), level="metric")]
-        print(f"\n{key}, differences from {args.only[0]}\n{shown.to_string(float_format='%.4g')}")
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

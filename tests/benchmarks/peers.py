@@ -20,7 +20,7 @@ network many steps in them.
 
 import argparse
 import contextlib
-import json
+import itertools
 import statistics
 import sys
 import tempfile
@@ -33,7 +33,16 @@ import numpy as np
 import pandas as pd
 from inference_speed import clock
 from peer_networks import architectures
-from trained import add_options, chosen_photos, evaluation_sets, multiply_adds, recipe
+from trained import (
+    add_options,
+    chosen_photos,
+    evaluation_sets,
+    keep_settings,
+    multiply_adds,
+    once,
+    recipe,
+    write_json,
+)
 
 from colorlib import Colorizer, ColorlibError, data, files, metrics, model, photos, training
 from colorlib.checkpoint import HISTORY
@@ -78,18 +87,6 @@ def measure(config, validation, minutes, steps=8):
         "seconds_batch_16": in_batch,
         "processor": f"{card['machine']['cores']} cores of {card['machine']['processor']}",
     }
-
-
-def once(path, make):
-    """What a JSON file holds, or what is made of it now and kept there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, make())
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path, values):
-    files.write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def train(folder, config, rates, steps):
@@ -183,19 +180,14 @@ def compare(args):
     settings = {name: getattr(args, name) for name in names}
     settings |= {"photos": len(photo_set), "photos_sha256": photo_set.digest}
     settings["sets"] = {name: len(paths) for name, paths in sets.items()}
-    before = once(args.output / "settings.json", lambda: settings)
-    if before != settings:
-        changed = ", ".join(
-            f"{k}: {before[k]} -> {v}" for k, v in settings.items() if before[k] != v
-        )
-        raise ColorlibError(
-            f"{args.output}: began with other settings ({changed}); give those, or another --output"
-        )
     colors = data.color_statistics(photo_set)
     model.ARCHITECTURES.update(architectures(colors["ab_counts"]))
     options = {name: settings[name] for name in ("size", "batch", "precision")}
     options["checkpoint_seconds"] = 600.0
     configs = {name: recipe(name, paths, tuple(validation), **options) for name in args.only}
+    for config, rate in itertools.product(configs.values(), args.rates):
+        replace(config, learning_rate=rate)  # refuses a wrong one before it is kept
+    keep_settings(args.output / "settings.json", settings)
     costs, floors = {}, args.output / f"{verdicts.FLOORS}.parquet"
     for name, config in configs.items():
         measured = partial(measure, config, validation, args.minutes)

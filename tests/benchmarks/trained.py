@@ -1,5 +1,6 @@
 """What the benchmarks that train networks share: options, photos, a recipe, the cost of a pass."""
 
+import json
 import math
 from pathlib import Path
 from unittest import mock
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from colorlib import ColorlibError, photos
+from colorlib import ColorlibError, files, photos
 from colorlib.config import TrainingConfig
 
 
@@ -57,6 +58,29 @@ def recipe(network, paths, validation, **changes):
     }
     settings |= {"photos": tuple(paths), "validation": validation, "network": network} | changes
     return TrainingConfig(**settings)
+
+
+def once(path, make):
+    """What a JSON file holds, or what is made of it now and kept there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, make())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path, values):
+    files.write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def keep_settings(path, settings):
+    """Writes what the scores beside this file were made with; refuses others than it has."""
+    before = once(path, lambda: settings)
+    changed = [f"{k}: {before.get(k)} -> {v}" for k, v in settings.items() if before.get(k) != v]
+    if changed:
+        raise ColorlibError(
+            f"{path.parent}: began with other settings ({', '.join(changed)}); give those, or "
+            "another --output"
+        )
 
 
 def multiply_adds(network, inputs):
