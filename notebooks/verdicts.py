@@ -212,6 +212,9 @@ def score_regions(colorizer, paths, vividness=None, batch=16):
     Returns:
         pandas.DataFrame: `region_scores` with the columns `file` (its name; its path where another
         photo has that name) and `category` (`categories`); near-gray photos are left out.
+
+    Raises:
+        ColorlibError: all photos are near-gray.
     """
     tables, names = [], Counter(path.name for path in paths)
     for path, truth, output in metrics.colored_photos(colorizer, paths, vividness, batch):
@@ -222,6 +225,8 @@ def score_regions(colorizer, paths, vividness=None, batch=16):
         scores = region_scores(output, floors, truth)
         file = path.name if names[path.name] == 1 else str(path)
         tables.append(scores.assign(file=file, category=category))
+    if not tables:
+        raise ColorlibError(f"all of {len(paths)} photos are near-gray; give color photos")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -456,7 +461,9 @@ def _judge(parts):
         return "holds and fails in part"
     if True in parts:
         return "holds in part" if None in parts else "holds"
-    return "not shown" if None in parts else "does not hold"
+    if False in parts:
+        return "fails in part" if None in parts else "does not hold"
+    return "not shown"
 
 
 def _count(parts):
@@ -584,7 +591,7 @@ def _claim_on_history(name, errors):
         name,
         "not tested here",
         "; ".join(numbers),
-        "people judge; the error of eight, from the better floor",
+        f"people judge; the error of {errors['photos'].iloc[0]:.0f} photos, from the better floor",
         "computed now",
     )
 
@@ -602,9 +609,9 @@ def claims_report(compared, regions, sizes, films, source="reference run and sam
 
     Returns:
         pandas.DataFrame of str, a row per claim and network: the verdict ("holds", "holds in part"
-        where the rest is open, "holds and fails in part", "does not hold" where the numbers say the
-        contrary, "not shown" where they leave it open, or "not tested here"), the number, what
-        decides, and whether the number was computed now.
+        or "fails in part" where the rest is open, "holds and fails in part", "does not hold" where
+        the numbers say the contrary, "not shown" where they leave it open, or "not tested here"),
+        the number, what decides, and whether the number was computed now.
     """
     rows = []
     for name, table in sizes.groupby("preset", sort=False):

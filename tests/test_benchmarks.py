@@ -276,6 +276,60 @@ def test_multiply_adds_are_those_counted_by_hand(script):
 
 
 @pytest.mark.slow
+def test_arms_are_compared_and_not_trained_again_or_mixed_with_others(
+    script, small_config, tmp_path, monkeypatch, capsys
+):
+    import pandas as pd
+
+    from colorlib import photos
+
+    packaged = photos.packaged("sample")
+    for name, chosen in {"many": packaged["path"][:40], "few": packaged["path"][40:43]}.items():
+        (tmp_path / name).mkdir()
+        for path in chosen:
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(photos, "packaged", lambda kind: packaged[::9])
+    ablation = script("ablation")
+    small = replace(
+        ARCHITECTURES[small_config.network], build=small_network.embedded_network, embedded=True
+    )
+    monkeypatch.setitem(ARCHITECTURES, "paper", small)
+
+    def run(*more, photos="many"):
+        options = f"--photos {photos} --validation few --output out --evaluate few=few --seeds 1"
+        ablation.main([*options.split(), "--only", "own", "shuffled", *more])
+
+    run("--crops", "192", "--precision", "float32")
+    table = pd.read_parquet("out/ablation.parquet")
+    arms = {"own", "own_128", "swapped", "averaged", "blank", "shuffled"}
+    assert (
+        table.groupby(["arm", "set"], observed=True).size().unstack()
+        == {"few": 3, "sample": len(packaged[::9])}
+    ).all(axis=None)
+    assert set(table["arm"]) == arms and set(table["seed"]) == {1}
+    scored = table[table["arm"].isin(["swapped", "averaged", "blank"])]
+    assert (scored["moved"] > 0).all() and table[table["arm"] == "own"]["moved"].isna().all()
+    assert "differences from own" in capsys.readouterr().out
+    trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("state.npz")}
+    assert len(trained) == 2
+    run("--crops", "192", "--precision", "float32")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("state.npz")} == trained
+    capsys.readouterr()
+    for more, said in (
+        (["--crops", "96"], "began with other settings (crops: 192 -> 96)"),
+        (["--crops", "192", "--evaluate", "more=few"], "began with other settings (sets: "),
+        (["--crops", "192", "--count", "20"], "began with other settings (photos: 40 -> 20, "),
+        (["--precision", "flaot32"], "precision"),
+        (["--seeds", "-1"], "seed"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(*more)
+        assert stop.value.code == 1 and said in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_parquet("out/ablation.parquet"), table)
+
+
+@pytest.mark.slow
 def test_peers_are_compared_and_not_trained_again(
     script, small_config, tmp_path, monkeypatch, capsys
 ):
@@ -326,6 +380,11 @@ def test_peers_are_compared_and_not_trained_again(
         run(0.06)
     assert stop.value.code == 1
     assert capsys.readouterr().err.startswith("peers: began with other settings (min")
+    options = "--photos many --validation few --output new --only wallner2017 --precision flaot32"
+    with pytest.raises(SystemExit) as stop:
+        peers.main(options.split())
+    assert stop.value.code == 1 and "precision" in capsys.readouterr().err
+    assert not Path("new").exists(), "what is refused is not kept as the settings to give"
 
 
 @pytest.mark.slow

@@ -82,12 +82,17 @@ def box(many, tmp_path):
 # With Ray
 
 
+def enlarge(folder):
+    """Makes photos so large that whoever colors them is met at work."""
+    for path in folder.rglob("[0-9]*.jpg"):
+        with Image.open(path) as image:
+            image.resize((8 * image.width, 8 * image.height)).save(path)
+
+
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_and_everything_is_there_once(many, tiny_run, tmp_path):
     pytest.importorskip("ray")
-    for path in many.rglob("[0-9]*.jpg"):  # so large that both workers are met at work
-        with Image.open(path) as image:
-            image.resize((8 * image.width, 8 * image.height)).save(path)
+    enlarge(many)
     out = tmp_path / "out"
     arguments = (many, "--output", out, "--preset", tiny_run, "--engine", "ray", "--workers", "2")
     run = process(*arguments)
@@ -163,6 +168,7 @@ def test_stopped_with_ctrl_c_nothing_stays_behind_and_the_same_command_goes_on(
 ):
     pytest.importorskip("ray")
     (many / "broken.jpg").unlink()
+    enlarge(many)
     out = tmp_path / "out"
     arguments = (many, "--output", out, "--preset", tiny_run, "--engine", "ray", "--workers", "1")
     run = process(*arguments)

@@ -641,7 +641,9 @@ def test_a_fault_is_logged_as_a_line_without_anybodys_data(make, monkeypatch, ca
 
     monkeypatch.setattr("study.survey.sessions.answer", broken)
     assert person.answer(1).status_code == 500
-    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    lines = []  # The reply is sent before the line is written.
+    wait_for(lambda: lines.extend(capsys.readouterr().err.splitlines()) or lines)
+    line = lines[-1]
     assert re.search(r"study: .*KeyError in test_study_promises.py:\d+$", line)
     assert "203.0.113" not in line
     assert log.last_error() == line.replace(" study:", "")

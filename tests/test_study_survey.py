@@ -563,7 +563,7 @@ def test_one_client_at_full_speed_does_not_slow_down_the_others(server):
     finally:
         stop.set()
         thread.join()
-    assert statistics.quantiles(waits, n=100)[98] < 2, "p99, s"
+    assert statistics.quantiles(waits, n=100, method="inclusive")[98] < 2, "p99, s"
     assert sum(heard) <= SESSION_BURST + SESSION_RATE * (time.monotonic() - begin)
 
 

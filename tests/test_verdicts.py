@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from colorlib import ColorlibError, lab, metrics, photos
+from colorlib import Colorizer, ColorlibError, lab, metrics, photos
 from notebooks import verdicts
 
 SHIPPED = verdicts.SHIPPED / "peers"
@@ -39,6 +40,13 @@ def test_hues_have_the_names_that_people_give_them():
     for color, group in colors.items():
         ab = metrics.ab_of(np.full((1, 1, 3), color, np.uint8))
         assert verdicts.hue_group(ab)[0, 0] == group, (color, names[group])
+
+
+def test_photos_without_color_have_no_regions_to_judge(tmp_path):
+    path = tmp_path / "gray.png"
+    Image.fromarray(np.full((64, 64), 128, np.uint8)).save(path)
+    with pytest.raises(ColorlibError, match="all of 1 photos are near-gray"):
+        verdicts.score_regions(Colorizer.from_preset("paper"), [path])
 
 
 def test_sums_of_regions_make_the_whole_photo():
@@ -237,9 +245,19 @@ def test_an_embedding_helps_by_what_it_says_only_where_it_helps(films):
         assert report.loc[(claim, "paper"), "verdict"] == verdict
 
 
+def test_a_claim_that_fails_on_one_set_alone_fails_in_part(films):
+    table = compared({("val", "none"): (-0.3, -0.2, -0.1), ("kodak24", "none"): (-0.1, 0.1, 0.3)})
+    report = claims(table, regions((0.3, 0.6), 0.8), films)
+    assert report.loc[("The fusion helps", "paper"), "verdict"] == "fails in part"
+
+
 def test_the_fusion_is_settled_on_the_sets_that_the_readme_says():
     """Of val and imagenet475 it says by how much it helps, of the others that it is open."""
     trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
+    settings = json.loads((verdicts.SHIPPED / "ablation.json").read_text(encoding="utf-8"))
+    scored = trainings.groupby(["set", "arm", "seed"], observed=True).size()
+    assert settings["sets"] == scored.groupby("set", observed=True).max().to_dict()
+    assert (scored == scored.index.get_level_values("set").map(settings["sets"])).all()
     for name, table in trainings.groupby("set", observed=True):
         row = metrics.compare_trainings(table, "own").loc["none", "ab_rmse"]
         settled = name in ("val", "imagenet475")

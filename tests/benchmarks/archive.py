@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from memory import EXPORT, MACHINE, peak, resized
 
-from colorlib import photos
+from colorlib import ColorlibError, photos
 from colorlib.framing import frame_photo
 from colorlib.litert import LiteColorizer, exported
 
@@ -89,4 +89,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ColorlibError as error:
+        sys.exit(str(error))

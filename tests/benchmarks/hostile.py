@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 from memory import EXPORT, MACHINE, peak, watch
 
-from colorlib import photos
+from colorlib import ColorlibError, photos
 
 sys.path.append(str(Path(__file__).parents[1] / "hostile"))
 import mutations  # noqa: E402
@@ -99,4 +99,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ColorlibError as error:
+        sys.exit(str(error))

@@ -174,6 +174,8 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    if arguments.size < 32 or arguments.size % 32:
+        parser.error(f"--size must be a multiple of 32. Received: {arguments.size}")
     print(json.dumps(machine()), flush=True)
     try:
         sources = photos.find(arguments.photos or list(photos.packaged("sample")["path"]))

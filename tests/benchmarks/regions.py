@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from trained import named_sets
 
-from colorlib import Colorizer, ColorlibError, data, metrics, presets
+from colorlib import Colorizer, ColorlibError, data, metrics, photos, presets
 from colorlib.embedding import shared_embedder
 from notebooks import verdicts
 
@@ -27,10 +27,8 @@ def main():
     parser.add_argument("--evaluate", action="append", required=True, metavar="NAME=DIR")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="a folder")
     arguments = parser.parse_args()
-    try:
-        sets, tables = named_sets(arguments.evaluate), []
-    except ColorlibError as error:
-        parser.error(str(error))
+    sets, tables = named_sets(arguments.evaluate), []
+    photos.find(arguments.photos)  # refused before the hours, not after
     for preset in sorted(presets.preset_names()):
         colorizer = Colorizer.from_preset(preset)
         for name, paths in sets.items():
@@ -42,9 +40,13 @@ def main():
     metrics.save_scores(table, arguments.output / "regions.parquet", digits=3)
     training = data.load_photos(str(arguments.photos), short_side=192)
     found = verdicts.categories(data.embed_photos(training, shared_embedder()))
-    counts = pd.Series(found, name="category").value_counts().reindex(list(verdicts.CLASSES))
+    counts = pd.Series(found, name="category").value_counts()
+    counts = counts.reindex(list(verdicts.CLASSES), fill_value=0)
     counts.rename("photos").to_csv(arguments.output / "categories.csv")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ColorlibError as error:
+        sys.exit(str(error))

@@ -30,7 +30,7 @@ import pandas as pd
 
 sys.path.append(str(Path(__file__).parents[1]))  # for survey_parts
 
-from colorlib import photos  # noqa: E402
+from colorlib import ColorlibError, photos  # noqa: E402
 from study import leaks  # noqa: E402
 from study.stimuli import Recipe, build  # noqa: E402
 
@@ -122,6 +122,8 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.output or Path(scratch)
+        if (folder / "crops").exists():
+            parser.error(f"--output {folder}: holds crops; give a new folder")
         (folder / "crops").mkdir(parents=True)
         save_crops(folder / "crops", args.scenes, args.side, args.seed)
         recipe = Recipe(
@@ -155,4 +157,7 @@ def plant(features, where):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ColorlibError as error:
+        sys.exit(str(error))
