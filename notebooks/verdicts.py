@@ -339,16 +339,17 @@ def differences_report(compared, arms):
     return pd.DataFrame(list(rows.values()), index)
 
 
-# What a network costs, as tests/benchmarks/peers.py measures it: how it is shown, and from what.
+# What a network costs, as tests/benchmarks/peers.py measures it: how it is shown, from what, in
+# which unit.
 COSTS = {
-    "parameters": ("{:,.0f}", "parameters"),
-    "of them trained": ("{:,.0f}", "trained"),
-    "multiply-adds at 224 px, billions": ("{:.2f}", "billions"),
-    "s a photo of 256 px": ("{:.3f}", "seconds_batch_1"),
-    "s in a batch of 16": ("{:.3f}", "seconds_batch_16"),
-    "minutes": ("{:.1f}", "minutes"),
-    "crops seen": ("{:,.0f}", "crops"),
-    "learning rate": ("{:g}", "learning_rate"),
+    "parameters, millions": ("{:.1f}", "parameters", 1e6),
+    "of them trained": ("{:.1f}", "trained", 1e6),
+    "multiply-adds at 224 px, billions": ("{:.2f}", "multiply_adds", 1e9),
+    "s a photo of 256 px": ("{:.3f}", "seconds_batch_1", 1),
+    "s in a batch of 16": ("{:.3f}", "seconds_batch_16", 1),
+    "minutes": ("{:.1f}", "minutes", 1),
+    "crops seen": ("{:,.0f}", "crops", 1),
+    "learning rate": ("{:g}", "learning_rate", 1),
 }
 FLOORS = "floors"  # of the files of scores beside one another, the one that is no network's
 
@@ -374,13 +375,14 @@ def peer_costs(folder):
     networks = {path.stem for path in Path(folder).glob("*.parquet")} - {FLOORS}
     costs = {name: json.loads(Path(folder, f"{name}.json").read_text()) for name in networks}
     table = pd.DataFrame.from_dict(costs, orient="index").rename_axis("network")
-    table["billions"] = table["multiply_adds"] / 1e9
     return table.sort_values("parameters")
 
 
 def costs_report(costs):
     """`peer_costs` written out to be read: pandas.DataFrame of str."""
-    columns = {label: costs[name].map(form.format) for label, (form, name) in COSTS.items()}
+    columns = {
+        label: (costs[name] / unit).map(form.format) for label, (form, name, unit) in COSTS.items()
+    }
     return pd.DataFrame(columns)
 
 

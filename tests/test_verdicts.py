@@ -309,14 +309,15 @@ def test_networks_stand_in_the_order_of_their_error_with_the_floors_among_them()
 
 
 def test_costs_are_those_of_networks_with_scores(tmp_path):
-    for name, parameters in {"large": 9_000_000, "small": 1_000, "untrained": 5}.items():
-        numbers = dict.fromkeys((name for _, name in verdicts.COSTS.values()), 2.0)
+    for name, parameters in {"large": 9_000_000, "small": 1_000_000, "untrained": 5}.items():
+        numbers = dict.fromkeys((name for _, name, _ in verdicts.COSTS.values()), 2.0)
         numbers |= {"parameters": parameters, "multiply_adds": 1.25e9}
         (tmp_path / f"{name}.json").write_text(json.dumps(numbers))
     for name in ("large", "small", "floors"):
         peers({name: 1.0}).to_parquet(tmp_path / f"{name}.parquet")
     report = verdicts.costs_report(verdicts.peer_costs(tmp_path))
-    assert list(report["parameters"].items()) == [("small", "1,000"), ("large", "9,000,000")]
+    label = "parameters, millions"
+    assert list(report[label].items()) == [("small", "1.0"), ("large", "9.0")]
     assert report.loc["small", "multiply-adds at 224 px, billions"] == "1.25"
 
 
@@ -330,6 +331,11 @@ def test_the_networks_that_ship_had_the_same_minutes_on_one_processor():
     assert costs["learning_rate"].isin(settings["rates"]).all()
     few = costs.index[costs["crops"] < settings["photos"]]
     assert set(few) == {"zhang2016", "iizuka2016"}, "05_verdicts says so"
+    largest = costs["parameters"].nlargest(3).index
+    for name in costs.index:
+        maps = np.load(SHIPPED / f"{name}.npz")
+        ab = np.concatenate([maps[file].reshape(-1, 2) for file in maps]).astype("float64")
+        assert (np.sqrt(ab.var(axis=0).sum()) < 3) == (name in largest), "05_verdicts says so"
     scores = verdicts.peer_scores(SHIPPED)
     for name, photo_count in settings["sets"].items():
         counts = scores[scores["set"] == name]["network"].value_counts()
