@@ -264,6 +264,17 @@ def test_the_fusion_is_settled_on_the_sets_that_the_readme_says():
         assert (row["low"] > 0) == settled and row["high"] > 0, name
 
 
+def test_what_pyramid_adds_shows_on_the_sets_that_the_notebook_says():
+    """Only with the paper's loss, and on the two large sets; no arm without it shows a gain."""
+    trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
+    for name, table in trainings.groupby("set", observed=True):
+        rows = metrics.compare_trainings(table, "own").xs("ab_rmse", level="metric")
+        assert (rows.loc["mse", "high"] < 0) == (name in ("imagenet475", "val")), name
+        assert (rows.loc[["bins", "pyramid", "scratch"], "high"] > 0).all(), name
+        assert (rows.loc[["bins", "pyramid"], "low"] < 0).all(), name
+        assert (rows["seeds"] == 3).all(), name
+
+
 def test_paler_is_judged_over_all_pixels(films):
     """Pixels that are colored in truth look paler in any colors that err."""
     table = regions((0.5, 0.5), 1.0)
