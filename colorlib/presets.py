@@ -45,15 +45,18 @@ def preset_folder(name=None):
             that one; `"./paper"`, or a Path, is a folder.
 
     Raises:
-        ColorlibError: neither a preset nor a run folder.
+        ColorlibError: neither a preset nor a run folder, or one that lacks a file.
     """
     if str(name) == "mse" and not Path(name).exists():
         raise ColorlibError("The preset 'mse' is called 'paper' now: it is the paper's network")
     name = name or DEFAULT_PRESET
     packaged = isinstance(name, str) and name in preset_names()
     folder = ASSETS / "presets" / name if packaged else Path(name)
-    if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():
+    missing = [file for file in (CARD, WEIGHTS) if not (folder / file).is_file()]
+    if not missing:
         return folder
+    if len(missing) == 1:
+        raise ColorlibError(f"{folder}: its {missing[0]} is missing; restore it, or train again")
     raise ColorlibError(
         f"Unknown preset {str(name)!r}: must be one of "
         f"{', '.join(preset_names())}, or the folder of a training run ({CARD} and {WEIGHTS})"

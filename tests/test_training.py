@@ -491,6 +491,18 @@ def test_a_finished_run_is_returned_as_it_is(one_step, tmp_path):
     away.rename(config.photos)
 
 
+@pytest.mark.parametrize("name", ["card.json", "weights.weights.h5"])
+def test_a_run_without_one_of_its_files_names_it(one_step, tmp_path, name):
+    config, run, _ = one_step
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / name).unlink()
+    with pytest.raises(ColorlibError, match=f"run: its {name} is missing; restore it"):
+        presets.load_card(run)
+    if name != "card.json":  # It isn't taken for finished either; without a card it goes on.
+        with pytest.raises(ColorlibError, match=f"its {name} is missing"):
+            train(config, run)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [

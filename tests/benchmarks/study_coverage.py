@@ -76,13 +76,14 @@ def summary(tables):
     rows = pd.concat(tables)
     means = ["coverage", "below", "above", "width"]
     keys = ["people", "photos", "design", "interval"]
-    # Half an interval of a mean goes down with the root of the number of studies.
-    squares = (rows["uncertainty"] * rows["studies"]) ** 2
     weighed = rows.assign(**{name: rows[name] * rows["studies"] for name in means})
-    groups = weighed.assign(uncertainty=squares).groupby(keys, sort=False)
-    total = groups[["studies", *means, "uncertainty"]].sum()
-    total[means] = total[means].div(total["studies"], axis=0)
-    total["uncertainty"] = total["uncertainty"] ** 0.5 / total["studies"]
+    # The variance of all studies is that within the parts and that between them.
+    squares = rows["studies"] * (rows["uncertainty"] / 1.96) ** 2 + rows["coverage"] ** 2
+    groups = weighed.assign(squares=squares * rows["studies"]).groupby(keys, sort=False)
+    total = groups[["studies", *means, "squares"]].sum()
+    total[[*means, "squares"]] = total[[*means, "squares"]].div(total["studies"], axis=0)
+    variance = (total.pop("squares") - total["coverage"] ** 2).clip(lower=0)
+    total["uncertainty"] = 1.96 * (variance / total["studies"]) ** 0.5
     if "people_sd" in rows:
         sds = ["people_sd", "scenes_sd", "stimuli_sd"]
         total[sds] = rows.groupby(keys)[sds].median()

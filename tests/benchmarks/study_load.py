@@ -232,7 +232,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="colorlib-load-"))
     postgresql = None
     rows = []
-    print(json.dumps({"cores": os.cpu_count(), "processor": platform.machine()}), flush=True)
+    print(json.dumps({"cores": os.cpu_count(), "architecture": platform.machine()}), flush=True)
     try:
         make_stimuli(folder / "stimuli", scenes=arguments.answers, practice=0, catch=0, side=512)
         values = {"scenes": arguments.answers, "practice": 0, "catch": 0}
