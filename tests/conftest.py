@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +36,13 @@ def pytest_unconfigure():
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
+# Those that take longest go first, so that no process is left with one of them at the end.
+LONGEST = ["pages", "benchmarks", "page", "cluster", "training", "hostile"]
+
+
 def pytest_collection_modifyitems(items):
-    """Files with the most slow tests go first, so that no process is left with one at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -170,6 +170,7 @@ def test_an_output_that_cannot_be_made(here, folder, tiny_run, tmp_path):
     assert code and out == [] and len(err) == 1 and str(tmp_path / "file") in err[0]
 
 
+@pytest.mark.slow
 def test_train_then_package_the_run(here, sample, tmp_path):
     folders = tmp_path / "photos", tmp_path / "held back"
     for folder, paths in zip(folders, (sample[:6], sample[6:8]), strict=True):

@@ -224,6 +224,7 @@ def test_a_cluster_by_address_and_shares_of_a_gpu(many, tiny_run, tmp_path):
 # Photos and results in a store
 
 
+@pytest.mark.slow
 def test_from_a_store_into_a_store_and_again(colorize, box, tmp_path):
     out = f"memory://{tmp_path.name}/out"
     assert colorize(box, "--output", out, "--dry-run")[2] == ["colorlib: 3 would color"]
@@ -331,6 +332,7 @@ def test_which_photos_of_a_store_and_what_their_results_are_called(box, tmp_path
     assert names == ["00.jpg", "01.jpg", "02.jpg", "a.png"]
 
 
+@pytest.mark.slow
 def test_no_original_is_replaced_by_whatever_name_it_is_called(colorize, box, many, tmp_path):
     before = {n: stores.read(f"{box}/{n}") for n in stores.listing(box)}
     other, folder = f"{box.removesuffix('/box')}/other", f"file://{many}"

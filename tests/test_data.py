@@ -332,6 +332,7 @@ def embed(photo_set, embedder):
     return data.embed_photos(photo_set, counted, batch=2), counted.count
 
 
+@pytest.mark.slow
 def test_embeddings_are_computed_once_for_each_backbone(sample, cache, tmp_path):
     photo_set = data.load_photos(sample[:4], short_side=32, cache=cache)
     embedder = shared_embedder()

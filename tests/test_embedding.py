@@ -184,6 +184,7 @@ def test_the_cards_command_measures_accuracy(tmp_path, monkeypatch, capsys):
     assert "holiday.jpg: does not begin with an ImageNet synset" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_weights_give_other_embeddings_and_another_key(embedder, tmp_path):
     shifted = shifted_weights(tmp_path / "shifted.weights.h5")
     other, plane = Embedder(weights=shifted), lightness(next(iter(CLASSES)))

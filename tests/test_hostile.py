@@ -118,6 +118,7 @@ def test_every_committed_file_has_its_provenance():
     assert sum((HOSTILE / name).stat().st_size for name in rows) < 3e6
 
 
+@pytest.mark.slow
 def test_every_hostile_file_is_colored_or_named_and_on_record(colorize, tmp_path):
     out = tmp_path / "out"
     code, lines, err = colorize(HOSTILE, CASES, "--output", out)
@@ -309,6 +310,7 @@ def test_an_error_stays_on_one_line_whatever_the_name(colorize, tmp_path):
         assert (code, out) == (2, []) and line.isprintable() and "no such file" in line
 
 
+@pytest.mark.slow
 @windows
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_a_console_that_lacks_a_names_characters(small, tiny_run, tmp_path, encoding, monkeypatch):

@@ -94,6 +94,7 @@ def test_raw_files_share_the_file_of_the_backbone(tiny_run):
     }
 
 
+@pytest.mark.slow
 def test_a_vividness_is_checked_as_by_keras(tiny_run):
     pyramid, paper = LiteColorizer(exported("pyramid")), LiteColorizer(exported(tiny_run))
     with pytest.raises(ColorlibError, match="must be in 0..1. Received: 2"):

@@ -156,6 +156,7 @@ def test_a_preset_stays_as_it_was_if_it_cannot_be_scored(packaged, tiny_run, tmp
     assert {path.name: path.read_bytes() for path in packaged.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_weights_that_a_run_started_from_are_kept_in_part(tiny_run, tiny_config, tmp_path):
     start = shutil.copytree(tiny_run, tmp_path / "start")
     config = replace(tiny_config, start=str(start), epochs=1, steps_per_epoch=1, ema=0.0)

@@ -275,6 +275,7 @@ def is_running(notebook):
     return cell.metadata.get("papermill", {}).get("status") == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_leaves_what_is_done(tmp_path):
     process = subprocess.Popen(

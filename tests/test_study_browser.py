@@ -458,6 +458,7 @@ def withdraw(page):
     page.get_by_role("heading", name="Your answers are deleted").wait_for()
 
 
+@pytest.mark.slow
 def test_withdrawal_is_a_button_on_every_screen(serve, visit):
     server = serve(demo=False, practice=1, scenes=2, catch=0, completion_code="{code}")
     page = visit(f"{server.address}/?PROLIFIC_PID=P1")
@@ -485,6 +486,7 @@ def test_withdrawal_is_a_button_on_every_screen(serve, visit):
     assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_the_code_is_told_first_and_can_be_typed_anywhere(serve, visit):
     server = serve(demo=False, practice=0)
     page = visit(server.address)
@@ -508,6 +510,7 @@ def test_the_code_is_told_first_and_can_be_typed_anywhere(serve, visit):
     page.get_by_text("can't be continued here any more").wait_for()
 
 
+@pytest.mark.slow
 def test_the_next_person_at_a_computer_begins_anew(serve, visit):
     server = serve(demo=False, scenes=2, practice=0, catch=0)
     first = visit(server.address)
@@ -538,6 +541,7 @@ def test_the_next_person_at_a_computer_begins_anew(serve, visit):
         assert code not in second.content()
 
 
+@pytest.mark.slow
 def test_an_invitation_goes_on_on_a_second_device(serve, visit):
     server = serve(demo=False, practice=0, ways=["invitation"])
     (code,) = command("invite", "1", "--database", server.database).stdout.split()

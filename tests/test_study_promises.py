@@ -36,6 +36,7 @@ from study.survey import log, migrations, retention, server
 from study.survey import store as tables
 from study.survey.store import Store
 
+pytestmark = pytest.mark.slow  # all of it: a minute or two
 SCHEMA_1 = Path(__file__).parent / "study_reference" / "schema-1.sql"
 
 
@@ -330,7 +331,7 @@ def take_part_in_turn(study, count=7):
     return of_sessions(study.store)["sessions"]
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_no_row_tells_by_its_place_who_came_when(stimuli, moved, tmp_path, request, kind):
     moved("2027-03-01T12:00:00")
     path = fill_in(write_protocol(tmp_path / "p.toml"), anonymized_on="2027-03-31")
@@ -447,7 +448,7 @@ def postgresql():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def old(request, database, tmp_path, monkeypatch):
     """A database of schema 1, in which one person has finished and another has begun."""
     monkeypatch.chdir(tmp_path)  # PostgreSQL's tombstones lie in the present folder
@@ -769,7 +770,7 @@ def test_a_pause_lets_nobody_begin_and_everybody_go_on(make, database):
     assert again.person().start().status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_quota_holds_when_many_come_at_once(stimuli, tmp_path, request, kind):
     path = fill_in(write_protocol(tmp_path / "quota.toml", quota=5))
     database = tmp_path / "study.sqlite3"

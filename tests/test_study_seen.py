@@ -37,6 +37,7 @@ from study.survey import store as tables
 from study.survey.export import export
 from study.survey.server import EVERY
 
+pytestmark = pytest.mark.slow  # all of it: a minute or two
 stimuli, serve, visit = pages.stimuli, pages.serve, pages.visit
 
 
@@ -165,7 +166,6 @@ def test_the_report_of_the_rules_says_who_passes_them(name):
     assert again == (0 if name == "2afc-1s" else 1), "it matters where photos are timed"
 
 
-@pytest.mark.slow
 def test_a_reload_during_the_exposure_leaves_a_mark(serve, visit, tmp_path):
     server = serve("2afc-1s", scenes=2, practice=0, catch=0, exposure_s=1.5, min_server_ms=2500)
     page = visit(server.address)
@@ -535,9 +535,7 @@ ZOOMED = {"200 %": (640, 400), "400 %": (320, 200)}
 
 
 @pytest.mark.parametrize("zoom", ZOOMED)
-@pytest.mark.parametrize(
-    "name", ["balanced-yesno", pytest.param("2afc-1s", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
 def test_text_is_not_clipped_by_zoom(serve, visit, name, zoom):
     width, height = ZOOMED[zoom]
     values = {"exposure_s": 0.1, "pause_s": 0.0} if name == "2afc-1s" else {}

@@ -187,6 +187,7 @@ def hue_spread(rgb):
     return 1 - np.linalg.norm(ab.sum(axis=0)) / np.linalg.norm(ab, axis=1).sum()
 
 
+@pytest.mark.slow
 def test_a_photo_too_dull_to_catch_does_something_else(originals, tmp_path):
     """A clock of red digits in the dark: with its colors misplaced it looks as real as before."""
     folder = tmp_path / "photos"
@@ -206,6 +207,7 @@ def test_a_photo_too_dull_to_catch_does_something_else(originals, tmp_path):
     assert used  # what can't catch is shown all the same
 
 
+@pytest.mark.slow
 def test_a_photo_is_replaced_by_name_and_nothing_else_changes(originals, tmp_path):
     small = Recipe(scenes=4, practice=1, catch=1, longest_side=96, seed=2)
     before = build(originals, tmp_path / "before", small)

@@ -687,6 +687,7 @@ def test_connections_that_the_database_has_dropped_are_replaced(make, database):
 # The experimenter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["balanced-yesno", "2afc-1s"])
 def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name):
     from study.answers import read_export
@@ -738,6 +739,7 @@ def test_export_agrees_with_its_dictionary_and_the_analysis(make, tmp_path, name
     assert "is not empty" in again.stderr
 
 
+@pytest.mark.slow
 def test_export_is_safe_in_a_spreadsheet_and_without_panel_ids_if_asked(make, tmp_path):
     from study.answers import milliseconds, read_export
 

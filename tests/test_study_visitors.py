@@ -342,6 +342,7 @@ def test_the_page_withdraws_nobody_after_anonymization(serve, monkeypatch):
     assert answers(study) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["page", "command"])
 def test_a_restored_backup_brings_back_nobody_who_withdrew(serve, database, tmp_path, by):
     study = serve()

@@ -436,6 +436,7 @@ def test_a_longer_run_has_the_learning_rate_of_its_length(
     assert [row["step"] for row in history(run)] == [16, 32, 48, 64]
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_presets_weights(tiny_run, one_step, tmp_path, capsys):
     def fine_tune(run, *options):
         folder = one_step[0].photos

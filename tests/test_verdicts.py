@@ -69,6 +69,7 @@ def test_sums_of_regions_make_the_whole_photo():
     assert colored["n_pixels"].sum() == pytest.approx(40_000, rel=0.01)  # without the gray third
 
 
+@pytest.mark.slow
 def test_draws_pool_photos_and_hold_the_model_against_the_better_floor(colorizers):
     paths = photos.packaged("sample")["path"].tolist()[:6]
     colorizer = colorizers("pyramid")

@@ -183,6 +183,7 @@ def test_slider_says_what_it_shows(visit, address):
         assert caption.is_visible() and caption.inner_text() == text
 
 
+@pytest.mark.slow
 def test_versions_change_places_on_the_right(visit, address):
     page = visit(address, width=390, has_touch=True)
     slider = slider_in(page, 5)
@@ -202,6 +203,7 @@ def test_versions_change_places_on_the_right(visit, address):
     assert outer["height"] >= slider.bounding_box()["height"] + 30, "the frame holds the buttons"
 
 
+@pytest.mark.slow
 def test_slider_slides_in_safari_before_16_4(visit, address):
     page = visit("about:blank")
     page.add_init_script(NO_SHEETS)
@@ -233,6 +235,7 @@ def test_without_scripts_all_versions_are_to_be_seen(visit, address):
             assert box["y"] + box["height"] <= within["y"] + within["height"] + 1
 
 
+@pytest.mark.slow
 def test_slider_follows_a_finger_that_goes_across(visit, address):
     page = visit(address, width=390, has_touch=True)
     slider = slider_in(page)
@@ -258,6 +261,7 @@ def shown(gallery):
     return visible.index(True) + 1
 
 
+@pytest.mark.slow
 def test_gallery_turns_by_button_key_thumbnail_and_swipe(visit, address):
     page = visit(address, width=800, has_touch=True)
     gallery = page.frame_locator("iframe.colorlib").nth(2).locator(".gallery")
@@ -302,6 +306,7 @@ def test_the_gallery_is_one_tab_stop_beside_the_slider_in_it(visit, address):
     assert pressed("Shift+Tab") == ["img-comparison-slider"] and pressed("Shift+Tab") == []
 
 
+@pytest.mark.slow
 def test_a_contrast_theme_shows_choice_and_focus(visit, address):
     page = visit(address, forced_colors="active")
     slider, frame = slider_in(page, 5), page.frame_locator("iframe.colorlib").nth(5)
@@ -321,6 +326,7 @@ def edge(element):
     return shot.getpixel((1, shot.height // 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1200])
 def test_everything_fits_the_page_undistorted(visit, address, width):
     page = visit(address, width=width)
@@ -517,6 +523,7 @@ def url_of(server, folder):
     raise AssertionError("JupyterLab did not start within two minutes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", [3, 4])
 def test_explorer_leaves_a_live_slider_in_an_export(visit, address, frame):
     page = visit(address)
