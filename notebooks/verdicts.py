@@ -316,12 +316,32 @@ DIFFERENCES = {
 }
 
 
+def compare_on_sets(scores, baseline, seed=1):
+    """`metrics.compare_trainings` on each set: pandas.DataFrame, index "set", "arm" and "metric".
+
+    Args:
+        scores, baseline, seed: as for `metrics.compare_trainings`; `scores` with a column `set`.
+
+    Raises:
+        ColorlibError: there are no scores of the baseline.
+    """
+    if baseline not in set(scores["arm"]):
+        raise ColorlibError(
+            f"SCORES holds {', '.join(sorted(set(scores['arm'])))}, but not {baseline}, with which "
+            "they are compared; train it, too"
+        )
+    tables = {
+        name: metrics.compare_trainings(scores[scores["set"] == name], baseline, seed=seed)
+        for name in sets_of(scores)
+    }
+    return pd.concat(tables, names=["set"])
+
+
 def differences_report(compared, arms):
     """How arms differ from the baseline, written out: a row for each arm and set.
 
     Args:
-        compared: pandas.DataFrame of `metrics.compare_trainings` for several sets, with the index
-            "set", "arm" and "metric".
+        compared: pandas.DataFrame of `compare_on_sets`.
         arms: list of str. Those that are shown.
 
     Returns:

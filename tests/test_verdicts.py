@@ -1,6 +1,7 @@
 """What 05_verdicts computes, on pictures and scores whose colors, sizes and errors are known."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -365,21 +366,35 @@ def test_scores_of_ones_own_stand_before_those_that_ship(tmp_path):
     assert verdicts.find_scores(tmp_path) == shipped | {"regions.parquet": own}
 
 
-def test_peers_are_shown_on_sets_of_ones_own(tmp_path):
-    """05_verdicts with SCORES: networks that were scored elsewhere than those of the ablation."""
+def test_arms_without_the_one_they_are_compared_with_are_told_so():
+    trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
+    some = trainings[trainings["arm"].isin(["bins", "none"])]
+    with pytest.raises(ColorlibError, match="SCORES holds bins, none, but not own, with which"):
+        verdicts.compare_on_sets(some, "own")
+
+
+@pytest.mark.parametrize("baseline", ["paper", "mean ab"])
+def test_peers_are_shown_on_sets_of_ones_own(tmp_path, baseline):
+    """05_verdicts with SCORES: networks, `paper` or none, scored elsewhere than the ablation's."""
     for path in SHIPPED.glob("*.parquet"):
+        if path.stem == "paper" != baseline:
+            continue
         scores = pd.read_parquet(path)
         mine = scores["set"].map({"sample": "sample", "kodak24": "mine"})
         scores.assign(set=mine).dropna(subset="set").to_parquet(tmp_path / path.name)
+        if (costs := path.with_suffix(".json")).exists():
+            shutil.copy(costs, tmp_path)
     notebook = json.loads((verdicts.SHIPPED.parent / "05_verdicts.ipynb").read_text("utf-8"))
     sources = ["".join(cell["source"]) for cell in notebook["cells"]]
     (cell,) = [source for source in sources if "verdicts.peers_report(" in source]
     cell, last = cell.rsplit("\n", 1)
     told, given = [], {"pd": pd, "metrics": metrics, "verdicts": verdicts, "SEED": 1}
     given |= {"peers": verdicts.peer_scores(tmp_path), "found": {"peers": tmp_path}}
+    given |= {"costs": verdicts.peer_costs(tmp_path)}
     exec(cell, given | {"forest": lambda *told_: told.append(told_)})
-    (against, networks, *_) = told[0]
+    (against, networks, _, _, compared_with, _) = told[0]
+    assert compared_with == baseline and baseline not in networks
     assert set(against.index.get_level_values("set")) == {"sample", "mine"}
-    assert {"gray", "mean ab", "pyramid"} <= set(networks)
+    assert {"gray", "mean ab", "pyramid"} - {baseline} <= set(networks)
     table = eval(last, given)
     assert set(table.index.get_level_values("set")) == {"sample", "mine"}

@@ -13,6 +13,7 @@ function mendSlider(slider) {
   const first = slider.querySelector("[slot=first] figcaption").textContent;
   const report = () => {
     const percent = Math.round(slider.value);
+    if (Number.isNaN(percent)) return; // a browser that can't define the element
     slider.setAttribute("aria-valuenow", percent);
     slider.setAttribute("aria-valuetext", `${percent} % ${first}`);
   };
