@@ -584,7 +584,7 @@ FUSION = {
 }
 
 
-def _claim_on_fusion(claim, errors):
+def _claim_on_fusion(claim, errors, source):
     numbers, parts = [], []
     for name, of_set in errors.groupby("set", sort=False):
         worse = [_below(-high, -low) for low, high in of_set[["low", "high"]].to_numpy()]
@@ -599,7 +599,7 @@ def _claim_on_fusion(claim, errors):
         "; ".join(numbers),
         f"on every set the pooled ab-RMSE without it ({', '.join(FUSION[claim])}) is larger than "
         "that of own" + "; the number is the arm's that shows it least" * (len(FUSION[claim]) > 1),
-        "reference run",
+        source,
     )
 
 
@@ -618,7 +618,7 @@ def _claim_on_history(name, errors):
     )
 
 
-def claims_report(compared, regions, sizes, films, source="reference run and sample", seed=1):
+def claims_report(compared, regions, sizes, films, sources=("reference run",) * 2, seed=1):
     """The paper's claims, how each was tested, and the verdicts.
 
     Args:
@@ -626,7 +626,7 @@ def claims_report(compared, regions, sizes, films, source="reference run and sam
         regions: pandas.DataFrame of `score_regions`, with `preset` and `set`.
         sizes: pandas.DataFrame with `preset`, `same size back` (bool) and `colors move by`.
         films: pandas.DataFrame of `metrics.compare` over `film_scores` by preset and film.
-        source: str. Where `regions` comes from.
+        sources: two str. Where `compared` and `regions` come from.
         seed: int. Of the resamples. Defaults to 1.
 
     Returns:
@@ -639,11 +639,11 @@ def claims_report(compared, regions, sizes, films, source="reference run and sam
     for name, table in sizes.groupby("preset", sort=False):
         rows.append(_claim_on_sizes(name, table))
     for name, table in regions.groupby("preset", sort=False):
-        rows += _claims_on_regions(name, table, source, seed)
+        rows += _claims_on_regions(name, table, sources[1], seed)
     errors = compared.xs("ab_rmse", level="metric").reset_index()
     for claim, arms in FUSION.items():
         if set(arms) <= set(errors["arm"]):
-            rows.append(_claim_on_fusion(claim, errors[errors["arm"].isin(arms)]))
+            rows.append(_claim_on_fusion(claim, errors[errors["arm"].isin(arms)], sources[0]))
     people = "About 46 % of the answers take the colors for real"
     rows.append(_claim(people, "all", "not tested here", "", "people answer: the study", ""))
     for name, table in films.xs("ab_rmse", level="metric").groupby("preset", sort=False):

@@ -247,6 +247,14 @@ def test_an_embedding_helps_by_what_it_says_only_where_it_helps(films):
         assert report.loc[(claim, "paper"), "verdict"] == verdict
 
 
+def test_a_verdict_says_whose_scores_it_comes_from(films):
+    table, sizes = compared({("val", "none"): (0.1, 0.2, 0.3)}), pd.DataFrame({"preset": []})
+    sources = "your scores", "reference run and sample"
+    told = verdicts.claims_report(table, regions((0.3, 0.6), 0.8), sizes, films, sources)["from"]
+    assert told[("The fusion helps", "paper")] == sources[0]
+    assert told[("Small objects stay gray", "paper")] == sources[1]
+
+
 def test_a_claim_that_fails_on_one_set_alone_fails_in_part(films):
     table = compared({("val", "none"): (-0.3, -0.2, -0.1), ("kodak24", "none"): (-0.1, 0.1, 0.3)})
     report = claims(table, regions((0.3, 0.6), 0.8), films)
