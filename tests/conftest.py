@@ -36,8 +36,9 @@ def pytest_unconfigure():
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
-# Those that take longest go first, so that no process is left with one of them at the end.
-LONGEST = ["pages", "benchmarks", "page", "cluster", "training", "hostile"]
+# Those that take longest go first, so that no process is left with one of them at the end; of those
+# that need a run that is trained once, one alone is among the first.
+LONGEST = ["pages", "benchmarks", "cluster", "study_survey", "page", "training", "hostile"]
 
 
 def pytest_collection_modifyitems(items):

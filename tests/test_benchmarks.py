@@ -190,6 +190,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_peer_has_its_parameters_and_gives_colors(peer_networks, name):
     import numpy as np

@@ -200,6 +200,7 @@ def test_train_then_package_the_run(here, sample, tmp_path):
     assert [result["vividness"] for result in card["results"]["held back"]] == [0, 0.7]
 
 
+@pytest.mark.slow
 def test_the_papers_training_says_where_to_put_the_weights_of_its_backbone(
     here, sample, tmp_path, monkeypatch
 ):

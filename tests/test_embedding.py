@@ -239,6 +239,7 @@ def test_papers_backbone_as_keras_downloads_it(name):
 # Any other model of keras.applications
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_another_backbone_gives_its_logits(tmp_path, monkeypatch):
     model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)

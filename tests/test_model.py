@@ -119,6 +119,7 @@ def test_takes_an_embedding_of_any_size(size):
     assert paper_network(size)(inputs(size=size)).shape == (2, 24, 16, 2)
 
 
+@pytest.mark.slow
 def test_its_example_runs_as_it_stands():
     example = textwrap.dedent(paper_network.__doc__.partition("Example:\n")[2])
     names = {"paper_network": paper_network}

@@ -108,6 +108,7 @@ def test_a_knob_is_scored_at_zero_and_at_its_default(photo_folder, tmp_path):
     assert vivid["ab_rmse"] == pytest.approx(rmse, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_with_that_knob_has_it_on_its_card(small_run, tiny_run, photo_folder, tmp_path):
     assert presets.load_card(small_run)["vividness"] == 0.0
     (result,) = package(small_run, tmp_path / "small", [photo_folder])["results"]["photos"]

@@ -23,6 +23,7 @@ from study import leaks, protocol, sheets
 from study.encoding import color_difference, misplaced_colors, split_jpeg
 from study.stimuli import Recipe, Stimuli, build, labels, packaged, shrink
 
+pytestmark = pytest.mark.slow  # all of it: a minute or two
 RECIPE = Recipe(("pyramid", "paper"), scenes=8, practice=2, catch=2, longest_side=128, seed=2)
 
 
@@ -187,7 +188,6 @@ def hue_spread(rgb):
     return 1 - np.linalg.norm(ab.sum(axis=0)) / np.linalg.norm(ab, axis=1).sum()
 
 
-@pytest.mark.slow
 def test_a_photo_too_dull_to_catch_does_something_else(originals, tmp_path):
     """A clock of red digits in the dark: with its colors misplaced it looks as real as before."""
     folder = tmp_path / "photos"
@@ -207,7 +207,6 @@ def test_a_photo_too_dull_to_catch_does_something_else(originals, tmp_path):
     assert used  # what can't catch is shown all the same
 
 
-@pytest.mark.slow
 def test_a_photo_is_replaced_by_name_and_nothing_else_changes(originals, tmp_path):
     small = Recipe(scenes=4, practice=1, catch=1, longest_side=96, seed=2)
     before = build(originals, tmp_path / "before", small)
@@ -449,7 +448,6 @@ def test_what_never_varies_is_no_leak():
         assert test(constant, key) == (1.0, "")
 
 
-@pytest.mark.slow
 def test_the_benchmark_sees_no_leak_in_files_and_in_what_is_served():
     command = [sys.executable, "tests/benchmarks/study_leaks.py", "--scenes", "24", "--side", "96"]
     for seed in ("1", "2"):  # chance alone fails one run in 250
