@@ -1,6 +1,6 @@
 # make reproduce   execute every notebook on the packaged photos and build the pages: outputs/site
 # make site        build the pages of what is executed, and say how to serve them
-# make test        run the quick tests, eight minutes on two cores
+# make test        run the quick tests, seven minutes on two cores
 # make test-all    run all tests that download nothing, then those of the backends once more on JAX
 # make lab         open the notebooks in JupyterLab
 # make figures     reproduce, then publish the figures to figures/
@@ -32,7 +32,8 @@ site: .venv
 
 # The quick tests wait much for browsers and servers: three processes keep two cores busy.
 WORKERS = 2
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# They start hundreds of Pythons, each of which would compile our modules anew without bytecode.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: WORKERS = 3
 test: .venv
