@@ -70,6 +70,11 @@ def find_scores(folder=None):
     return found
 
 
+def source_of(path):
+    """What a table says of where scores of `find_scores` come from: str."""
+    return "reference run" if Path(path).parent == SHIPPED else "your scores"
+
+
 def sets_of(scores):
     """The names of the sets that were scored, the reference run's own first: list of str.
 
@@ -618,7 +623,7 @@ def _claim_on_history(name, errors):
     )
 
 
-def claims_report(compared, regions, sizes, films, sources=("reference run",) * 2, seed=1):
+def claims_report(compared, regions, sizes, films, sources, seed=1):
     """The paper's claims, how each was tested, and the verdicts.
 
     Args:
@@ -626,7 +631,7 @@ def claims_report(compared, regions, sizes, films, sources=("reference run",) * 
         regions: pandas.DataFrame of `score_regions`, with `preset` and `set`.
         sizes: pandas.DataFrame with `preset`, `same size back` (bool) and `colors move by`.
         films: pandas.DataFrame of `metrics.compare` over `film_scores` by preset and film.
-        sources: two str. Where `compared` and `regions` come from.
+        sources: two str. Where `compared` and `regions` come from, as `source_of` says.
         seed: int. Of the resamples. Defaults to 1.
 
     Returns:
@@ -635,15 +640,15 @@ def claims_report(compared, regions, sizes, films, sources=("reference run",) * 
         the numbers say the contrary, "not shown" where they leave it open, or "not tested here"),
         the number, what decides, and whether the number was computed now.
     """
-    rows = []
+    rows, (source, source_of_regions) = [], sources
     for name, table in sizes.groupby("preset", sort=False):
         rows.append(_claim_on_sizes(name, table))
     for name, table in regions.groupby("preset", sort=False):
-        rows += _claims_on_regions(name, table, sources[1], seed)
+        rows += _claims_on_regions(name, table, source_of_regions, seed)
     errors = compared.xs("ab_rmse", level="metric").reset_index()
     for claim, arms in FUSION.items():
         if set(arms) <= set(errors["arm"]):
-            rows.append(_claim_on_fusion(claim, errors[errors["arm"].isin(arms)], sources[0]))
+            rows.append(_claim_on_fusion(claim, errors[errors["arm"].isin(arms)], source))
     people = "About 46 % of the answers take the colors for real"
     rows.append(_claim(people, "all", "not tested here", "", "people answer: the study", ""))
     for name, table in films.xs("ab_rmse", level="metric").groupby("preset", sort=False):

@@ -108,7 +108,7 @@ def test_a_picture_of_regions_has_their_mean_colors():
 
 
 def compared(intervals):
-    """What `metrics.compare_trainings` gives for sets, with these differences in every metric."""
+    """What `verdicts.compare_on_sets` gives, with these differences in every metric."""
     rows = [
         {"set": name, "arm": arm, "metric": metric, "difference": d, "low": low, "high": high}
         for (name, arm), (low, d, high) in intervals.items()
@@ -165,7 +165,8 @@ def films(colorizers):
 def claims(table, colored, films, same=(True, True)):
     """`claims_report` of one preset, with two sizes: whether each came back as it was."""
     sizes = {"preset": "paper", "same size back": list(same), "colors move by": [0, 1.5]}
-    return verdicts.claims_report(table, colored, pd.DataFrame(sizes), films)
+    sources = "reference run", "reference run and sample"
+    return verdicts.claims_report(table, colored, pd.DataFrame(sizes), films, sources)
 
 
 @pytest.mark.parametrize("as_claimed", [True, False])
@@ -261,24 +262,30 @@ def test_a_claim_that_fails_on_one_set_alone_fails_in_part(films):
     assert report.loc[("The fusion helps", "paper"), "verdict"] == "fails in part"
 
 
-def test_the_fusion_is_settled_on_the_sets_that_the_readme_says():
+@pytest.fixture(scope="module")
+def shipped_arms():
+    """The arms that ship, on each set, in the pooled error."""
+    trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
+    return verdicts.compare_on_sets(trainings, "own").xs("ab_rmse", level="metric")
+
+
+def test_the_fusion_is_settled_on_the_sets_that_the_readme_says(shipped_arms):
     """Of val and imagenet475 it says by how much it helps, of the others that it is open."""
     trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
     settings = json.loads((verdicts.SHIPPED / "ablation.json").read_text(encoding="utf-8"))
     scored = trainings.groupby(["set", "arm", "seed"], observed=True).size()
     assert settings["sets"] == scored.groupby("set", observed=True).max().to_dict()
     assert (scored == scored.index.get_level_values("set").map(settings["sets"])).all()
-    for name, table in trainings.groupby("set", observed=True):
-        row = metrics.compare_trainings(table, "own").loc["none", "ab_rmse"]
+    for name, row in shipped_arms.xs("none", level="arm").iterrows():
         settled = name in ("val", "imagenet475")
         assert (row["low"] > 0) == settled and row["high"] > 0, name
 
 
-def test_what_pyramid_adds_shows_on_the_sets_that_the_notebook_says():
+def test_what_pyramid_adds_shows_on_the_sets_that_the_notebook_says(shipped_arms):
     """Only with the paper's loss, and on the two large sets; no arm without it shows a gain."""
-    trainings = pd.read_parquet(verdicts.SHIPPED / "ablation.parquet")
-    for name, table in trainings.groupby("set", observed=True):
-        rows = metrics.compare_trainings(table, "own").xs("ab_rmse", level="metric")
+    assert set(shipped_arms.index.unique("set")) == {"imagenet475", "val", "sample", "kodak24"}
+    for name, rows in shipped_arms.groupby("set"):
+        rows = rows.droplevel("set")
         assert (rows.loc["mse", "high"] < 0) == (name in ("imagenet475", "val")), name
         assert (rows.loc[["bins", "pyramid", "scratch"], "high"] > 0).all(), name
         assert (rows.loc[["bins", "pyramid"], "low"] < 0).all(), name

@@ -74,14 +74,14 @@ def parts(kind, studies, arguments, population, *design):
 def summary(tables):
     """The parts of each design put together: weighted means, and medians' medians."""
     rows = pd.concat(tables)
-    means = ["coverage", "below", "above", "width"]
+    # The variance of all studies is that within the parts and that between them.
+    variance = rows["studies"] * (rows["uncertainty"] / 1.96) ** 2
+    rows["squares"] = variance + rows["coverage"] ** 2
+    means = ["coverage", "below", "above", "width", "squares"]
     keys = ["people", "photos", "design", "interval"]
     weighed = rows.assign(**{name: rows[name] * rows["studies"] for name in means})
-    # The variance of all studies is that within the parts and that between them.
-    squares = rows["studies"] * (rows["uncertainty"] / 1.96) ** 2 + rows["coverage"] ** 2
-    groups = weighed.assign(squares=squares * rows["studies"]).groupby(keys, sort=False)
-    total = groups[["studies", *means, "squares"]].sum()
-    total[[*means, "squares"]] = total[[*means, "squares"]].div(total["studies"], axis=0)
+    total = weighed.groupby(keys, sort=False)[["studies", *means]].sum()
+    total[means] = total[means].div(total["studies"], axis=0)
     variance = (total.pop("squares") - total["coverage"] ** 2).clip(lower=0)
     total["uncertainty"] = 1.96 * (variance / total["studies"]) ** 0.5
     if "people_sd" in rows:
